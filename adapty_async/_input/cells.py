@@ -16,10 +16,13 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 __all__ = (
     "EXACT_DOUBLE",
     "EXACT_HALF",
     "EXACT_SINGLE",
+    "FaultyCell",
     "UnusableCellError",
     "id_text",
     "number",
@@ -40,6 +43,20 @@ _LOST_DIGITS = "is a number that has lost digits, since it is stored as a float:
 
 class UnusableCellError(ValueError):
     """A cell that cannot be used; the text completes "the cell ..." and has no value."""
+
+
+class FaultyCell(msgspec.Struct, frozen=True):
+    """
+    A cell without a value, where one was meant to be.
+
+    Attributes:
+        reason: completes "the cell ...".
+    """
+
+    reason: str
+
+    def __str__(self) -> str:
+        return ""
 
 
 def id_text(value: Any, exact: float = EXACT_DOUBLE) -> str | None:
@@ -165,6 +182,8 @@ def _date_time_text(value: dt.datetime) -> str:
 
 
 def _unusable(value: Any) -> UnusableCellError:
+    if isinstance(value, FaultyCell):
+        return UnusableCellError(value.reason)
     if isinstance(value, bytes | bytearray | memoryview):
         return UnusableCellError("is binary: store it as text")
     if isinstance(value, dt.time | dt.timedelta):

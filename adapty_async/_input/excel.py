@@ -8,11 +8,12 @@ when they are entered. Formulas have the results that were stored with them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from adapty_async._input.cells import UnusableCellError, text
-from adapty_async._input.hidden import first_hidden_row
+from adapty_async._input.cells import FaultyCell, UnusableCellError, text
+from adapty_async._input.sheet_xml import column_letters
+from adapty_async._input.spreadsheet_scan import SpreadsheetScan
 from adapty_async._runtime.extras import require
 from adapty_async.errors import InvalidInputError
 
@@ -20,6 +21,7 @@ __all__ = ("open_excel",)
 
 # From this number on, a spreadsheet has rounded a whole number.
 _EXACT = 1e15
+_DAMAGED = "is not a spreadsheet, or is damaged"
 
 
 class _Sheet:
@@ -30,15 +32,26 @@ class _Sheet:
         label, names, exact: see `adapty_async._input.tables.Table`.
     """
 
-    def __init__(self, label: str, sheet: Any) -> None:
-        self.label = label
-        # calamine 0.4 panics when it iterates an empty sheet
-        self._rows = enumerate(sheet.iter_rows() if sheet.height else (), 1)
-        header: Sequence[Any] = next(
-            (row for _, row in self._rows if any(map(_is_filled, row))), []
-        )
+    def __init__(
+        self, path: str, sheet: Any, faults: Mapping[int, Mapping[int, FaultyCell]]
+    ) -> None:
+        self.label = _label(path, sheet.name)
+        self._path = path
+        self._faults = faults
+        # The rows begin in the first column that is not empty.
+        self._first = sheet.start[1] if sheet.start else 0
+        self._rows = self._filled(sheet)
+        number, header = next(self._rows, (0, []))
         if not header:
-            raise InvalidInputError(label, "must begin with a row of column names, but is empty")
+            raise InvalidInputError(
+                self.label, "must begin with a row of column names, but is empty"
+            )
+        for column, fault in faults.get(number, {}).items():
+            raise InvalidInputError(
+                self.label,
+                "must begin with a row of column names; the cell "
+                f"{column_letters(column)}{number} {fault.reason}",
+            )
         self.names: Sequence[str] = [self._name(cell) for cell in header]
         self.exact: Sequence[float] = [_EXACT] * len(header)
 
@@ -51,8 +64,31 @@ class _Sheet:
     def rows(self, indexes: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield the number of each row that is not empty, as the spreadsheet shows it."""
         for number, row in self._rows:
+            yield number, [row[index] for index in indexes]
+
+    def _filled(self, sheet: Any) -> Iterator[tuple[int, Sequence[Any]]]:
+        """Yield the rows that are not empty, with the cells that the scan found to be faulty."""
+        last = 0
+        for last, row in enumerate(self._read(sheet), 1):
+            if last in self._faults:
+                self._put_faults(row, last)
             if any(map(_is_filled, row)):
-                yield number, [row[index] for index in indexes]
+                yield last, row
+        # without a value, such cells are not in the area that calamine reads
+        for number in sorted(number for number in self._faults if number > last):
+            row = [""] * max(sheet.width, 1)
+            self._put_faults(row, number)
+            yield number, row
+
+    def _read(self, sheet: Any) -> Iterator[list[Any]]:
+        with _translated(self._path):
+            # calamine 0.4 panics when it iterates an empty sheet
+            yield from sheet.iter_rows() if sheet.height else ()
+
+    def _put_faults(self, row: list[Any], number: int) -> None:
+        for column, fault in self._faults[number].items():
+            if 0 <= column - self._first < len(row):
+                row[column - self._first] = fault
 
 
 def _is_filled(cell: Any) -> bool:
@@ -76,31 +112,55 @@ def open_excel(path: str, sheet: str | None) -> Iterator[_Sheet]:
     require("python_calamine", "excel")
     import python_calamine as calamine  # noqa: PLC0415  an extra
 
-    try:
+    scan = SpreadsheetScan(path)
+    with _translated(path):
         book = calamine.CalamineWorkbook.from_path(path)
-        found = book.get_sheet_by_name(_sheet_name(path, sheet, book))
+        found = _load(book, scan, _sheet_name(path, sheet, book, scan))
+        merged = found.merged_cell_ranges
+    label, findings = _label(path, found.name), scan.sheet(found.name)
+    first_merged = _range(merged[0]) if merged else findings.merged
+    if first_merged is not None:
+        raise InvalidInputError(label, f"has merged cells ({first_merged}): unmerge them")
+    if findings.hidden is not None:
+        raise InvalidInputError(
+            label,
+            f"has hidden rows, the first is {findings.hidden}: a filter leaves them in the file. "
+            "Delete them, or show them",
+        )
+    yield _Sheet(path, found, findings.faults)
+
+
+def _load(book: Any, scan: SpreadsheetScan, name: str) -> Any:
+    """Return a sheet, after the scan that finds out whether it can be loaded."""
+    scan.sheet(name)
+    return book.get_sheet_by_name(name)
+
+
+@contextlib.contextmanager
+def _translated(path: str) -> Iterator[None]:
+    """Raise errors of calamine as errors of the file."""
+    import python_calamine as calamine  # noqa: PLC0415  an extra
+
+    try:
+        yield
     except calamine.PasswordError:
         raise InvalidInputError(path, "is protected by a password") from None
     except calamine.CalamineError:
-        raise InvalidInputError(path, "is not a spreadsheet, or is damaged") from None
+        raise InvalidInputError(path, _DAMAGED) from None
     except OSError as error:  # it has no code, only a text
         raise InvalidInputError(path, f"cannot be read: {error}") from None
-    label = f'{path}, sheet "{found.name}"'
-    if found.merged_cell_ranges:
-        raise InvalidInputError(
-            label, f"has merged cells ({_range(found.merged_cell_ranges[0])}): unmerge them"
-        )
-    hidden = first_hidden_row(path, found.name)
-    if hidden is not None:
-        raise InvalidInputError(
-            label,
-            f"has hidden rows, the first is {hidden}: a filter leaves them in the file. Delete "
-            "them, or show them",
-        )
-    yield _Sheet(label, found)
+    except BaseException as error:
+        # a defect of calamine shows as this exception, whose class has no public name
+        if type(error).__name__ != "PanicException":
+            raise
+        raise InvalidInputError(path, _DAMAGED) from None
 
 
-def _sheet_name(path: str, sheet: str | None, book: Any) -> str:
+def _label(path: str, sheet: str) -> str:
+    return f'{path}, sheet "{sheet}"'
+
+
+def _sheet_name(path: str, sheet: str | None, book: Any, scan: SpreadsheetScan) -> str:
     """Return the name of the sheet to read; a hidden one is read only if it is named."""
     from python_calamine import SheetTypeEnum, SheetVisibleEnum  # noqa: PLC0415  an extra
 
@@ -112,7 +172,7 @@ def _sheet_name(path: str, sheet: str | None, book: Any) -> str:
         return sheet
     visible = [one.name for one in sheets if one.visible == SheetVisibleEnum.Visible]
     if len(visible) > 1:
-        visible = [name for name in visible if book.get_sheet_by_name(name).height]
+        visible = [name for name in visible if _load(book, scan, name).height]
     if len(visible) != 1:
         raise InvalidInputError(
             path, f"does not have one sheet with rows; name the sheet to read: {_list(names)}"
@@ -125,9 +185,4 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _range(merged: tuple[tuple[int, int], tuple[int, int]]) -> str:
-    return ":".join(f"{_letters(column)}{row + 1}" for row, column in merged)
-
-
-def _letters(column: int) -> str:
-    before, last = divmod(column, 26)
-    return (_letters(before - 1) if before else "") + chr(ord("A") + last)
+    return ":".join(f"{column_letters(column)}{row + 1}" for row, column in merged)

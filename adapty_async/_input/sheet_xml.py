@@ -1,0 +1,443 @@
+"""
+Readers of the XML of sheets, as handlers of expat's events: Open XML (.xlsx) and OpenDocument.
+
+They compute positions and values like python-calamine, so that both mean the same cells.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import IO, TypeAlias
+from xml.parsers import expat
+
+import msgspec
+
+from adapty_async._input.cells import FaultyCell
+
+__all__ = (
+    "MAX_CELLS",
+    "OpenDocumentReader",
+    "SheetFindings",
+    "SheetReader",
+    "UnreadableSheetError",
+    "XmlHandler",
+    "column_letters",
+    "read_xml",
+)
+
+#: A sheet may have this many cells, empty ones in between included, since all are in memory.
+MAX_CELLS = 50_000_000
+# Cells with errors of a sheet; each is remembered.
+_MAX_FAULTS = 1_000_000
+_MAX_ROWS, _MAX_COLUMNS = 1_048_576, 16_384
+_PIECE = 1 << 20
+# expat reads an unfinished tag or comment again with each piece, so its length is limited.
+_MAX_TOKEN = 16 * _PIECE
+_ENCODINGS = frozenset({"utf-8", "us-ascii", "iso-8859-1", "utf-16"})
+
+_ERROR = FaultyCell("has a formula error, such as #N/A")
+_UNCALCULATED = FaultyCell(
+    "has a formula that was never calculated: open and save the file with a spreadsheet program"
+)
+_INEXACT = FaultyCell("has content that is not plain text, such as a tab, a line break or a note")
+
+_Attributes: TypeAlias = Mapping[str, str]
+
+
+class UnreadableSheetError(Exception):
+    """Parsed XML breaks a rule, which is the message."""
+
+
+class SheetFindings(msgspec.Struct):
+    """
+    What was found in a sheet.
+
+    Attributes:
+        hidden: the number of the first hidden row, as people see it; None if there is none.
+        merged: the first merged cell; None if there is none, or if it was not searched.
+        faults: the cells that cannot be used, by number of the row and index of the column.
+    """
+
+    hidden: int | None = None
+    merged: str | None = None
+    faults: dict[int, dict[int, FaultyCell]] = {}
+    _count: int = 0
+
+    def hide(self, number: int) -> None:
+        """Record a hidden row."""
+        if self.hidden is None:
+            self.hidden = number
+
+    def add_fault(self, row: int, column: int, fault: FaultyCell) -> None:
+        """
+        Record a cell that cannot be used.
+
+        Raises:
+            UnreadableSheetError: there are too many.
+        """
+        self._count += 1
+        if self._count > _MAX_FAULTS:
+            raise UnreadableSheetError(f"has more than {_MAX_FAULTS:,} cells with errors")
+        self.faults.setdefault(row, {})[column] = fault
+
+
+class XmlHandler:
+    """The interface of a reader of events; it ignores them."""
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """Handle the begin of an element."""
+
+    def end(self, name: str) -> None:
+        """Handle the end of an element."""
+
+    def text(self, data: str) -> None:
+        """Handle text, if it is wanted."""
+
+    def reads_text(self, *, wanted: bool) -> None:
+        """Change whether text is wanted, which takes time; at first it is not."""
+        self._parser.CharacterDataHandler = self.text if wanted else None
+
+    def attach(self, parser: expat.XMLParserType) -> None:
+        """Receive the events of a parser."""
+        self._parser = parser
+        parser.StartElementHandler = self.start
+        parser.EndElementHandler = self.end
+
+
+def read_xml(file: IO[bytes], handler: XmlHandler) -> None:
+    """
+    Parse XML piece by piece.
+
+    Raises:
+        UnreadableSheetError: it has a document type, another encoding or a tag without end.
+        expat.ExpatError: it is not well-formed.
+    """
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartDoctypeDeclHandler = _reject_doctype
+    parser.XmlDeclHandler = _require_encoding
+    handler.attach(parser)
+    done = 0
+    while piece := file.read(_PIECE):
+        parser.Parse(piece, False)  # noqa: FBT003  it takes no keyword
+        done += len(piece)
+        if done - parser.CurrentByteIndex > _MAX_TOKEN:
+            raise UnreadableSheetError("has a tag or a comment of more than 16 MiB")
+    parser.Parse(b"", True)  # noqa: FBT003  see above
+
+
+def _reject_doctype(*_: object) -> None:
+    raise UnreadableSheetError("has a document type, which spreadsheets do not have")
+
+
+def _require_encoding(_version: str, encoding: str | None, _standalone: int) -> None:
+    if encoding is not None and encoding.lower() not in _ENCODINGS:
+        raise UnreadableSheetError("has an encoding other than UTF-8 and UTF-16")
+
+
+class SheetReader(XmlHandler):
+    """
+    A reader of a sheet in Open XML.
+
+    Only the first ``sheetData`` counts. Names of elements count without their namespaces.
+    """
+
+    def __init__(self) -> None:
+        self.findings = SheetFindings(faults={})
+        self._extent = _Extent()
+        # The next position, from 0, of a row or cell without one.
+        self._row = self._column = 0
+        self._at = self._last = (-1, -1)
+        self._kind = ""
+        self._has_formula = self._has_value = False
+        self._starts: dict[str, Callable[[_Attributes], None]] = {"sheetData": self._begin}
+        self._ends: dict[str, Callable[[], None]] = {}
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """See `XmlHandler`."""
+        handle = self._starts.get(name.rpartition(":")[2] if ":" in name else name)
+        if handle is not None:
+            handle(attributes)
+
+    def end(self, name: str) -> None:
+        """See `XmlHandler`."""
+        handle = self._ends.get(name.rpartition(":")[2] if ":" in name else name)
+        if handle is not None:
+            handle()
+
+    def text(self, data: str) -> None:
+        """See `XmlHandler`."""
+        if data.strip():
+            self._has_value = True
+
+    def _begin(self, _: _Attributes) -> None:
+        self._starts = {
+            "row": self._start_row,
+            "c": self._start_cell,
+            "f": self._start_formula,
+            "v": self._start_value,
+            "is": self._start_value,
+        }
+        self._ends = {"c": self._end_cell, "row": self._end_row, "sheetData": self._finish}
+
+    def _finish(self) -> None:
+        self._starts, self._ends = {}, {}
+
+    def _start_row(self, attributes: _Attributes) -> None:
+        if "r" in attributes:
+            self._row = _whole(attributes["r"]) - 1
+        if _is_hidden(attributes):
+            self.findings.hide(self._row + 1)
+
+    def _end_row(self) -> None:
+        self._row += 1
+        self._column = 0
+
+    def _start_cell(self, attributes: _Attributes) -> None:
+        self._kind = attributes.get("t", "")
+        self._has_formula = self._has_value = False
+        self._at = _position(attributes["r"]) if "r" in attributes else (self._row, self._column)
+        self._column = self._at[1] + 1
+
+    def _start_formula(self, _: _Attributes) -> None:
+        self._has_formula, self._has_value = True, False
+
+    def _start_value(self, _: _Attributes) -> None:
+        # The text of a formula may be empty; another value has to be there.
+        self._has_value = not self._has_formula or self._kind == "str"
+        self.reads_text(wanted=not self._has_value)
+
+    def _end_cell(self) -> None:
+        if self._has_formula:
+            self.reads_text(wanted=False)
+        fault = None
+        if self._kind == "e":
+            fault = _ERROR
+        elif not self._has_value:
+            if not self._has_formula:
+                return
+            fault = _UNCALCULATED
+        if self._at <= self._last:
+            raise UnreadableSheetError("is damaged: its cells are not in order")
+        self._last = self._at
+        self._extent.add(*self._at)
+        if fault is not None:
+            self.findings.add_fault(self._at[0] + 1, self._at[1], fault)
+
+
+def _is_hidden(row: _Attributes) -> bool:
+    if "hidden" in row and row["hidden"].strip().lower() not in {"0", "false"}:
+        return True
+    return "ht" in row and float(row["ht"]) == 0
+
+
+class _Extent:
+    """The area of a sheet from its first cell with a value to its last one."""
+
+    def __init__(self) -> None:
+        self.rows = self.columns = 0
+
+    def add(self, row: int, column: int) -> None:
+        """
+        Add the position of a cell, from 0.
+
+        Raises:
+            UnreadableSheetError: the area becomes too large.
+        """
+        if row < self.rows and column < self.columns:
+            return
+        if row >= _MAX_ROWS or column >= _MAX_COLUMNS:
+            raise UnreadableSheetError("is damaged: it has a cell outside of a sheet")
+        self.rows, self.columns = max(self.rows, row + 1), max(self.columns, column + 1)
+        if self.cells > MAX_CELLS:
+            raise UnreadableSheetError(
+                f"has more than {MAX_CELLS:,} cells up to {column_letters(column)}{row + 1}; "
+                "delete what stands far from the rows, or save it as CSV"
+            )
+
+    @property
+    def cells(self) -> int:
+        """The number of its cells."""
+        return self.rows * self.columns
+
+
+_DIGITS = "0123456789"
+_COLUMN = re.compile(r"[A-Za-z]{1,3}")
+
+
+def _position(reference: str) -> tuple[int, int]:
+    """Return the row and the column, from 0, of a reference such as B3."""
+    letters = reference.rstrip(_DIGITS)
+    return _whole(reference[len(letters) :]) - 1, _column(letters)
+
+
+@functools.lru_cache(maxsize=_MAX_COLUMNS)
+def _column(letters: str) -> int:
+    if not _COLUMN.fullmatch(letters):
+        raise UnreadableSheetError("is damaged: it has a cell without a position")
+    column = 0
+    for letter in letters.upper():
+        column = column * 26 + ord(letter) - ord("A") + 1
+    return column - 1
+
+
+def _whole(number: str) -> int:
+    if not (number.isascii() and number.isdecimal() and len(number) < 10):
+        raise UnreadableSheetError("is damaged: it has a number that is none")
+    return int(number)
+
+
+def column_letters(column: int) -> str:
+    """Return the letters of a column, from 0, as spreadsheets show it."""
+    before, last = divmod(column, 26)
+    return (column_letters(before - 1) if before else "") + chr(ord("A") + last)
+
+
+_ODF_ERROR = re.compile(r"#(?:N/A|NULL!|DIV/0!|VALUE!|REF!|NAME\?|NUM!)|Err:[0-9]+")
+# Errors are shorter.
+_SHORT = 64
+_CELLS = frozenset({"table:table-cell", "table:covered-table-cell"})
+# The elements in a cell that python-calamine reads exactly.
+_PLAIN = frozenset({"text:p", "text:s", "text:span", "text:a"})
+_VALUES = frozenset(
+    {
+        "office:value",
+        "office:string-value",
+        "office:date-value",
+        "office:time-value",
+        "office:boolean-value",
+    }
+)
+
+
+class OpenDocumentReader(XmlHandler):
+    """
+    A reader of all sheets of OpenDocument.
+
+    Attributes:
+        sheets: the findings by the name of the sheet.
+    """
+
+    def __init__(self) -> None:
+        self.sheets: dict[str, SheetFindings] = {}
+        self._sheet: SheetFindings | None = None
+        self._extent = _Extent()
+        # The cells of the sheets before this one.
+        self._cells = 0
+        self._row = self._repeated = self._column = 0
+        self._cell: _Attributes | None = None
+        # The elements in a cell; from this depth on, they are those of a comment.
+        self._depth = 0
+        self._comment: int | None = None
+        self._is_plain = True
+        self._text = ""
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """See `XmlHandler`."""
+        if self._cell is not None:
+            self._start_inside(name)
+        elif name == "table:table":
+            self._start_sheet(attributes)
+        elif self._sheet is None:
+            return
+        elif name == "table:table-row":
+            self._start_row(self._sheet, attributes)
+        elif name == "table:table-row-group" and attributes.get("table:display") == "false":
+            self._sheet.hide(self._row + 1)
+        elif name in _CELLS:
+            self._start_cell(self._sheet, name, attributes)
+
+    def end(self, name: str) -> None:
+        """See `XmlHandler`."""
+        if self._depth:
+            self._depth -= 1
+            if self._depth == self._comment:
+                self._comment = None
+        elif self._sheet is None:
+            return
+        elif self._cell is not None:
+            self._end_cell(self._sheet, self._cell)
+            self._cell = None
+            self.reads_text(wanted=False)
+        elif name == "table:table-row":
+            self._row += self._repeated
+        elif name == "table:table":
+            self._sheet = None
+            self._cells += self._extent.cells
+
+    def text(self, data: str) -> None:
+        """See `XmlHandler`."""
+        if self._comment is None and len(self._text) < _SHORT:
+            self._text += data
+
+    def _start_sheet(self, attributes: _Attributes) -> None:
+        if self._sheet is not None:
+            raise UnreadableSheetError("has a table in a table")
+        name = attributes.get("table:name", "")
+        if name in self.sheets:
+            raise UnreadableSheetError("has two sheets with one name")
+        self._sheet = self.sheets[name] = SheetFindings(faults={})
+        self._extent = _Extent()
+        self._row = 0
+
+    def _start_row(self, sheet: SheetFindings, attributes: _Attributes) -> None:
+        self._repeated = _whole(attributes.get("table:number-rows-repeated", "1"))
+        self._column = 0
+        if attributes.get("table:visibility", "visible") != "visible":
+            sheet.hide(self._row + 1)
+
+    def _start_cell(self, sheet: SheetFindings, name: str, attributes: _Attributes) -> None:
+        self._cell, self._is_plain, self._text = attributes, True, ""
+        self.reads_text(wanted="table:formula" in attributes)
+        spans = [
+            _whole(attributes.get(f"table:number-{what}-spanned", "1")) for what in _DIRECTIONS
+        ]
+        if sheet.merged is None and (name != "table:table-cell" or max(spans) > 1):
+            sheet.merged = f"{column_letters(self._column)}{self._row + 1}"
+
+    def _start_inside(self, name: str) -> None:
+        if name in {"table:table", "table:table-row"} or name in _CELLS:
+            raise UnreadableSheetError("has a table in a cell")
+        if self._comment is None:
+            if name == "office:annotation":
+                self._comment = self._depth
+            elif name not in _PLAIN:
+                self._is_plain = False
+        self._depth += 1
+
+    def _end_cell(self, sheet: SheetFindings, cell: _Attributes) -> None:
+        columns = _whole(cell.get("table:number-columns-repeated", "1"))
+        first, self._column = self._column, self._column + columns
+        fault = self._fault(cell)
+        if fault is None and not self._is_filled(cell):
+            return
+        if self._repeated and columns:
+            self._extent.add(self._row + self._repeated - 1, first + columns - 1)
+            if self._cells + self._extent.cells > MAX_CELLS:
+                raise UnreadableSheetError(f"has sheets with more than {MAX_CELLS:,} cells")
+        if fault is not None:
+            for row in range(self._row + 1, self._row + self._repeated + 1):
+                for column in range(first, first + columns):
+                    sheet.add_fault(row, column, fault)
+
+    def _fault(self, cell: _Attributes) -> FaultyCell | None:
+        """Return why a cell cannot be used, None if it can be."""
+        if cell.get("calcext:value-type") == "error":
+            return _ERROR
+        if "table:formula" in cell:
+            if _ODF_ERROR.fullmatch(self._text.strip()):
+                return _ERROR
+            if "office:value-type" not in cell:
+                return _UNCALCULATED
+        if not self._is_plain and not cell.keys() & _VALUES:
+            return _INEXACT
+        return None
+
+    @staticmethod
+    def _is_filled(cell: _Attributes) -> bool:
+        return bool(cell.keys() & _VALUES) or cell.get("office:value-type") == "string"
+
+
+_DIRECTIONS = ("rows", "columns")
