@@ -27,8 +27,10 @@ class _Sheet:
     A sheet of a spreadsheet; its first row that is not empty has the names of the columns.
 
     Attributes:
-        label, names, exact: see `adapty_async._input.tables.Table`.
+        label, names, exact, has_integers: see `adapty_async._input.tables.Table`.
     """
+
+    has_integers = False
 
     def __init__(self, label: str, sheet: Any) -> None:
         self.label = label
