@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "ArrowTable",
+    "array_cells",
     "column_table",
     "exact_of",
     "open_arrow",
@@ -129,6 +130,11 @@ def column_table(label: str, cells: Any, name: str) -> ArrowTable:
     return ArrowTable(label, table.schema, lambda _: table.to_batches())
 
 
+def array_cells(cells: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Return the cells of an array of pyarrow, in one chunk or several."""
+    return [cell for chunk in getattr(cells, "chunks", [cells]) for cell in _values(chunk)]
+
+
 def exact_of(kind: pa.DataType) -> float:
     """Return the number from which on the floats of a column may have lost digits."""
     import pyarrow as pa  # noqa: PLC0415  an extra
@@ -197,8 +203,9 @@ def _microseconds(cells: pa.Array) -> pa.Array:
 
 def _short_values(cells: pa.Array) -> Sequence[Any]:
     """Return text or bytes; one that is too long is not copied."""
-    from pyarrow import compute  # noqa: PLC0415  an extra
+    from pyarrow import compute as untyped  # noqa: PLC0415  an extra
 
+    compute: Any = untyped  # it makes its functions when it is imported
     lengths = compute.binary_length(_plain_text(cells))
     if (compute.max(lengths).as_py() or 0) <= MAX_CELL_BYTES:
         return read_cells(len(cells), cells.to_pylist, lambda index: cells[index].as_py())

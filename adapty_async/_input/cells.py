@@ -46,7 +46,7 @@ MAX_CELL_BYTES = 1024 * 1024
 # Significant digits of a float with a fraction.
 _DIGITS = {EXACT_SINGLE: 7, EXACT_HALF: 4}
 _EXACT_BY_BYTES = {2: EXACT_HALF, 4: EXACT_SINGLE}
-_ODD = "cannot be read: it is a date outside of the years 1 to 9999, or text that is not UTF-8"
+_ODD = "cannot be read: it is a date outside of the years 1 to 9999, or is not UTF-8"
 _MISSING_TYPES = frozenset({"NAType", "NaTType"})
 _LOST_DIGITS = "is a number that has lost digits, since it is stored as a float: store it as text"
 
@@ -113,7 +113,7 @@ def id_text(value: Any, exact: float = EXACT_DOUBLE) -> str | None:
     """
     kind = type(value)
     if kind is str:
-        return value or None
+        return _short_text(value)
     if kind is int:
         return str(value)
     found, exact = plain(value), min(exact, _exact_of(value))
@@ -139,7 +139,7 @@ def text(value: Any, exact: float = EXACT_DOUBLE) -> str | None:
     """
     kind = type(value)
     if kind is str:
-        return value or None
+        return _short_text(value)
     if kind is float:
         return _float_text(value, exact)
     convert = _TEXTS.get(kind)
@@ -182,6 +182,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, float | Decimal) and value != value:  # noqa: PLR0124  NaN
         return None
     return value
+
+
+def _short_text(value: str) -> str | None:
+    if len(value) > MAX_CELL_BYTES:
+        raise UnusableCellError(LONG_CELL.reason)
+    return value or None
 
 
 def _is_numpy(value: Any) -> bool:

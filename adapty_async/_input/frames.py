@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from adapty_async._input.arrow import ArrowTable, column_table, exact_of, stream_table
+from adapty_async._input.arrow import (
+    ArrowTable,
+    array_cells,
+    column_table,
+    exact_of,
+    stream_table,
+)
 from adapty_async._input.cells import (
     EXACT_DOUBLE,
     EXACT_HALF,
@@ -114,8 +120,17 @@ def _polars_cells(series: Any) -> Sequence[Any]:
         return _marked(series, series.str.len_bytes() > MAX_CELL_BYTES, LONG_CELL)
     if kind == "Binary":
         return _marked(series, series.bin.size() > MAX_CELL_BYTES, LONG_CELL)
+    if kind in {"Categorical", "Enum"}:
+        return _category_cells(series)
     cells: Sequence[Any] = series.to_list()
     return cells
+
+
+def _category_cells(series: Any) -> Sequence[Any]:
+    """Return the cells of categories; each text is converted once, and shared."""
+    used = series.unique()
+    by_number = dict(zip(used.to_physical().to_list(), _polars_cells(used.cast(str)), strict=True))
+    return [by_number[number] for number in series.to_physical().to_list()]
 
 
 def _marked(series: Any, odd: Any, mark: object) -> Sequence[Any]:
@@ -158,6 +173,8 @@ class _Pandas:
 
 
 def _pandas_cells(series: Any) -> Sequence[Any]:
+    if hasattr(series.dtype, "pyarrow_dtype") or getattr(series.dtype, "storage", "") == "pyarrow":
+        return array_cells(series.array.__arrow_array__())
     return read_cells(len(series), series.tolist, lambda index: series.iloc[index])
 
 
