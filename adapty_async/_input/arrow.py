@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from adapty_async._input.cells import EXACT_DOUBLE, EXACT_HALF, EXACT_SINGLE
+from adapty_async._input.cells import (
+    EXACT_DOUBLE,
+    EXACT_HALF,
+    EXACT_SINGLE,
+    LONG_CELL,
+    MAX_CELL_BYTES,
+    read_cells,
+)
 from adapty_async._runtime.extras import require
 from adapty_async.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ("ArrowTable", "column_table", "open_arrow", "open_parquet", "stream_table")
+__all__ = (
+    "ArrowTable",
+    "array_cells",
+    "column_table",
+    "exact_of",
+    "open_arrow",
+    "open_parquet",
+    "stream_table",
+)
 
 _Read: TypeAlias = "Callable[[list[str]], Iterable[pa.RecordBatch]]"
 
@@ -24,8 +39,18 @@ _BUFFER_BYTES = 1024 * 1024
 _IPC_FILE = b"ARROW1\0\0"
 _IPC_STREAM = b"\xff\xff\xff\xff"
 _FEATHER_1 = b"FEA1"
+# Units that may be out of range in microseconds.
+_COARSE = frozenset({"s", "ms"})
 # From these numbers on, a float does not hold each whole number.
 _EXACT = {"halffloat": EXACT_HALF, "float": EXACT_SINGLE}
+
+
+class _Column(NamedTuple):
+    """A column without fields: its name with dots, and the indexes that lead to it in structs."""
+
+    name: str
+    path: tuple[int, ...]
+    type: pa.DataType
 
 
 class ArrowTable:
@@ -36,27 +61,44 @@ class ArrowTable:
         label: the name of the table in messages.
         schema: the schema of the batches.
         read: returns the batches with at least the columns of these names.
+        is_trusted: whether the bytes are known to be Arrow's; those of a file are validated before
+            a cell is read, since a wrong offset in it reads bytes that are none of the cell's.
 
     Attributes:
-        label, names, exact: see `adapty_async._input.tables.Table`.
+        label, names, exact, has_integers: see `adapty_async._input.tables.Table`.
     """
 
-    def __init__(self, label: str, schema: pa.Schema, read: _Read) -> None:
+    has_integers = True
+
+    def __init__(
+        self, label: str, schema: pa.Schema, read: _Read, *, is_trusted: bool = True
+    ) -> None:
         self.label = label
         self._read = read
-        flat = _flatten(schema.empty_table()).schema
-        self.names: Sequence[str] = flat.names
-        self.exact: Sequence[float] = [_EXACT.get(str(one), EXACT_DOUBLE) for one in flat.types]
+        self._is_trusted = is_trusted
+        columns = list(_columns(schema))
+        self.names: Sequence[str] = [column.name for column in columns]
+        self.exact: Sequence[float] = [exact_of(column.type) for column in columns]
 
     def rows(self, indexes: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield each row's number, from 1, and its cells."""
         names = [self.names[index] for index in indexes]
         number = 0
         for batch in self._read(names):
+            arrays = self._arrays(batch, names)
             for start in range(0, batch.num_rows, _BATCH_ROWS):
-                cells = _cells(batch.slice(start, _BATCH_ROWS), names)
+                pieces = [_values(array.slice(start, _BATCH_ROWS)) for array in arrays]
+                cells = zip(*pieces, strict=True)
                 for number, row in enumerate(cells, number + 1):  # noqa: B020  across batches
                     yield number, row
+
+    def _arrays(self, batch: pa.RecordBatch, names: list[str]) -> list[pa.Array]:
+        at = {column.name: column.path for column in _columns(batch.schema)}
+        paths = [at[name] for name in names]
+        if not self._is_trusted:
+            for index in {path[0] for path in paths}:
+                batch.column(index).validate(full=True)
+        return [_array_at(batch, path) for path in paths]
 
 
 def stream_table(label: str, stream: Any) -> ArrowTable:
@@ -88,31 +130,114 @@ def column_table(label: str, cells: Any, name: str) -> ArrowTable:
     return ArrowTable(label, table.schema, lambda _: table.to_batches())
 
 
-def _cells(batch: pa.RecordBatch, names: list[str]) -> Iterator[tuple[Any, ...]]:
+def array_cells(cells: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Return the cells of an array of pyarrow, in one chunk or several."""
+    return [cell for chunk in getattr(cells, "chunks", [cells]) for cell in _values(chunk)]
+
+
+def exact_of(kind: pa.DataType) -> float:
+    """Return the number from which on the floats of a column may have lost digits."""
     import pyarrow as pa  # noqa: PLC0415  an extra
 
-    flat = _flatten(pa.Table.from_batches([batch]))
-    found = flat.schema.names
-    return zip(*(_values(flat.column(found.index(name))) for name in names), strict=True)
+    if isinstance(kind, pa.BaseExtensionType):
+        return exact_of(kind.storage_type)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return exact_of(kind.value_type)
+    if pa.types.is_union(kind):
+        return min((exact_of(field.type) for field in kind), default=EXACT_DOUBLE)
+    return _EXACT.get(str(kind), EXACT_DOUBLE)
 
 
-def _flatten(table: pa.Table) -> pa.Table:
+def _columns(
+    fields: Iterable[pa.Field], before: str = "", path: tuple[int, ...] = ()
+) -> Iterator[_Column]:
     import pyarrow as pa  # noqa: PLC0415  an extra
 
-    while any(map(pa.types.is_struct, table.schema.types)):
-        table = table.flatten()
-    return table
+    for index, field in enumerate(fields):
+        name, at = before + field.name, (*path, index)
+        if pa.types.is_struct(field.type):
+            yield from _columns(field.type, f"{name}.", at)
+        else:
+            yield _Column(name, at, field.type)
 
 
-def _values(column: pa.ChunkedArray) -> list[Any]:
+def _array_at(batch: pa.RecordBatch, path: tuple[int, ...]) -> pa.Array:
+    """Return a column, or a field of one; it is missing in the rows whose struct is."""
+    first, *rest = path
+    array = batch.column(first)
+    for index in rest:
+        array = array.flatten()[index]
+    return array
+
+
+def _values(cells: pa.Array) -> Sequence[Any]:
     """Return the cells of a column; dates and times with a zone are in UTC, to the microsecond."""
     import pyarrow as pa  # noqa: PLC0415  an extra
 
-    if pa.types.is_timestamp(column.type):
-        zone = column.type.tz and "UTC"
-        column = column.cast(pa.timestamp("us", zone), safe=False)
-    values: list[Any] = column.to_pylist()
-    return values
+    kind = cells.type
+    if pa.types.is_dictionary(kind):
+        return _dictionary_values(cells)
+    if pa.types.is_run_end_encoded(kind):
+        return _run_values(cells)
+    if pa.types.is_timestamp(kind):
+        cells = _microseconds(cells)
+    elif _is_bytes(kind):
+        return _short_values(cells)
+    return read_cells(len(cells), cells.to_pylist, lambda index: cells[index].as_py())
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    names = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+    return str(kind) in names
+
+
+def _microseconds(cells: pa.Array) -> pa.Array:
+    import pyarrow as pa  # noqa: PLC0415  an extra
+
+    kind = pa.timestamp("us", cells.type.tz and "UTC")
+    try:
+        return cells.cast(kind, safe=cells.type.unit in _COARSE)
+    except pa.ArrowInvalid:  # out of range
+        return cells.cast(pa.timestamp(cells.type.unit, kind.tz))
+
+
+def _short_values(cells: pa.Array) -> Sequence[Any]:
+    """Return text or bytes; one that is too long is not copied."""
+    from pyarrow import compute as untyped  # noqa: PLC0415  an extra
+
+    compute: Any = untyped  # it makes its functions when it is imported
+    lengths = compute.binary_length(_plain_text(cells))
+    if (compute.max(lengths).as_py() or 0) <= MAX_CELL_BYTES:
+        return read_cells(len(cells), cells.to_pylist, lambda index: cells[index].as_py())
+    return [
+        LONG_CELL if (length or 0) > MAX_CELL_BYTES else _values(cells.slice(index, 1))[0]
+        for index, length in enumerate(lengths.to_pylist())
+    ]
+
+
+def _plain_text(cells: pa.Array) -> pa.Array:
+    """Return text without views, whose length compute functions do not know."""
+    import pyarrow as pa  # noqa: PLC0415  an extra
+
+    return cells.cast(pa.large_binary()) if str(cells.type).endswith("_view") else cells
+
+
+def _dictionary_values(cells: pa.DictionaryArray) -> Sequence[Any]:
+    """Return the cells of a dictionary; each of its values is converted once, and shared."""
+    used = cells.indices.unique().drop_null()
+    values = _values(cells.dictionary.take(used))
+    by_index = dict(zip(used.to_pylist(), values, strict=True))
+    return [by_index.get(index) for index in cells.indices.to_pylist()]
+
+
+def _run_values(cells: pa.RunEndEncodedArray) -> Sequence[Any]:
+    """Return the cells of runs; each value is converted once, and shared."""
+    first, count = cells.find_physical_offset(), cells.find_physical_length()
+    values = _values(cells.values.slice(first, count))
+    found: list[Any] = []
+    for value, end in zip(values, cells.run_ends.slice(first, count).to_pylist(), strict=True):
+        found += [value] * (min(end - cells.offset, len(cells)) - len(found))
+    return found
 
 
 @contextlib.contextmanager
@@ -138,6 +263,7 @@ def open_parquet(path: str) -> Iterator[ArrowTable]:
             )
             return batches
 
+        # Parquet has no offsets that could be wrong: its decoder makes them
         yield ArrowTable(path, file.schema_arrow, read)
 
 
@@ -160,11 +286,12 @@ def open_arrow(path: str) -> Iterator[ArrowTable]:
             raise InvalidInputError(path, "is a Feather file of version 1: write it as version 2")
         if head.startswith(_IPC_STREAM):
             reader = pa.ipc.open_stream(file)
-            yield ArrowTable(path, reader.schema, lambda _: reader)
+            read: _Read = lambda _: reader  # noqa: E731  one of two
         else:
             reader = pa.ipc.open_file(file)
             numbers = range(reader.num_record_batches)
-            yield ArrowTable(path, reader.schema, lambda _: map(reader.get_batch, numbers))
+            read = lambda _: map(reader.get_batch, numbers)  # noqa: E731
+        yield ArrowTable(path, reader.schema, read, is_trusted=False)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ A converter of typed cells, of tables and data frames, to the text that a CSV fi
 Invariants:
 
 - A missing value of any library (None, NaN, NaT, NA) is no cell. It never becomes text.
-- An id is never rounded: a float that may have lost digits, or has a fraction, is not an id.
+- An id is never rounded: a float that may have lost digits, or has a fraction, is not an id. What
+  a float holds is decided by the type of the cell, before it becomes a float of Python.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -22,11 +23,16 @@ __all__ = (
     "EXACT_DOUBLE",
     "EXACT_HALF",
     "EXACT_SINGLE",
+    "LONG_CELL",
+    "MAX_CELL_BYTES",
+    "ODD_CELL",
     "FaultyCell",
     "UnusableCellError",
+    "exact_float",
     "id_text",
     "number",
     "plain",
+    "read_cells",
     "text",
 )
 
@@ -37,6 +43,13 @@ EXACT_SINGLE = 2.0**24
 #: The same for 16 bits.
 EXACT_HALF = 2.0**11
 
+#: A longer text is not read: the same limit as that of a record of CSV or NDJSON.
+MAX_CELL_BYTES = 1024 * 1024
+
+# Significant digits of a float with a fraction.
+_DIGITS = {EXACT_SINGLE: 7, EXACT_HALF: 4}
+_EXACT_BY_BYTES = {2: EXACT_HALF, 4: EXACT_SINGLE}
+_ODD = "cannot be read: it is a date outside of the years 1 to 9999, or is not UTF-8"
 _MISSING_TYPES = frozenset({"NAType", "NaTType"})
 _LOST_DIGITS = "is a number that has lost digits, since it is stored as a float: store it as text"
 
@@ -59,6 +72,41 @@ class FaultyCell(msgspec.Struct, frozen=True):
         return ""
 
 
+#: Stands for a cell that Python has no value for.
+ODD_CELL = FaultyCell(_ODD)
+#: Stands for a cell that is too long.
+LONG_CELL = FaultyCell("is longer than 1 MiB")
+
+
+def read_cells(
+    count: int, read: Callable[[], Sequence[Any]], read_one: Callable[[int], Any]
+) -> Sequence[Any]:
+    """
+    Return the cells of a column, with `ODD_CELL` for those that cannot be read.
+
+    Args:
+        count: how many there are.
+        read: reads all of them at once, and raises if one cannot be read.
+        read_one: reads the cell with an index.
+    """
+    try:
+        return read()
+    except (ValueError, OverflowError):
+        return [_cell_or_odd(read_one, index) for index in range(count)]
+
+
+def _cell_or_odd(read_one: Callable[[int], Any], index: int) -> Any:
+    try:
+        return read_one(index)
+    except (ValueError, OverflowError):
+        return ODD_CELL
+
+
+def exact_float(kind: str, size: int) -> float:
+    """Return the number from which on a type is not exact, by numpy's letter and its bytes."""
+    return _EXACT_BY_BYTES.get(size, EXACT_DOUBLE) if kind == "f" else EXACT_DOUBLE
+
+
 def id_text(value: Any, exact: float = EXACT_DOUBLE) -> str | None:
     """
     Return the id in a cell: text and whole numbers; None if the cell is missing.
@@ -72,10 +120,10 @@ def id_text(value: Any, exact: float = EXACT_DOUBLE) -> str | None:
     """
     kind = type(value)
     if kind is str:
-        return value or None
+        return _short_text(value)
     if kind is int:
         return str(value)
-    found = plain(value)
+    found, exact = plain(value), min(exact, _exact_of(value))
     if isinstance(found, float | Decimal) and math.isfinite(found) and found != _whole(found):
         raise UnusableCellError("has a fraction, so it is not an id")
     if isinstance(found, bool):
@@ -98,13 +146,13 @@ def text(value: Any, exact: float = EXACT_DOUBLE) -> str | None:
     """
     kind = type(value)
     if kind is str:
-        return value or None
+        return _short_text(value)
     if kind is float:
         return _float_text(value, exact)
     convert = _TEXTS.get(kind)
     if convert is not None:
         return convert(value)
-    found = plain(value)
+    found, exact = plain(value), min(exact, _exact_of(value))
     if found is None:
         return None
     if isinstance(found, dt.datetime):  # a subclass, such as that of pandas
@@ -119,38 +167,72 @@ def number(value: Any, exact: float = EXACT_DOUBLE) -> Any:
     Return a cell of a field that may be a number: numbers and flags as they are, others as text.
 
     Raises:
-        UnusableCellError: it has no text, or is infinite.
+        UnusableCellError: it has no text, is infinite, or is a float that has lost digits.
     """
-    found = plain(value)
+    found, exact = plain(value), min(exact, _exact_of(value))
     if isinstance(found, bool | int):
         return found
-    if isinstance(found, float | Decimal):
+    if isinstance(found, float):
+        return _float_number(found, exact)
+    if isinstance(found, Decimal):
         _require_finite(found)
-        return found if isinstance(found, float) else _plain_number(found)
+        return _plain_number(found)
     return text(found, exact)
 
 
 def plain(value: Any) -> Any:
     """Return a cell as a value of Python's own types: those of numpy, and missing ones."""
-    kind = type(value)
-    if kind.__name__ in _MISSING_TYPES:
+    if type(value).__name__ in _MISSING_TYPES:
         return None
-    if kind.__module__ == "numpy" and getattr(value, "shape", None) == ():
-        value = value.item()
+    if _is_numpy(value):
+        value = _plain_numpy(value)
     if isinstance(value, float | Decimal) and value != value:  # noqa: PLR0124  NaN
         return None
     return value
 
 
+def _short_text(value: str) -> str | None:
+    if len(value) > MAX_CELL_BYTES:
+        raise UnusableCellError(LONG_CELL.reason)
+    return value or None
+
+
+def _is_numpy(value: Any) -> bool:
+    return type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
+
+
+def _plain_numpy(value: Any) -> Any:
+    """Return a scalar of numpy; its own method makes numbers of dates and durations."""
+    kind = value.dtype.kind
+    if kind not in "mM":
+        return value.item()
+    if str(value) == "NaT":
+        return None
+    if kind == "m":
+        return dt.timedelta(0)  # whatever it is, it has no text
+    found = value.astype("datetime64[us]").item()
+    return found if isinstance(found, dt.date) else ODD_CELL
+
+
+def _exact_of(value: Any) -> float:
+    return exact_float(value.dtype.kind, value.dtype.itemsize) if _is_numpy(value) else math.inf
+
+
 def _float_text(value: float, exact: float) -> str | None:
     if math.isnan(value):
         return None
+    found = _float_number(value, exact)
+    return repr(found) if found % 1 else str(int(found))
+
+
+def _float_number(value: float, exact: float) -> float:
+    """Return a float with no more digits than it has."""
     _require_finite(value)
     if value % 1:
-        return repr(value) if exact > EXACT_SINGLE else repr(float(f"{value:.7g}"))
+        return float(f"{value:.{_DIGITS[exact]}g}") if exact in _DIGITS else value
     if abs(value) >= exact:
         raise UnusableCellError(_LOST_DIGITS)
-    return str(int(value))
+    return value
 
 
 def _plain_number(value: Decimal) -> float:

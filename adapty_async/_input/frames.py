@@ -5,8 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from adapty_async._input.arrow import ArrowTable, column_table, stream_table
-from adapty_async._input.cells import EXACT_DOUBLE, EXACT_HALF, EXACT_SINGLE
+from adapty_async._input.arrow import (
+    ArrowTable,
+    array_cells,
+    column_table,
+    exact_of,
+    stream_table,
+)
+from adapty_async._input.cells import (
+    EXACT_DOUBLE,
+    EXACT_HALF,
+    EXACT_SINGLE,
+    LONG_CELL,
+    MAX_CELL_BYTES,
+    ODD_CELL,
+    exact_float,
+    read_cells,
+)
 from adapty_async._input.tables import Table
 from adapty_async.errors import InvalidInputError
 
@@ -56,49 +71,123 @@ def frame_table(frame: Any, column: str) -> Table:
 class _Polars:
     """A data frame of polars; columns of structs become columns with dots."""
 
+    has_integers = True
+
     def __init__(self, frame: Any) -> None:
         self.label = _LABEL
-        while nested := [one.name for one in frame if type(one.dtype).__name__ == "Struct"]:
-            frame = frame.unnest(nested, separator=".")
-        self._frame = frame
-        self.names: Sequence[str] = frame.columns
+        self._length = len(frame)
+        columns = [column for one in frame for column in _fields(one, one.name)]
+        self._columns = [series for _, series in columns]
+        self.names: Sequence[str] = [name for name, _ in columns]
         self.exact: Sequence[float] = [
-            _EXACT.get(str(kind).lower(), EXACT_DOUBLE) for kind in frame.dtypes
+            _EXACT.get(_kind(series), EXACT_DOUBLE) for series in self._columns
         ]
 
     def rows(self, indexes: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield each row's number, from 1, and its cells."""
-        selected = self._frame[:, list(indexes)]
-        return enumerate(selected.iter_rows(buffer_size=_PIECE_ROWS), 1)
+        columns = [self._columns[index] for index in indexes]
+        for start in range(0, self._length, _PIECE_ROWS):
+            pieces = [_polars_cells(column[start : start + _PIECE_ROWS]) for column in columns]
+            yield from enumerate(zip(*pieces, strict=True), start + 1)
+
+
+_EXACT = {"Float16": EXACT_HALF, "Float32": EXACT_SINGLE}
+# Days since 1970 of the first and the last date of Python, and of the longest duration.
+_FIRST_DAY, _LAST_DAY, _MOST_DAYS = -719_162, 2_932_896, 999_999_998
+_PER_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+_INT64 = 2**63
+
+
+def _kind(series: Any) -> str:
+    return type(series.dtype).__name__
+
+
+def _fields(series: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if _kind(series) != "Struct":
+        yield name, series
+        return
+    for field in series.struct.fields:
+        yield from _fields(series.struct.field(field), f"{name}.{field}")
+
+
+def _polars_cells(series: Any) -> Sequence[Any]:
+    """Return cells; polars panics at dates that Python does not have, and copies long texts."""
+    kind = _kind(series)
+    if kind in {"Date", "Datetime", "Duration"}:
+        if getattr(series.dtype, "time_zone", None) is not None:
+            series = series.dt.convert_time_zone("UTC")
+        return _marked(series, ~series.to_physical().is_between(*_bounds(series.dtype)), ODD_CELL)
+    if kind == "String":
+        return _marked(series, series.str.len_bytes() > MAX_CELL_BYTES, LONG_CELL)
+    if kind == "Binary":
+        return _marked(series, series.bin.size() > MAX_CELL_BYTES, LONG_CELL)
+    if kind in {"Categorical", "Enum"}:
+        return _category_cells(series)
+    cells: Sequence[Any] = series.to_list()
+    return cells
+
+
+def _category_cells(series: Any) -> Sequence[Any]:
+    """Return the cells of categories; each text is converted once, and shared."""
+    used = series.unique()
+    by_number = dict(zip(used.to_physical().to_list(), _polars_cells(used.cast(str)), strict=True))
+    return [by_number[number] for number in series.to_physical().to_list()]
+
+
+def _marked(series: Any, odd: Any, mark: object) -> Sequence[Any]:
+    """Return the cells of a series, with a mark for those that are odd."""
+    if not odd.any():
+        cells: Sequence[Any] = series.to_list()
+        return cells
+    kept = series.zip_with(~odd.fill_null(value=False), series.clear(len(series))).to_list()
+    return [mark if is_odd else cell for is_odd, cell in zip(odd.to_list(), kept, strict=True)]
+
+
+def _bounds(kind: Any) -> tuple[int, int]:
+    """Return the first and the last number that stands for a value of Python."""
+    unit = _PER_DAY.get(getattr(kind, "time_unit", ""), 1)
+    low, high = _FIRST_DAY, _LAST_DAY
+    if type(kind).__name__ == "Duration":
+        low, high = -_MOST_DAYS, _MOST_DAYS
+    return max(low * unit, -_INT64), min((high + 1) * unit - 1, _INT64 - 1)
 
 
 class _Pandas:
     """A data frame of pandas, without its index."""
 
+    has_integers = True
+
     def __init__(self, frame: Any) -> None:
         self.label = _LABEL
-        self._frame = frame
+        self._frame = frame.copy(deep=False)  # from pandas 3 on, it keeps its cells
         self.names: Sequence[str] = [
             name if isinstance(name, str) else "" for name in frame.columns.tolist()
         ]
-        self.exact: Sequence[float] = [
-            _EXACT.get(str(kind).lower(), EXACT_DOUBLE) for kind in frame.dtypes
-        ]
+        self.exact: Sequence[float] = [_pandas_exact(kind) for kind in frame.dtypes]
 
     def rows(self, indexes: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield each row's number, from 1, and its cells."""
         for start in range(0, len(self._frame), _PIECE_ROWS):
             piece = self._frame.iloc[start : start + _PIECE_ROWS]
-            columns = [piece.iloc[:, index].tolist() for index in indexes]
+            columns = [_pandas_cells(piece.iloc[:, index]) for index in indexes]
             yield from enumerate(zip(*columns, strict=True), start + 1)
 
 
-_EXACT = {
-    "float16": EXACT_HALF,
-    "float32": EXACT_SINGLE,
-    "float[pyarrow]": EXACT_SINGLE,
-    "halffloat[pyarrow]": EXACT_HALF,
-}
+def _pandas_cells(series: Any) -> Sequence[Any]:
+    if hasattr(series.dtype, "pyarrow_dtype") or getattr(series.dtype, "storage", "") == "pyarrow":
+        return array_cells(series.array.__arrow_array__())
+    return read_cells(len(series), series.tolist, lambda index: series.iloc[index])
+
+
+def _pandas_exact(kind: Any) -> float:
+    """Return the number from which on a type is not exact, also if it wraps another type."""
+    if hasattr(kind, "pyarrow_dtype"):
+        return exact_of(kind.pyarrow_dtype)
+    if hasattr(kind, "categories"):
+        return _pandas_exact(kind.categories.dtype)
+    if hasattr(kind, "subtype"):
+        return _pandas_exact(kind.subtype)
+    return exact_float(getattr(kind, "kind", "O"), getattr(kind, "itemsize", 0))
 
 
 def _pandas(frame: Any, _: str) -> Table:

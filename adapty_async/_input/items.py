@@ -6,6 +6,7 @@ A row that is not an item stays in its position as an `UnreadableRow`, and fails
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -150,6 +151,8 @@ def _constants(constants: object) -> Mapping[str, str]:
 
 #: A file, or a data frame of polars or pandas, or a table of pyarrow.
 TableSource: TypeAlias = InputFile | DataFrame
+# One of these is a name of each data frame and series, old or new.
+_FRAME_NAMES = ("__arrow_c_stream__", "__arrow_c_array__", "__dataframe__", "dtypes")
 _Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
 
@@ -312,7 +315,34 @@ def require_no_table(items: object) -> None:
 
 
 def _is_table(items: object) -> bool:
-    return isinstance(items, InputFile) or is_frame(items)
+    """
+    Return whether items are a file or a data frame.
+
+    Raises:
+        InvalidInputError: iterating them would give the names of columns, or keys.
+    """
+    if isinstance(items, InputFile):
+        return True
+    if isinstance(items, Mapping):
+        raise InvalidInputError(
+            "items", "must not be a mapping, whose keys would be the items: pass a list of items"
+        )
+    if not any(_has(items, name) for name in _FRAME_NAMES):
+        return False
+    if is_frame(items):
+        return True
+    if _has(items, "__dataframe__") or (_has(items, "columns") and _has(items, "dtypes")):
+        raise InvalidInputError(
+            "items",
+            f"must not be a data frame of the type {type(items).__name__}, whose columns would be "
+            "the items: convert it to one of pandas, polars or pyarrow, such as with compute()",
+        )
+    return False
+
+
+def _has(value: object, name: str) -> bool:
+    """Return whether a value or its type has a name, without running code of the value."""
+    return inspect.getattr_static(value, name, None) is not None
 
 
 def _mapping_of(items: object, schema: ColumnSchema | None, id_field: str | None) -> RowMapping:
