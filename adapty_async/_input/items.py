@@ -120,6 +120,7 @@ class InputFile:
             self.path,
             self.format,
             mapping.check,
+            check_keys=mapping.check_keys,
             encoding=self.encoding,
             id_column=mapping.id_column,
             sheet=self.sheet,

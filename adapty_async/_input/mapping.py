@@ -182,7 +182,7 @@ class RowMapping:
         require_distinct(used)
         return set(used)
 
-    def check_keys(self, names: Collection[str], *, is_all: bool) -> None:
+    def check_keys(self, names: Collection[str], /, *, is_all: bool) -> None:
         """
         Validate the keys of objects: those of all rows, or of the first row that was read.
 

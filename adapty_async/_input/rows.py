@@ -34,6 +34,7 @@ from adapty_async._input.files import (
 )
 from adapty_async._input.findings import Findings
 from adapty_async._input.fingerprint import difference, fingerprint
+from adapty_async._input.keys import KeyCheck, checking_all, checking_first
 from adapty_async._input.records import (
     RECORD_CHARACTERS,
     CsvReader,
@@ -137,6 +138,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
             without blanks around them and without those that are empty, and raises what is wrong
             with them. It returns the names that matter, None if all do; of a table, no other
             column is read.
+        check_keys: a callback that receives the keys of the objects of NDJSON, which has no header;
+            None if all are good.
         encoding: the encoding of the text without a byte order mark; None for UTF-8.
         id_column: the column or field with the ids; None if no id is checked.
         id_optional: rows of a CSV file or a table without an id are left out.
@@ -147,6 +150,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     form: Format
     check_columns: ColumnCheck
+    check_keys: KeyCheck | None = None
     encoding: str | None = None
     id_column: str | None = None
     id_optional: bool = False
@@ -184,7 +188,12 @@ class Rows:
         self._extent: Extent | None = None
 
     def __iter__(self) -> Iterator[Row]:
-        return self._read(self.findings)
+        rows, check = self._read(self.findings), self._key_check
+        return rows if check is None else checking_first(rows, check)
+
+    @property
+    def _key_check(self) -> KeyCheck | None:
+        return self._layout.check_keys if self.form == "ndjson" else None
 
     def identify(self, row: Row, column: str | None = None) -> tuple[int, str | None]:
         """
@@ -335,7 +344,8 @@ class SizedRows(Rows):
     def __init__(self, path: str, layout: Layout) -> None:
         super().__init__(path, layout)
         self._extent = extent = extent_of(path)
-        self._length, self._ends = _count(self._read(self.findings))
+        rows, check = self._read(self.findings), self._key_check
+        self._length, self._ends = _count(rows if check is None else checking_all(rows, check))
         self._size = extent.size
 
     def __iter__(self) -> Iterator[Row]:
@@ -377,6 +387,7 @@ def format_of(path: str) -> Format | None:
 class LayoutOptions(TypedDict, total=False):
     """The options of a layout; see `Layout`."""
 
+    check_keys: KeyCheck | None
     encoding: str | None
     id_column: str | None
     id_optional: bool

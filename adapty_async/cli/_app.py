@@ -296,6 +296,7 @@ def _rows(options: CommonOptions, mapping: RowMapping, *, id_optional: bool = Fa
         options.input,
         options.form,
         naming_options(mapping.check),
+        check_keys=naming_options(mapping.check_keys),
         encoding=options.encoding,
         id_column=mapping.id_column,
         id_optional=id_optional,
