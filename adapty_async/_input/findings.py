@@ -169,11 +169,9 @@ class Findings:
             lines.append(f"{row} of more than one line (first: lines {first:,} to {last:,}).")
         if self.without_id:
             lines.append(f"{_counted(self.without_id, 'row')} without an id, left out.")
-        return lines + self.ignored_lines()
-
-    def ignored_lines(self) -> list[str]:
-        """Return the columns that are left out as lines for people."""
-        return [f"Columns left out: {listed(self.ignored)}."] if self.ignored else []
+        if self.ignored:
+            lines.append(f"Columns left out: {listed(self.ignored)}.")
+        return lines
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts by the keys that they have in the JSON report."""

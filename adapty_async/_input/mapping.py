@@ -175,6 +175,7 @@ class RowMapping:
         if self._has_ids_only:
             return id_columns(self.id_column)(names) or ()
         fields = self._require_mapped(names)
+        self._schema.require_known(fields)
         if self._id_field is not None and self.id_column not in names:
             raise InvalidInputError(escaped(self.id_column), "is a required column")
         self._schema.check([*fields, *self._options.constants])

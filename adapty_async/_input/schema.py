@@ -185,7 +185,7 @@ class RowSchema:
         Raises:
             InvalidInputError: one is unknown, missing, occurs twice, or is a whole nested object.
         """
-        self._require_known(names)
+        self.require_known(names)
         require_distinct(names)
         for name in names:
             if name in self._nested:
@@ -202,12 +202,18 @@ class RowSchema:
         Raises:
             InvalidInputError: one is unknown, or no object has one that is required.
         """
-        self._require_known(names, "key")
+        self.require_known(names, "key")
         for name in self.required:
             if name not in names and name.partition(".")[0] not in names:
                 raise InvalidInputError(name, "is a required key")
 
-    def _require_known(self, names: Iterable[str], noun: str = "column") -> None:
+    def require_known(self, names: Iterable[str], noun: str = "column") -> None:
+        """
+        Validate that names belong to fields.
+
+        Raises:
+            InvalidInputError: some do not.
+        """
         unknown = list(dict.fromkeys(name for name in names if not self.is_known(name)))
         if unknown:
             noun += "" if len(unknown) == 1 else "s"

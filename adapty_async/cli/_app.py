@@ -306,9 +306,8 @@ def _rows(options: CommonOptions, mapping: RowMapping, *, id_optional: bool = Fa
     rows.findings.ignored = mapping.ignored
     _echo_findings(rows)
     if lacking := ", ".join(mapping.lacking()):
-        _echo(
-            [f"The export has no column for {lacking}; subscriptions need --map or --set for it."]
-        )
+        text = f"The export has no column for {lacking}; subscriptions need --map or --set for it."
+        click.echo(text, err=True)
     return rows
 
 
@@ -527,8 +526,6 @@ async def _perform_and_report(
         _echo_report(result, job, options, expected)
     if not isinstance(job.rows, SizedRows):
         _echo_findings(job.rows)
-    elif job.rows.form == "ndjson":  # its keys are not known beforehand
-        _echo(job.rows.findings.ignored_lines())
     if result.error is not None:
         _write_library_error(result.error)
     is_left = not (result.report.ok or isinstance(result.error, JournalError))
