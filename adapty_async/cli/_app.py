@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -316,11 +316,7 @@ def _id_rows(options: CommonOptions, mapping: RowMapping) -> Rows:
 
 
 def _echo_findings(rows: Rows) -> None:
-    _echo(rows.findings.lines())
-
-
-def _echo(lines: Iterable[str]) -> None:
-    for line in lines:
+    for line in rows.findings.lines():
         click.echo(line, err=True)
 
 
