@@ -4,6 +4,8 @@ A reader of input as text: a file, a pipe or standard input, gzip or not, in its
 Invariants:
 
 - A file is read up to the size that it had at first, and never up to the middle of a row.
+- A file that is read again has the bytes that it had the first time: each block is compared before
+  any of it is returned.
 - A byte order mark shows the encoding; without one it is UTF-8 or the configured one.
 """
 
@@ -13,6 +15,7 @@ import codecs
 import contextlib
 import errno
 import gzip
+import hashlib
 import io
 import os
 import select
@@ -27,7 +30,14 @@ import msgspec
 
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("Extent", "extent_of", "is_read_once", "known_encoding", "open_text")
+__all__ = (
+    "Extent",
+    "FileBytes",
+    "extent_of",
+    "is_read_once",
+    "known_encoding",
+    "open_text",
+)
 
 _GZIP_MAGIC = b"\x1f\x8b"
 # The longer marks first: UTF-32 begins as UTF-16 does.
@@ -45,6 +55,8 @@ _NO_TEXT = (
     (b"ARROW1\0\0", "an Arrow file"),
     (b"PAR1\x15", "a Parquet file"),
 )
+# Bytes that are compared, and read, at once.
+_BLOCK = 256 * 1024
 # Bytes that a byte order mark, or the first two bytes of gzip, need.
 _HEAD_BYTES = 4
 # Python's own and those of old mail, of which some turn plain letters into line breaks and quotes.
@@ -82,11 +94,38 @@ def is_read_once(path: str) -> bool:
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """The identity of a file, and its size in bytes when it was examined first."""
+    """
+    The identity of a file, and its size in bytes when it was examined first.
+
+    Attributes:
+        device, inode: its identity.
+        size: its size.
+        modified, changed: the times of the last changes of its content and of its entry, in ns.
+    """
 
     device: int
     inode: int
     size: int
+    modified: int
+    changed: int
+
+
+class FileBytes:
+    """
+    The first bytes of a file, which are the same however often they are read.
+
+    Attributes:
+        extent: the file as it was examined first.
+    """
+
+    def __init__(self, extent: Extent) -> None:
+        self.extent = extent
+        self._digests: dict[int, bytes] = {}
+
+    def is_same(self, number: int, block: bytearray) -> bool:
+        """Return whether a block is as it was the first time; the first time it is recorded."""
+        digest = hashlib.blake2b(block, digest_size=16).digest()
+        return self._digests.setdefault(number, digest) == digest
 
 
 def extent_of(path: str) -> Extent:
@@ -100,7 +139,8 @@ def extent_of(path: str) -> Extent:
         found = Path(path).stat()
     except OSError as error:
         raise InvalidInputError(path, f"cannot be read: {error.strerror}") from None
-    return Extent(found.st_dev, found.st_ino, found.st_size)
+    times = (found.st_mtime_ns, found.st_ctime_ns)
+    return Extent(found.st_dev, found.st_ino, found.st_size, *times)
 
 
 class _Pipe(io.FileIO):
@@ -128,12 +168,16 @@ class _Pipe(io.FileIO):
 class _FirstBytes(io.FileIO):
     """A raw stream of the first bytes of a file: what is appended to the file is not read."""
 
-    def __init__(self, path: str, extent: Extent) -> None:
+    def __init__(self, path: str, content: FileBytes) -> None:
         super().__init__(path)
         self._path = path
-        self._left = extent.size
+        self._content = content
+        self._left = content.extent.size  # to be read
+        self._blocks = 0  # that were read
+        self._block = memoryview(b"")  # what is left of the last one
         self._head = b""
         self._last = b""
+        extent = content.extent
         found = os.fstat(self.fileno())
         if (found.st_dev, found.st_ino) != (extent.device, extent.inode):
             self.close()
@@ -141,16 +185,37 @@ class _FirstBytes(io.FileIO):
 
     def readinto(self, buffer: Any) -> int:
         """Read up to the end of these bytes."""
-        part = memoryview(buffer)[: self._left]
-        count = super().readinto(part) or 0
-        if not count and part:
-            raise OSError(errno.EIO, "it has become shorter meanwhile")
-        self._left -= count
-        self._head = self._head or bytes(part[:_HEAD_BYTES])
-        self._last = bytes(part[max(0, count - _HEAD_BYTES) : count]) or self._last
-        if not count:
+        if not self._block and self._left:
+            self._block = memoryview(self._next_block())
+        view = memoryview(buffer)
+        part = self._block[: len(view)]
+        view[: len(part)] = part
+        self._block = self._block[len(part) :]
+        if not part:
             self._require_whole_line()
-        return count
+        return len(part)
+
+    def _next_block(self) -> bytearray:
+        """
+        Read the next block in full.
+
+        Raises:
+            InvalidInputError: it has changed since it was read before.
+        """
+        block = bytearray(min(self._left, _BLOCK))
+        view, count = memoryview(block), 0
+        while count < len(block):
+            more = super().readinto(view[count:])
+            if not more:
+                raise OSError(errno.EIO, "it has become shorter meanwhile")
+            count += more
+        if not self._content.is_same(self._blocks, block):
+            raise InvalidInputError(self._path, "was changed meanwhile")
+        self._left -= count
+        self._blocks += 1
+        self._head = self._head or bytes(block[:_HEAD_BYTES])
+        self._last = (self._last + bytes(block[-_HEAD_BYTES:]))[-_HEAD_BYTES:]
+        return block
 
     def _require_whole_line(self) -> None:
         """
@@ -171,23 +236,24 @@ class _FirstBytes(io.FileIO):
 
 @contextlib.contextmanager
 def open_text(
-    path: str, extent: Extent | None, default_encoding: str | None
+    path: str, content: FileBytes | None, default_encoding: str | None
 ) -> Iterator[io.TextIOWrapper]:
     """
     Open an input as text whose lines end with a line feed, and with nothing else.
 
     Args:
         path: the file; ``-`` is standard input.
-        extent: the file as it was examined first; None to read all that comes.
+        content: the file as it was examined first; None to read all that comes.
         default_encoding: the encoding without a byte order mark; None for UTF-8.
 
     Raises:
-        InvalidInputError: the file cannot be read, has another encoding, or is a damaged gzip file.
+        InvalidInputError: the file cannot be read, has changed since it was read before, has
+            another encoding, or is a damaged gzip file.
     """
     encoding = default_encoding or "utf-8"
     with contextlib.ExitStack() as stack:
         try:
-            raw = stack.enter_context(_binary(path, extent))
+            raw = stack.enter_context(_binary(path, content))
             packed = raw.peek(2)[:2] == _GZIP_MAGIC
             data = stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
             encoding = _encoding_of(data.peek(8)[:8], default_encoding, path)
@@ -217,10 +283,10 @@ def _encoding_of(head: bytes, default_encoding: str | None, path: str) -> str:
     return default_encoding or "utf-8"
 
 
-def _binary(path: str, extent: Extent | None) -> io.BufferedReader:
+def _binary(path: str, content: FileBytes | None) -> io.BufferedReader:
     """Open a file. Standard input is opened again: it stays open after a blocked read."""
-    if extent is not None:
-        return io.BufferedReader(_FirstBytes(path, extent))
+    if content is not None:
+        return io.BufferedReader(_FirstBytes(path, content))
     if path != "-":
         return io.BufferedReader(_Pipe(path))
     if sys.stdin is None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-__all__ = ("Findings", "kind_of", "shown")
+__all__ = ("Findings", "kind_of", "listed", "shown")
 
 # Line numbers that are shown of a kind.
 _SHOWN_LINES = 3
+# Names of columns in a message: a table may have thousands.
+_SHOWN_NAMES = 20
 # Words for "no value" of databases, data frames, spreadsheets and programs, in small letters.
 _PLACEHOLDERS = frozenset(
     {
@@ -167,12 +169,9 @@ class Findings:
             lines.append(f"{row} of more than one line (first: lines {first:,} to {last:,}).")
         if self.without_id:
             lines.append(f"{_counted(self.without_id, 'row')} without an id, left out.")
-        return lines + self.ignored_lines()
-
-    def ignored_lines(self) -> list[str]:
-        """Return the columns that are left out as lines for people."""
-        names = ", ".join(map(shown, self.ignored))
-        return [f"Columns left out: {names}."] if names else []
+        if self.ignored:
+            lines.append(f"Columns left out: {listed(self.ignored)}.")
+        return lines
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts by the keys that they have in the JSON report."""
@@ -187,6 +186,13 @@ class Findings:
 def shown(name: str) -> str:
     """Return a name that looks like a column's; without a header line it may be personal data."""
     return name if _NAME.fullmatch(name) else "…"
+
+
+def listed(names: Collection[str], form: str = "{}") -> str:
+    """Return the first names for a message, each in a form, and the number of the others."""
+    first = ", ".join(form.format(shown(name)) for name in list(names)[:_SHOWN_NAMES])
+    more = len(names) - _SHOWN_NAMES
+    return f"{first} and {more:,} more" if more > 0 else first
 
 
 def _described(kind: str) -> str:

@@ -17,6 +17,7 @@ from adapty_async._input.findings import Findings
 from adapty_async._input.frames import DataFrame, frame_table, is_frame
 from adapty_async._input.mapping import ColumnOptions, RowMapping, preset_of
 from adapty_async._input.rows import (
+    TABLE_FORMATS,
     Format,
     Layout,
     Row,
@@ -230,14 +231,21 @@ class TableItems(Generic[ItemT]):
 class _FileItems(TableItems[ItemT]):
     """The items of a file, which a journal identifies by their positions."""
 
-    def __init__(self, rows: SizedRows, make: Callable[[Any], ItemT], reading: str) -> None:
+    def __init__(
+        self,
+        rows: SizedRows,
+        make: Callable[[Any], ItemT],
+        reading: str,
+        read_as: dict[str, str | None],
+    ) -> None:
         super().__init__(rows, make)
         self._file = rows
         self._reading = reading  # identifies how its rows are read
+        self._read_as = read_as  # what a report needs to find their ids again
 
     def identity(self) -> dict[str, Any]:
         """Return the size, the digest and the number of rows of the file, and how it is read."""
-        return self._file.identity() | {"reading": self._reading}
+        return self._file.identity() | {"reading": self._reading, "read_as": self._read_as}
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
         """Return how the input differs from an earlier one; None if its rows are the same."""
@@ -366,7 +374,8 @@ def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
         rows.findings.ignored = mapping.ignored
         _warn(rows.findings, items.path)
         encoding = items.encoding or "utf-8"  # without meaning for tables, which have none
-        return _FileItems(rows, make, mapping.identity(rows.form, encoding, items.sheet))
+        reading = mapping.identity(rows.form, encoding, items.sheet)
+        return _FileItems(rows, make, reading, _read_as(items, mapping, rows.form))
     layout = Layout(
         form="arrow",
         check_columns=mapping.check,
@@ -383,11 +392,22 @@ def _open(file: InputFile, mapping: RowMapping) -> Rows:
         file.path,
         file.format,
         mapping.check,
+        check_keys=mapping.check_keys,
         encoding=file.encoding,
         id_column=mapping.id_column,
         sheet=file.sheet,
         is_number=mapping.is_number,
     )
+
+
+def _read_as(items: InputFile, mapping: RowMapping, form: Format) -> dict[str, str | None]:
+    """Return the names by which `adapty_async.cli` reads the ids of a file again."""
+    return {
+        "form": form,
+        "encoding": None if form in TABLE_FORMATS else items.encoding or "utf-8",
+        "sheet": items.sheet,
+        "column": mapping.id_column,
+    }
 
 
 def _warn(findings: Findings, label: str) -> None:

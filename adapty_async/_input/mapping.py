@@ -4,6 +4,8 @@ A mapping from the columns of an input to the fields of requests.
 Invariants:
 
 - A field comes from one column or one constant. Two sources for a field are an error.
+- The id of a row is the cell of the id column as it is; no other column can take its place. A field
+  with the name of the id column is another thing.
 - The column with the ids of users is named by the caller, or by a page that leaves no doubt.
 - The name of a column that is left out is shown.
 """
@@ -18,7 +20,15 @@ import msgspec
 
 from adapty_async._input.findings import shown
 from adapty_async._input.presets import PRESETS, Preset, utc
-from adapty_async._input.schema import ColumnSchema, RowSchema, id_columns, id_from, rows_of
+from adapty_async._input.schema import (
+    ColumnSchema,
+    RowSchema,
+    escaped,
+    id_columns,
+    id_from,
+    require_distinct,
+    rows_of,
+)
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("ColumnOptions", "RowMapping", "preset_of")
@@ -166,16 +176,46 @@ class RowMapping:
             self._preset.require_match("header", names)
         if self._has_ids_only:
             return id_columns(self.id_column)(names) or ()
+        fields = self._require_mapped(names)
+        self._schema.require_known(fields)
+        if self._id_field is not None and self.id_column not in names:
+            raise InvalidInputError(escaped(self.id_column), "is a required column")
+        self._schema.check([*fields, *self._options.constants])
+        used = [name for name in names if self._is_id(name) or self._fields_of(name)]
+        require_distinct(used)
+        return set(used)
+
+    def check_keys(self, names: Collection[str], /, *, is_all: bool) -> None:
+        """
+        Validate the keys of objects: those of all rows, or of the first row that was read.
+
+        Of one row only the preset is checked, since other rows may have other keys.
+
+        Raises:
+            InvalidInputError: as `check`.
+        """
+        if self._preset is not None:
+            self._preset.require_match("input", names)
+        if not is_all:
+            return
+        if self._id_field is not None:
+            id_columns(self.id_column)(list(names))
+        if not self._has_ids_only:
+            self._schema.check_keys([*self._require_mapped(names), *self._options.constants])
+
+    def _require_mapped(self, names: Collection[str]) -> list[str]:
+        """Return the fields of columns, after a check that those that the options name exist."""
         for column in self._mapped.values():
             if column not in names:
                 raise InvalidInputError(
                     "columns", f'names a column that is not in the input: "{shown(column)}"'
                 )
-        fields = [field for name in names for field in self._fields_of(name)]
+        fields = list(dict.fromkeys(one for name in names for one in self._fields_of(name)))
         self._require_no_constant(fields)
-        id_column = None if self._id_field is None else self.id_column
-        self._schema.columns(id_column)([*fields, *self._options.constants])
-        return {name for name in names if self._fields_of(name)}
+        return fields
+
+    def _is_id(self, name: str) -> bool:
+        return self._id_field is not None and name == self.id_column
 
     def _require_no_constant(self, fields: Collection[str]) -> None:
         for field in self._options.constants:
@@ -185,18 +225,16 @@ class RowMapping:
                 )
 
     def _fields_of(self, name: str) -> tuple[str, ...]:
-        """Return the fields of a column; none if it is left out."""
+        """Return the fields of a column; none if it is left out, or has the ids only."""
         found = self._known.get(name)
         if found is None:
             found = self._known[name] = self._find_fields(name)
         return found
 
     def _find_fields(self, name: str) -> tuple[str, ...]:
-        is_id = self._id_field is not None and name == self.id_column
-        found = [name] if is_id else []
-        found += [field for field, column in self._sources.items() if column == name]
-        if found:
-            return tuple(found)
+        found = tuple(field for field, column in self._sources.items() if column == name)
+        if found or self._is_id(name):
+            return found
         if name in self._mapped:
             raise InvalidInputError(
                 "columns", f"must not name a column for {name}, which is a column itself"
@@ -227,8 +265,10 @@ class RowMapping:
         Raises:
             InvalidInputError: there is no id, a name is unknown, or a value breaks a rule.
         """
-        fields = self._fields(value)
-        return self._schema.item(fields, self.id_column, lenient=self._is_lenient)
+        if self._is_plain:
+            return self._schema.item(value, self.id_column)
+        found = self._schema.struct(self._fields(value), lenient=self._is_lenient)
+        return self.id(value), found
 
     def struct(self, value: Any) -> Any:
         """

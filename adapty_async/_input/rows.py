@@ -5,6 +5,7 @@ Text is CSV, NDJSON and plain text. Tables are Parquet, Arrow and Excel files.
 
 Invariants:
 
+- A file that changes after it was counted ends the run before any row of it that is not the same.
 - Counting, checking, sending and resuming read rows with the same code, so that they agree.
 - A row that cannot be read costs only itself if its end is certain. Otherwise the file is rejected
   before anything is sent; a pipe is not read any further.
@@ -26,7 +27,7 @@ import msgspec
 from adapty_async._input.arrow import open_arrow, open_parquet
 from adapty_async._input.excel import open_excel
 from adapty_async._input.files import (
-    Extent,
+    FileBytes,
     extent_of,
     is_read_once,
     known_encoding,
@@ -34,6 +35,7 @@ from adapty_async._input.files import (
 )
 from adapty_async._input.findings import Findings
 from adapty_async._input.fingerprint import difference, fingerprint
+from adapty_async._input.keys import KeyCheck, checking_all, checking_first
 from adapty_async._input.records import (
     RECORD_CHARACTERS,
     CsvReader,
@@ -137,6 +139,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
             without blanks around them and without those that are empty, and raises what is wrong
             with them. It returns the names that matter, None if all do; of a table, no other
             column is read.
+        check_keys: a callback that receives the keys of the objects of NDJSON, which has no header;
+            None if all are good.
         encoding: the encoding of the text without a byte order mark; None for UTF-8.
         id_column: the column or field with the ids; None if no id is checked.
         id_optional: rows of a CSV file or a table without an id are left out.
@@ -147,6 +151,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     form: Format
     check_columns: ColumnCheck
+    check_keys: KeyCheck | None = None
     encoding: str | None = None
     id_column: str | None = None
     id_optional: bool = False
@@ -181,10 +186,15 @@ class Rows:
         self.noun = layout.noun
         self.findings = Findings(layout.id_column, layout.noun)
         self._layout = layout
-        self._extent: Extent | None = None
+        self._content: FileBytes | None = None
 
     def __iter__(self) -> Iterator[Row]:
-        return self._read(self.findings)
+        rows, check = self._read(self.findings), self._key_check
+        return rows if check is None else checking_first(rows, check)
+
+    @property
+    def _key_check(self) -> KeyCheck | None:
+        return self._layout.check_keys if self.form == "ndjson" else None
 
     def identify(self, row: Row, column: str | None = None) -> tuple[int, str | None]:
         """
@@ -203,15 +213,21 @@ class Rows:
         return self._read_text(findings)
 
     def _read_text(self, findings: Findings) -> Iterator[Row]:
-        with open_text(self.path, self._extent, self._layout.encoding) as stream:
+        with open_text(self.path, self._content, self._layout.encoding) as stream:
             lines, reader = LineReader(stream), RowReader(self.path, self._layout, findings)
             yield from reader.rows(lines, reader.header(lines))
 
     def _read_table(self, findings: Findings) -> Iterator[Row]:
-        if self._extent is not None and extent_of(self.path) != self._extent:
-            raise InvalidInputError(self.path, "was changed meanwhile")
+        self._require_same_table()
         with _open_table(self.path, self._layout) as table:
-            yield from read_table(table, self._layout, findings)
+            for row in read_table(table, self._layout, findings):
+                self._require_same_table()  # the row may have been read just now
+                yield row
+            self._require_same_table()
+
+    def _require_same_table(self) -> None:
+        if self._content is not None and extent_of(self.path) != self._content.extent:
+            raise InvalidInputError(self.path, "was changed meanwhile")
 
 
 def read_table(table: Table, layout: Layout, findings: Findings) -> Iterator[Row]:
@@ -334,8 +350,10 @@ class SizedRows(Rows):
 
     def __init__(self, path: str, layout: Layout) -> None:
         super().__init__(path, layout)
-        self._extent = extent = extent_of(path)
-        self._length, self._ends = _count(self._read(self.findings))
+        extent = extent_of(path)
+        self._content = FileBytes(extent)
+        rows, check = self._read(self.findings), self._key_check
+        self._length, self._ends = _count(rows if check is None else checking_all(rows, check))
         self._size = extent.size
 
     def __iter__(self) -> Iterator[Row]:
@@ -377,6 +395,7 @@ def format_of(path: str) -> Format | None:
 class LayoutOptions(TypedDict, total=False):
     """The options of a layout; see `Layout`."""
 
+    check_keys: KeyCheck | None
     encoding: str | None
     id_column: str | None
     id_optional: bool

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from adapty_async._api.validation import RequestStruct
-from adapty_async._input.findings import shown
+from adapty_async._input.findings import listed, shown
 from adapty_async._input.tables import ColumnCheck
 from adapty_async.errors import InvalidInputError
 
 __all__ = (
     "ColumnSchema",
     "RowSchema",
+    "escaped",
     "id_columns",
     "id_from",
     "iso_date_time",
@@ -38,13 +40,20 @@ _DATE_TIME_RULE = (
 )
 
 
+def escaped(name: str) -> str:
+    """Return a name of the caller with escapes for what a terminal would interpret."""
+    return name if name.isprintable() else repr(name)[1:-1]
+
+
 def id_columns(column: str) -> ColumnCheck:
     """Return a check that an input has the column with the ids; other columns are allowed."""
 
     def check(names: list[str]) -> Collection[str]:
         if column not in names:
-            found = ", ".join(map(shown, names))
-            raise InvalidInputError("header", f'has no column "{column}"; found: {found}')
+            wanted = escaped(column)
+            raise InvalidInputError(
+                "header", f'has no column "{wanted}"; found: {listed(names) or "none"}'
+            )
         require_distinct([name for name in names if name == column])
         return {column}
 
@@ -58,8 +67,8 @@ def require_distinct(names: list[str]) -> None:
     Raises:
         InvalidInputError: a column occurs twice.
     """
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise InvalidInputError("header", f'has the column "{shown(name)}" more than once')
 
 
@@ -71,12 +80,12 @@ def id_from(value: Any, column: str) -> str:
         InvalidInputError: there is none, or it is not text.
     """
     if isinstance(value, dict) and column not in value:
-        raise InvalidInputError(column, "is required")
+        raise InvalidInputError(escaped(column), "is required")
     found = value[column] if isinstance(value, dict) else value
     if found is None:
-        raise InvalidInputError(column, "must not be empty")
+        raise InvalidInputError(escaped(column), "must not be empty")
     if not isinstance(found, str):
-        raise InvalidInputError(column, f"must be text, not {type(found).__name__}")
+        raise InvalidInputError(escaped(column), f"must be text, not {type(found).__name__}")
     return found
 
 
@@ -169,32 +178,48 @@ class RowSchema:
         """The names of the structs, for a message."""
         return ", ".join(one.__name__ for one in self._structs.values())
 
-    def columns(self, id_column: str | None) -> ColumnCheck:
-        """Return a check of the names of columns; it returns all of them."""
+    def check(self, names: list[str]) -> Collection[str]:
+        """
+        Validate the names of columns that are fields, and return them.
 
-        def check(names: list[str]) -> Collection[str]:
-            self._require_known(names, id_column)
-            require_distinct(names)
-            for name in names:
-                if name in self._nested:
-                    raise InvalidInputError(name, f"must be columns with a dot: {name}.NAME")
-            needed = self.required if id_column is None else (id_column, *self.required)
-            for name in needed:
-                if name not in names:
-                    raise InvalidInputError(name, "is a required column")
-            return set(names)
+        Raises:
+            InvalidInputError: one is unknown, missing, occurs twice, or is a whole nested object.
+        """
+        self.require_known(names)
+        require_distinct(names)
+        for name in names:
+            if name in self._nested:
+                raise InvalidInputError(name, f"must be columns with a dot: {name}.NAME")
+        for name in self.required:
+            if name not in names:
+                raise InvalidInputError(name, "is a required column")
+        return set(names)
 
-        return check
+    def check_keys(self, names: Collection[str]) -> None:
+        """
+        Validate the keys that objects have; a nested object may be one.
 
-    def _require_known(self, names: Iterable[str], id_column: str | None) -> None:
-        unknown = dict.fromkeys(
-            f'"{shown(name)}"' for name in names if name != id_column and not self.is_known(name)
-        )
+        Raises:
+            InvalidInputError: one is unknown, or no object has one that is required.
+        """
+        self.require_known(names, "key")
+        for name in self.required:
+            if name not in names and name.partition(".")[0] not in names:
+                raise InvalidInputError(name, "is a required key")
+
+    def require_known(self, names: Iterable[str], noun: str = "column") -> None:
+        """
+        Validate that names belong to fields.
+
+        Raises:
+            InvalidInputError: some do not.
+        """
+        unknown = list(dict.fromkeys(name for name in names if not self.is_known(name)))
         if unknown:
-            noun = "column" if len(unknown) == 1 else "columns"
-            raise InvalidInputError(
-                "header", f"unknown {noun} {', '.join(unknown)}; expected: {self.expected}"
-            )
+            noun += "" if len(unknown) == 1 else "s"
+            described = listed(unknown, '"{}"')
+            field = "header" if noun.startswith("column") else "input"
+            raise InvalidInputError(field, f"unknown {noun} {described}; expected: {self.expected}")
 
     def is_known(self, name: str) -> bool:
         """Return whether a name, dotted if nested, belongs to a field."""
@@ -237,13 +262,15 @@ class RowSchema:
         """
         Build a struct from named values; a dotted name is a field of a nested object.
 
+        A name with a dot must not be in the object that it belongs to as well.
+
         Args:
             value: the row, an object of values by name.
             id_column: the name of the id, which is no field.
             lenient: names that are unknown, or no fields of this kind of struct, are left out.
 
         Raises:
-            InvalidInputError: a name is unknown, one is missing, or a value breaks a rule.
+            InvalidInputError: a name is unknown, missing or there twice, or a value breaks a rule.
         """
         if not isinstance(value, dict):
             raise InvalidInputError("row", "must be an object with named fields")
@@ -301,7 +328,10 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
             fields[name] = dict(one) if isinstance(one, dict) else _typed(name, one)
     for name in dotted:  # after the objects that they go into
         head, _, tail = name.partition(".")
-        if isinstance(inner := fields.setdefault(head, {}), dict):
+        inner = fields.setdefault(head, {})
+        if inner is None or (isinstance(inner, dict) and tail in inner):
+            raise InvalidInputError(escaped(name), f"has two values: {head} has one too")
+        if isinstance(inner, dict):  # other values are refused as that of their own field
             inner[tail] = _typed(name, flat[name])
     return fields
 

@@ -33,6 +33,7 @@ from adapty_async.cli._earlier import earlier_runs, require_same_api, summary_of
 from adapty_async.cli._estimate import Estimate, estimate_of
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
+from adapty_async.cli._numbers import RATE, FiniteRange
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sample import sample, sample_json, sample_text
@@ -112,9 +113,7 @@ _SENDING = [
         help=f"Requests in flight at most. By default {INITIAL_CONCURRENCY} at first, up to "
         f"{MOST_WORKERS}, as many as help.",
     ),
-    click.option(
-        "--rate", type=click.FloatRange(min=0, min_open=True), help="Maximum requests per second."
-    ),
+    click.option("--rate", type=RATE, help="Maximum requests per second."),
     click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
     click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
     click.option(
@@ -301,6 +300,7 @@ def _rows(options: CommonOptions, mapping: RowMapping, *, id_optional: bool = Fa
         options.input,
         options.form,
         naming_options(mapping.check),
+        check_keys=naming_options(mapping.check_keys),
         encoding=options.encoding,
         id_column=mapping.id_column,
         id_optional=id_optional,
@@ -336,8 +336,10 @@ def _require_fields(rows: Rows, what: str) -> None:
 @cli.command(epilog=examples("sandbox --rate 400 --faults error=5%,reset=1%"))
 @click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True)
 @click.option("--db", default=":memory:", help="Keep the state in this SQLite file.")
-@click.option("--rate", type=float, help="Requests per second that each API allows.")
-@click.option("--latency", type=float, default=0.0, help="Milliseconds added to every response.")
+@click.option("--rate", type=RATE, help="Requests per second that each API allows.")
+@click.option(
+    "--latency", type=FiniteRange(), default=0.0, help="Milliseconds added to every response."
+)
 @click.option(
     "--faults",
     default="",
@@ -349,7 +351,7 @@ def _require_fields(rows: Rows, what: str) -> None:
 )
 @click.option(
     "--webhook-time-scale",
-    type=float,
+    type=FiniteRange(),
     default=1.0,
     show_default=True,
     help="Multiplies the waits before webhooks are sent again, which begin with a minute.",
@@ -529,8 +531,6 @@ async def _perform_and_report(
         _echo_report(result, job, options, expected)
     if not isinstance(job.rows, SizedRows):
         _echo_findings(job.rows)
-    elif job.rows.form == "ndjson":  # its keys are not known beforehand
-        _echo(job.rows.findings.ignored_lines())
     if result.error is not None:
         _write_library_error(result.error)
     is_left = not (result.report.ok or isinstance(result.error, JournalError))

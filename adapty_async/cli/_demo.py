@@ -42,7 +42,7 @@ async def run(profiles: str | None, ids: str | None, write: Callable[[str], obje
                 f"A sandbox of both APIs runs at {sandbox.url}: it allows {_RATE:.0f} requests/s,"
             )
             write(f"responds after 5 ms, and fails on purpose ({_FAULTS}).\n")
-            people = open_rows(profiles, "csv", _PROFILES.columns(None))
+            people = open_rows(profiles, "csv", _PROFILES.check)
             users = open_rows(ids, None, id_columns("customer_user_id"))
             saved = await _save(sandbox, people, write)
             if saved == Exit.INTERRUPTED:

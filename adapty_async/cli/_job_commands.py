@@ -27,6 +27,7 @@ from adapty_async.cli._job_text import (
 )
 from adapty_async.cli._job_work import Connection, Worker, call_of, make_client, relocated, work_on
 from adapty_async.cli._journal_commands import cli
+from adapty_async.cli._numbers import RATE, SECONDS
 from adapty_async.cli._streams import output_failed, write_error
 from adapty_async.cli._terminal import visible
 from adapty_async.errors import InvalidInputError
@@ -233,7 +234,7 @@ async def _plan(
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=RATE,
     help="Maximum requests per second of this worker.",
 )
 @click.option(
@@ -245,7 +246,7 @@ async def _plan(
 )
 @click.option(
     "--max-outage",
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     default=MAX_OUTAGE,
     show_default=True,
     help="Seconds without the store, or without a success, after which this worker stops.",

@@ -25,13 +25,22 @@ _FORM = (
     r'(?: in (?P<encoding>\S+)|, sheet "(?P<sheet>.*)")?'
 )
 # of a command, such as "v1 delete by profile-id, column id, from csv in cp1252"; a program's own
-# run has the name of its method, such as "v1.profiles.delete by profile_id"
+# run has the name of its method, such as "v1.profiles.delete by profile_id", and the identity of
+# its input has the rest
 _OPERATION = re.compile(
     r".*? by (?P<by>(?:external|customer|profile)[a-z_-]*id|email)" + _COLUMN + f"(?:{_FORM})?",
     re.DOTALL,
 )
 _SAVING = re.compile(f"mail save{_COLUMN}{_FORM}", re.DOTALL)
 _WITHOUT_ID = re.compile(r"(v1|v2|mail) (delete|grant|revoke) ")
+
+
+def _read_as(described: dict[str, Any]) -> dict[str, str]:
+    """Return the parts of `_FORM` and the column in the identity of an input, if it has them."""
+    parts = described.get("read_as")
+    if not isinstance(parts, dict):
+        return {}
+    return {name: part for name, part in parts.items() if isinstance(part, str)}
 
 
 class RecordedRows:
@@ -81,6 +90,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
         operation = identity.operation
         found = _SAVING.fullmatch(operation) or _OPERATION.fullmatch(operation)
         names = {} if found is None else found.groupdict()
+        names |= _read_as(identity.input)
         by = names.get("by", "external_profile_id") if found else None
         run_column = names.get("column") or (by and by.replace("-", "_"))
         return cls(

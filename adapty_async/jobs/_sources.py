@@ -18,7 +18,14 @@ from typing import Any, Protocol
 
 import msgspec
 
-from adapty_async._input.files import Extent, extent_of, is_read_once, known_encoding, open_text
+from adapty_async._input.files import (
+    Extent,
+    FileBytes,
+    extent_of,
+    is_read_once,
+    known_encoding,
+    open_text,
+)
 from adapty_async._input.findings import Findings
 from adapty_async._input.records import LineReader, TextStream
 from adapty_async._input.rows import TABLE_FORMATS, Format, Layout, Row, RowReader, format_of
@@ -164,7 +171,7 @@ class Lines:
         self._require_plain(extent)
         self.findings = Findings(self._id_name)
         whole = new_digest()
-        with open_text(self.path, extent, self._layout.encoding) as stream:
+        with open_text(self.path, FileBytes(extent), self._layout.encoding) as stream:
             has_mark = self._bytes(0, len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
             counted = _CountedStream(stream, self.path, has_mark=has_mark)
             lines = LineReader(counted)

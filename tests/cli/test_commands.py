@@ -356,8 +356,10 @@ def test_key_file_that_cannot_be_used_is_refused(
         pytest.param(("--api", "mail", "--by", "profile-id"), "--by for --api mail", id="mail-id"),
         pytest.param(("--api", "v1"), "Missing option '--by'", id="no-by"),
         pytest.param(("--by", "email"), "email needs --api mail", id="mail-only"),
-        pytest.param((*V1, "--rate", "0"), "x>0", id="rate-0"),
-        pytest.param((*V1, "--yes", "--rate", "nan"), "rate must be a number above 0", id="nan"),
+        pytest.param((*V1, "--rate", "0"), "x>=0.001", id="rate-0"),
+        pytest.param((*V1, "--dry-run", "--rate", "1e-320"), "x>=0.001", id="tiny-rate"),
+        pytest.param((*V1, "--dry-run", "--rate", "inf"), "not a finite number", id="infinite"),
+        pytest.param((*V1, "--dry-run", "--rate", "nan"), "not a finite number", id="nan"),
         pytest.param((*V1, "--concurrency", "0"), "x>=1", id="concurrency-0"),
         pytest.param((*V1, "--failures", "."), "is a directory", id="failures-directory"),
         pytest.param((*V1, "--yes", "--failures", "no/f"), "--failures cannot be", id="no-folder"),
@@ -445,7 +447,8 @@ def test_sandbox_needs_a_free_port(invoke: Invoke, busy_port: int) -> None:
     [
         pytest.param(("--faults", "error=2"), "a share must be between 0 and 1", id="share"),
         pytest.param(("--faults", "fire=1%"), "the fault must be one of", id="fault"),
-        pytest.param(("--rate", "0"), "rate=0", id="rate"),
+        pytest.param(("--rate", "0"), "x>=0.001", id="rate"),
+        pytest.param(("--latency", "nan"), "not a finite number", id="latency-nan"),
         pytest.param(("--latency", "-1"), "latency=-0.001", id="latency"),
         pytest.param(("--port", "70000"), "0<=x<=65535", id="port"),
         pytest.param(

@@ -119,6 +119,18 @@ def test_profile_joins_objects_and_dotted_names(first: str) -> None:
             id="attributes-text-and-dotted",
         ),
         pytest.param(
+            {"custom_attributes": {"plan": "x"}, "custom_attributes.plan": "x"},
+            "custom_attributes.plan",
+            "has two values: custom_attributes has one too",
+            id="attribute-twice",
+        ),
+        pytest.param(
+            {"custom_attributes": None, "custom_attributes.plan": "x"},
+            "custom_attributes.plan",
+            "has two values: custom_attributes has one too",
+            id="attributes-null-and-dotted",
+        ),
+        pytest.param(
             {"custom_attributes": {"plan": []}},
             "custom_attributes.plan",
             "must be text or a number",
@@ -151,7 +163,7 @@ def test_profile_needs_its_required_fields(name: str) -> None:
     with refused(name, "is required"):
         rows_of(mail.PROFILE_COLUMNS).struct(rest)
     with refused(name, "is a required column"):
-        rows_of(mail.PROFILE_COLUMNS).columns(None)(list(rest))
+        rows_of(mail.PROFILE_COLUMNS).check(list(rest))
 
 
 @pytest.mark.parametrize("value", [None, "u1", 7, ["u1"]], ids=["null", "text", "number", "list"])
@@ -163,7 +175,7 @@ def test_profile_is_an_object(value: Any) -> None:
 
 def test_columns_of_profiles_may_be_dotted() -> None:
     """All plain and dotted names are good columns, in any order."""
-    rows_of(mail.PROFILE_COLUMNS).columns(None)(
+    rows_of(mail.PROFILE_COLUMNS).check(
         ["custom_attributes.plan", *PLAIN, *(f"device_info.{name}" for name in DEVICE)]
     )
 
@@ -183,7 +195,7 @@ def test_columns_of_profiles_may_be_dotted() -> None:
 def test_columns_of_profiles_are_known(column: str, shown: str, rule: str) -> None:
     """A column that is no field is rejected; one that looks like data is not shown."""
     with refused(shown, rule):
-        rows_of(mail.PROFILE_COLUMNS).columns(None)([*NEEDED, column])
+        rows_of(mail.PROFILE_COLUMNS).check([*NEEDED, column])
 
 
 def test_columns_of_ids_need_the_one() -> None:

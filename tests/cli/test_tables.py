@@ -133,10 +133,8 @@ def test_a_dry_run_of_mapped_columns_names_what_it_leaves_out(
     assert (result["done"], result["ignored_columns"]) == (1, ["note"])
 
 
-def test_keys_that_are_left_out_are_named_at_the_end(
-    sandbox: Sandbox, invoke: Invoke, put: Put
-) -> None:
-    """Keys of JSON are not known beforehand, so they are named when all rows are read."""
+def test_keys_that_are_left_out_are_named(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """Keys of JSON are columns, so those that are left out are named, once."""
     sandbox.seed_profiles(["u1"])
     path = put("rows.ndjson", '{"customer_user_id": "u1", "first_name": "Jane", "note": 1}\n')
     result = invoke("save", path, "--api", "v2", *BY, "--ignore-unknown")
@@ -203,15 +201,16 @@ def test_fields_that_an_export_lacks_are_named(invoke: Invoke, put: Put) -> None
     ) in result.stderr
 
 
-def test_a_row_that_has_a_constant_names_the_option(
+def test_a_key_that_is_a_constant_too_names_the_option(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """What only a row shows has the name of the option in the report, too."""
+    """A field of any row that the command sets as well is refused before anything is sent."""
     path = put("rows.ndjson", '{"customer_user_id": "u1", "email": "a@example.com"}\n')
     result = invoke("save", path, "--api", "v2", *BY, "--set", "email=b@example.com")
 
-    assert result.exit_code == 1
-    assert "--set: must not name email, which is in the input" in result.stdout
+    assert result.exit_code == 2
+    assert "--set: must not name email, which is in the input" in result.stderr
+    assert sandbox.arrivals() == []
 
 
 def test_a_mapping_of_mail_profiles_is_recorded(
