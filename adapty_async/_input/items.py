@@ -67,6 +67,8 @@ class InputFile:
         preset: ``"revenuecat"``, ``"segment"`` or ``"adapty-s3"``: an export whose columns are
             known.
         ignore_unknown: leave unknown columns out; otherwise they are an error.
+        skip_rows_without_id: leave out rows of a CSV file or a table that have no id, and log how
+            many they are; otherwise they fail.
     """
 
     def __init__(  # noqa: PLR0913  the options of a file are independent of each other
@@ -81,11 +83,13 @@ class InputFile:
         constants: Mapping[str, str] | None = None,
         preset: str | None = None,
         ignore_unknown: bool = False,
+        skip_rows_without_id: bool = False,
     ) -> None:
         self.path = os.fspath(path)
         self._form: Format | None = form
         self._encoding = encoding
         self.sheet = sheet
+        self.skip_rows_without_id = skip_rows_without_id
         pairs = [
             (column, field)
             for column, fields in (columns or {}).items()
@@ -116,9 +120,23 @@ class InputFile:
             mapping.check,
             encoding=self._encoding,
             id_column=mapping.id_column,
+            id_optional=self.skip_rows_without_id,
             sheet=self.sheet,
             is_number=mapping.is_number,
         )
+
+    def line_numbers(self, by: str) -> list[int]:
+        """
+        Return the line, or the row of a table, of each item of a file of ids, by `Outcome.index`.
+
+        Args:
+            by: the `by` of the bulk method.
+
+        Raises:
+            ConfigError: an extra is not installed.
+            InvalidInputError: the file cannot be read, or has no column with the ids.
+        """
+        return [row.line for row in self.rows(RowMapping(self.options, None, by))]
 
 
 #: A file, or a data frame of polars or pandas, or a table of pyarrow.
@@ -303,7 +321,8 @@ def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
             raise InvalidInputError(items.path, "must be CSV, NDJSON or a table: a line is an id")
         rows.findings.ignored = mapping.ignored
         _warn(rows.findings, items.path)
-        return _FileItems(rows, make, f"{items.sheet or ''}{mapping.id_column}{mapping}")
+        skipped = ", with an id" if items.skip_rows_without_id else ""  # changes the positions
+        return _FileItems(rows, make, f"{items.sheet or ''}{mapping.id_column}{mapping}{skipped}")
     layout = Layout(
         form="arrow",
         check_columns=mapping.check,
