@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from adapty_async.bulk import Outcome, OutcomeStatus
 from adapty_async.sandbox import Sandbox
 from examples import erase_everywhere
 
@@ -175,3 +176,12 @@ def test_a_wrong_call_or_setting_is_one_line(
     assert erase_everywhere.main(arguments) == 2
     assert "ADAPTY_API_KEY" in capsys.readouterr().err
     assert not adapty_sandbox.arrivals()
+
+
+def test_progress_is_a_line_for_every_thousand_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """A long erasure shows now and then how far each API is."""
+    show = erase_everywhere.progress("mail")
+    for index in range(2500):
+        show(Outcome(index, f"{index}@example.com", OutcomeStatus.DONE))
+
+    assert capsys.readouterr().err == "mail: 1,000 people\nmail: 2,000 people\n"

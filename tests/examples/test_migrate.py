@@ -260,7 +260,7 @@ async def test_server_errors_lose_nothing(
         found = {each.item: each.result async for each in run if each.result}
     assert found.keys() == {*names, *(f"new_{number}" for number in range(30))}
     for name in names:
-        stored = sandbox.profile(name)
+        stored = sandbox.profile(customer_user_id=name)
         assert stored is not None
         assert stored["email"] == f"{name}@example.com"
         assert stored["store_country"] == "DE"
