@@ -6,7 +6,7 @@ Migrate users, purchases and granted access levels from another provider to Adap
 exports, and all transactions of a subscription, since the first one has the time of its start.
 Change `COLUMNS`, `user_call`, `purchase_call` and `grant_call` for other files. The key is in
 ADAPTY_API_KEY. A grant is for ever if its cell ``expires_at`` is there and empty; a CSV file with a
-row of too few or too many cells, or without a line break at its end, is refused.
+row of too few or too many cells, or without a line break at its end, is rejected.
 
 The folder then also has, for each file, a journal (``.db``) and the outcome of each row
 (``.ndjson``, with ids). After Ctrl-C, a crash, a failure or a correction of the file, the same
@@ -124,13 +124,19 @@ def utc(time: Any) -> Any:
 def read(folder: Path, name: str) -> Iterator[Row]:
     """Yield the rows of a file, a part of it at a time."""
     table = folder / f"{name}.parquet"
-    if table.exists():
-        with pq.ParquetFile(table) as file:
-            require_columns(table, name, file.schema_arrow.names)
-            for batch in file.iter_batches():
-                yield from batch.to_pylist()
-    else:
-        yield from read_csv(folder / f"{name}.csv", name)
+    path = table if table.exists() else folder / f"{name}.csv"
+    try:
+        yield from (read_parquet if path == table else read_csv)(path, name)
+    except (csv.Error, UnicodeError, pa.ArrowException) as error:
+        raise InvalidInputError(f"{path}", f"{error}") from None
+
+
+def read_parquet(path: Path, name: str) -> Iterator[Row]:
+    """Yield the rows of a Parquet file."""
+    with pq.ParquetFile(path) as file:
+        require_columns(path, name, file.schema_arrow.names)
+        for batch in file.iter_batches():
+            yield from batch.to_pylist()
 
 
 def read_csv(path: Path, name: str) -> Iterator[Row]:
@@ -205,7 +211,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         return 0 if asyncio.run(migrate(Path(arguments[0]))) else 1
-    except (AdaptyError, OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
+    except (AdaptyError, OSError) as error:
         print(f"migrate.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

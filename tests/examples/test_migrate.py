@@ -338,10 +338,22 @@ def test_a_file_that_is_not_whole_sends_nothing(
         path.write_text(text)
 
     assert migrate.main([str(tmp_path)]) == 2
+    assert not adapty_sandbox.arrivals()
     errors = capsys.readouterr().err
     assert errors.startswith("migrate.py: ")
     assert message in errors
     assert errors.count("\n") == 1
+
+
+def test_a_parquet_file_that_is_none_is_named(
+    adapty_sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file with another content than its name says is named in the one line."""
+    write_all(tmp_path)
+    (tmp_path / "grants.parquet").write_text("app_user_id,access_level,expires_at\n")
+
+    assert migrate.main([str(tmp_path)]) == 2
+    assert "grants.parquet: " in capsys.readouterr().err
     assert not adapty_sandbox.arrivals()
 
 
