@@ -9,69 +9,108 @@ The folder ``erasure`` then has, for each of the two APIs, a journal (``.db``), 
 person (``.ndjson``, with their ids) and a report without ids (``.html``). After Ctrl-C, a crash or
 a failure, the same command resumes: profiles that are deleted are skipped.
 
-Exit codes: 0 every profile is deleted or absent, 1 some are not, 130 interrupted.
+Exit codes: 0 every profile is deleted or absent, 1 some are not, 2 a wrong call, file or setting,
+130 interrupted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import csv
+import itertools
+import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from adapty_async import AdaptyClient, AdaptyMailClient
+from adapty_async.bulk import BulkRun, Outcome
+from adapty_async.errors import AdaptyError, InvalidInputError
+from adapty_async.files import InputFile
 from adapty_async.report import write_report
 
-
-def read_ids(people: Path, column: str) -> list[str]:
-    """Return the cells of a column that are not empty."""
-    with people.open(encoding="utf-8-sig", newline="") as file:
-        return [row[column] for row in csv.DictReader(file, strict=True) if row[column]]
+# The column of each API.
+COLUMNS = {"adapty": "customer_user_id", "mail": "email"}
 
 
-async def erase(users: list[str], emails: list[str], folder: Path) -> None:
-    """Erase profiles from both APIs at the same time."""
+def progress(api: str) -> Callable[[Outcome[str, None]], None]:
+    """Return a callback that prints a line after every 1,000 people."""
+    numbers = itertools.count(1)
+
+    def show(_: Outcome[str, None]) -> None:
+        if (number := next(numbers)) % 1000 == 0:
+            print(f"{api}: {number:,} people", file=sys.stderr)
+
+    return show
+
+
+async def run(api: str, erasure: BulkRun[str, None], lines: list[int]) -> None:
+    """Erase everybody from one API; print the counts, and the line of whoever is not erased."""
+    report = await erasure
+    print(f"{api}: {report}")
+    for failure in report.failures:
+        where = f"{api}, line {lines[failure.index]}"
+        print(f"{where}: {failure.status}: {failure.error}", file=sys.stderr)
+
+
+async def erase(file: str, folder: Path) -> None:
+    """Erase the people in a file from both APIs at the same time."""
+    people = {
+        api: InputFile(file, id_column=column, skip_rows_without_id=True)
+        for api, column in COLUMNS.items()
+    }
+    # reads the file before anything is sent, and raises what is wrong with it
+    lines = {api: each.line_numbers(COLUMNS[api]) for api, each in people.items()}
+    if not any(lines.values()):
+        raise InvalidInputError(file, "has no ids")
     async with AdaptyClient() as adapty, AdaptyMailClient() as mail:
-        reports = await asyncio.gather(
-            adapty.v2.profiles.bulk_delete(
-                users,
+        runs = {
+            "adapty": adapty.v2.profiles.bulk_delete(
+                people["adapty"],
                 by="customer_user_id",
                 journal=folder / "adapty.db",
                 outcomes=folder / "adapty.ndjson",
+                on_outcome=progress("adapty"),
             ),
-            mail.profiles.bulk_delete(
-                emails, by="email", journal=folder / "mail.db", outcomes=folder / "mail.ndjson"
+            "mail": mail.profiles.bulk_delete(
+                people["mail"],
+                by="email",
+                journal=folder / "mail.db",
+                outcomes=folder / "mail.ndjson",
+                on_outcome=progress("mail"),
             ),
-        )
-    for report in reports:
-        print(report)
-        for failure in report.failures:
-            print(f"item {failure.index + 1}: {failure.status}: {failure.error}", file=sys.stderr)
+        }
+        async with asyncio.TaskGroup() as both:
+            for api, each in runs.items():
+                both.create_task(run(api, each, lines[api]))
 
 
-def main(people: Path, folder: Path) -> int:
-    """Erase the people in a file, write the evidence, and return the exit code."""
-    ids = {
-        "adapty": read_ids(people, "customer_user_id"),
-        "mail": read_ids(people, "email"),
-    }
-    folder.mkdir(mode=0o700, exist_ok=True)
+def evidence(api: str, folder: Path) -> bool:
+    """Write the report of an API; return whether everybody is erased or was not there."""
+    outcomes = folder / f"{api}.ndjson"
+    return write_report(folder / f"{api}.db", folder / f"{api}.html", outcomes=outcomes)
+
+
+def main(arguments: list[str]) -> int:
+    """Erase everybody in a file, write the evidence, and return the exit code."""
+    if len(arguments) != 2:
+        print("Usage: erase_everywhere.py PEOPLE.csv FOLDER", file=sys.stderr)
+        return 2
+    file, folder = arguments[0], Path(arguments[1])
+    code = 1
     try:
-        asyncio.run(erase(ids["adapty"], ids["mail"], folder))
-    except KeyboardInterrupt:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        asyncio.run(erase(file, folder))
+        complete = {api: evidence(api, folder) for api in COLUMNS}
+        code = 0 if all(complete.values()) else 1
+    except* (AdaptyError, OSError) as errors:
+        print(f"erase_everywhere.py: {errors.exceptions[0]}", file=sys.stderr)
+        code = 2
+    except* KeyboardInterrupt:
         print("Interrupted. The same command resumes.", file=sys.stderr)
-        return 130
-    complete = [
-        write_report(
-            folder / f"{api}.db",
-            folder / f"{api}.html",
-            outcomes=folder / f"{api}.ndjson",
-            ids=listed,
-        )
-        for api, listed in ids.items()
-    ]
-    return 0 if all(complete) else 1
+        code = 130
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    logging.basicConfig(format="%(message)s")  # shows ids that look damaged
+    sys.exit(main(sys.argv[1:]))

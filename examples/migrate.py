@@ -4,19 +4,24 @@ Migrate users, purchases and granted access levels from another provider to Adap
 ``python migrate.py export`` reads the files ``users``, ``purchases`` and ``grants`` in the folder
 ``export``, each ``.csv`` or ``.parquet``. The purchases have the columns of RevenueCat's scheduled
 exports, and all transactions of a subscription, since the first one has the time of its start.
-Change `user_call`, `purchase_call` and `grant_call` for other files. The key is in ADAPTY_API_KEY.
+Change `COLUMNS`, `user_call`, `purchase_call` and `grant_call` for other files. The key is in
+ADAPTY_API_KEY. A grant is for ever if its cell ``expires_at`` is there and empty; a CSV file with a
+row of too few or too many cells, or without a line break at its end, is rejected.
 
 The folder then also has, for each file, a journal (``.db``) and the outcome of each row
-(``.ndjson``, with ids). After Ctrl-C, a crash or a correction of the file, the same command sends
-the rows that are not done. A profile that exists is not changed; a purchase of a user without a
-profile creates one. A purchase without a country fails, since Adapty needs it with the price.
+(``.ndjson``, with ids). After Ctrl-C, a crash, a failure or a correction of the file, the same
+command sends the rows that are not done: run it until its exit code is 0. A user's profile is
+created, or gets the attributes of the row if it exists. A purchase creates a profile only for
+somebody who is not among the users. A purchase without a country fails, since Adapty needs it with
+the price.
 
-Exit codes: 0 every row is done, 1 some are not, 130 interrupted.
+Exit codes: 0 every row is done, 1 some are not, 2 a wrong call, file or setting, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import csv
 import datetime as dt
 import sys
@@ -24,24 +29,36 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adapty_async import AdaptyClient, Operation, v2
+from adapty_async.bulk import BulkReport
+from adapty_async.errors import AdaptyError, InvalidInputError
 
 Row = dict[str, Any]
+
+# The columns that each file has at least.
+COLUMNS = {
+    "users": "app_user_id email country",
+    "purchases": "rc_original_app_user_id country product_identifier start_time end_time store "
+    "purchased_currency purchase_price_in_purchased_currency store_transaction_id "
+    "original_store_transaction_id refunded_at unsubscribe_detected_at is_sandbox",
+    "grants": "app_user_id access_level expires_at",
+}
 
 # The environments by the texts of a flag; version 4 of the exports introduced the longer ones.
 ENVIRONMENTS = {"true": "Sandbox", "t": "Sandbox", "false": "Production", "f": "Production"}
 
 
 def user_call(row: Row) -> Operation[v2.Profile]:
-    """Return the call that creates the profile of a user if there is none."""
+    """Return the call that creates the profile of a user, or updates it if it exists."""
     attributes = v2.ProfileAttributes(
         email=row["email"] or None,
         store_country=row["country"] or None,
         custom_attributes={"migrated": "2026"},
     )
-    return v2.get_or_create_profile(attributes, customer_user_id=row["app_user_id"])
+    return v2.ensure_profile(attributes, customer_user_id=row["app_user_id"])
 
 
 def first_starts(purchases: Iterable[Row]) -> dict[str, Any]:
@@ -54,7 +71,7 @@ def first_starts(purchases: Iterable[Row]) -> dict[str, Any]:
     return found
 
 
-def purchase_call(row: Row, starts: dict[str, Any]) -> Operation[v2.Profile]:
+def purchase_call(row: Row, starts: dict[str, Any], users: set[str]) -> Operation[v2.Profile]:
     """Return the call that records a one-time purchase, or one period of a subscription."""
     first, end, refund = row["original_store_transaction_id"], row["end_time"], row["refunded_at"]
     sandbox = str(row["is_sandbox"])
@@ -82,7 +99,9 @@ def purchase_call(row: Row, starts: dict[str, Any]) -> Operation[v2.Profile]:
             "renew_status": not row["unsubscribe_detected_at"],
         }
     user = row["rc_original_app_user_id"]
-    return v2.set_transaction(kind(**facts), customer_user_id=user, create_missing=True)
+    # a profile that a purchase creates has no attributes
+    missing = user not in users
+    return v2.set_transaction(kind(**facts), customer_user_id=user, create_missing=missing)
 
 
 def grant_call(row: Row) -> Operation[v2.Profile]:
@@ -105,48 +124,100 @@ def utc(time: Any) -> Any:
 def read(folder: Path, name: str) -> Iterator[Row]:
     """Yield the rows of a file, a part of it at a time."""
     table = folder / f"{name}.parquet"
-    if table.exists():
-        with pq.ParquetFile(table) as file:
-            for batch in file.iter_batches():
-                yield from batch.to_pylist()
-        return
-    with (folder / f"{name}.csv").open(encoding="utf-8-sig", newline="") as lines:
+    path = table if table.exists() else folder / f"{name}.csv"
+    try:
+        yield from (read_parquet if path == table else read_csv)(path, name)
+    except (csv.Error, UnicodeError, pa.ArrowException) as error:
+        raise InvalidInputError(f"{path}", f"{error}") from None
+
+
+def read_parquet(path: Path, name: str) -> Iterator[Row]:
+    """Yield the rows of a Parquet file."""
+    with pq.ParquetFile(path) as file:
+        require_columns(path, name, file.schema_arrow.names)
+        for batch in file.iter_batches():
+            yield from batch.to_pylist()
+
+
+def read_csv(path: Path, name: str) -> Iterator[Row]:
+    """Yield the rows of a CSV file, each with a cell for every column."""
+    line = ""
+    with path.open(encoding="utf-8-sig", newline="") as lines:
         delimiter = ";" if ";" in lines.readline() else ","
         lines.seek(0)
-        yield from csv.DictReader(lines, delimiter=delimiter, strict=True)
+        rows = csv.reader((line := each for each in lines), delimiter=delimiter, strict=True)
+        columns = next(rows, [])
+        require_columns(path, name, columns)
+        for cells in filter(None, rows):
+            if len(cells) != len(columns):
+                where = f"{path}, line {rows.line_num}"
+                raise InvalidInputError(where, f"{len(cells)} cells for {len(columns)} columns")
+            if not line.endswith(("\n", "\r")):
+                raise InvalidInputError(f"{path}", "the last row has no line break: is it whole?")
+            yield dict(zip(columns, cells, strict=True))
+
+
+def require_columns(path: Path, name: str, columns: list[str]) -> None:
+    """Require that a file has every column once."""
+    for column in COLUMNS[name].split():
+        if columns.count(column) != 1:
+            raise InvalidInputError(f"{path}", f"must have one column {column}")
+
+
+def show(name: str, report: BulkReport[Row, v2.Profile]) -> None:
+    """Print the counts of a run, and the row of each failure."""
+    print(f"{name}: {report}")
+    for failure in report.failures:
+        print(f"{name}, row {failure.index + 1}: {failure.error}", file=sys.stderr)
 
 
 async def migrate(folder: Path) -> bool:
     """Send all rows, in the order of their dependence; return whether every one is done."""
-    starts: dict[str, Any] = {}
+    # every file is read to its end before anything is sent
+    users = {row["app_user_id"] for row in read(folder, "users")}
+    starts = first_starts(read(folder, "purchases"))
+    collections.deque(read(folder, "grants"), maxlen=0)
     calls: dict[str, Callable[[Row], Operation[v2.Profile]]] = {
         "users": user_call,
-        "purchases": lambda row: purchase_call(row, starts),
+        "purchases": lambda row: purchase_call(row, starts, users),
         "grants": grant_call,
     }
     complete = True
     async with AdaptyClient() as adapty:
         for name, build in calls.items():
-            if name == "purchases":
-                starts |= first_starts(read(folder, name))
+            journal = folder / f"{name}.db"
             report = await adapty.bulk(
                 read(folder, name),
                 build=build,
                 name=f"migrate {name}",
-                journal=folder / f"{name}.db",
+                journal=journal,
                 outcomes=folder / f"{name}.ndjson",
             )
-            print(f"{name}: {report}")
-            for failure in report.failures:
-                print(f"{name}, row {failure.index + 1}: {failure.error}", file=sys.stderr)
+            show(name, report)
             complete &= report.ok
+            if report.unknown:
+                # No profile was found after its creation was lost, and a journal lets nothing be
+                # created twice. These calls may be sent twice: the next run begins anew.
+                journal.unlink()
             if report.stop_reason is not None:
                 break
     return complete
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> int:
+    """Migrate the files in a folder, and return the exit code."""
+    if len(arguments) != 1:
+        print("Usage: migrate.py FOLDER", file=sys.stderr)
+        return 2
     try:
-        sys.exit(0 if asyncio.run(migrate(Path(sys.argv[1]))) else 1)
+        return 0 if asyncio.run(migrate(Path(arguments[0]))) else 1
+    except (AdaptyError, OSError) as error:
+        print(f"migrate.py: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        sys.exit(130)
+        print("Interrupted. The same command resumes.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

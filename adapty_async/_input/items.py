@@ -71,9 +71,12 @@ class InputFile:
         preset: ``"revenuecat"``, ``"segment"`` or ``"adapty-s3"``: an export whose columns are
             known.
         ignore_unknown: leave unknown columns out; otherwise they are an error.
+        skip_rows_without_id: leave out rows of a CSV file or a table that have no id, and log how
+            many they are; otherwise they fail.
 
     Attributes:
-        path, format, encoding, sheet: as above; the encoding by Python's name.
+        path, format, encoding, sheet, skip_rows_without_id: as above; the encoding has Python's
+            name.
 
     Raises:
         InvalidInputError: an argument is not one of those allowed, or has another type.
@@ -91,6 +94,7 @@ class InputFile:
         constants: Mapping[str, str] | None = None,
         preset: str | None = None,
         ignore_unknown: bool = False,
+        skip_rows_without_id: bool = False,
     ) -> None:
         if format is not None:
             require_format(format)
@@ -102,6 +106,7 @@ class InputFile:
         self.format: Format | None = format
         self.encoding = None if encoding is None else known_encoding(encoding)
         self.sheet = sheet
+        self.skip_rows_without_id = skip_rows_without_id
         self._options = ColumnOptions(
             columns=_column_pairs(columns),
             constants=_constants(constants),
@@ -112,6 +117,19 @@ class InputFile:
 
     def __repr__(self) -> str:
         return f"InputFile({self.path!r})"
+
+    def line_numbers(self, by: str) -> list[int]:
+        """
+        Return the line, or the row of a table, of each item of a file of ids, by `Outcome.index`.
+
+        Args:
+            by: the `by` of the bulk method.
+
+        Raises:
+            ConfigError: an extra is not installed.
+            InvalidInputError: the file cannot be read, or has no column with the ids.
+        """
+        return [row.line for row in _open(self, RowMapping(self._options, None, by))]
 
 
 def _path_of(path: object) -> str:
@@ -375,6 +393,8 @@ def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
         _warn(rows.findings, items.path)
         encoding = items.encoding or "utf-8"  # without meaning for tables, which have none
         reading = mapping.identity(rows.form, encoding, items.sheet)
+        if items.skip_rows_without_id:
+            reading = f"{reading}, with an id"  # which changes the positions
         return _FileItems(rows, make, reading, _read_as(items, mapping, rows.form))
     layout = Layout(
         form="arrow",
@@ -395,6 +415,7 @@ def _open(file: InputFile, mapping: RowMapping) -> Rows:
         check_keys=mapping.check_keys,
         encoding=file.encoding,
         id_column=mapping.id_column,
+        id_optional=file.skip_rows_without_id,
         sheet=file.sheet,
         is_number=mapping.is_number,
     )

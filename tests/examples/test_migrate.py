@@ -44,9 +44,12 @@ def write_parquet(folder: Path, name: str, rows: Rows) -> None:
 
 def users() -> Rows:
     """Return the users of the other provider."""
-    return [
-        {"app_user_id": user, "email": f"{user}@example.com", "country": "DE"} for user in _USERS
-    ]
+    return [user_row(user) for user in _USERS]
+
+
+def user_row(user: str) -> dict[str, Any]:
+    """Return a user of the other provider."""
+    return {"app_user_id": user, "email": f"{user}@example.com", "country": "DE"}
 
 
 def purchases(**changes: Any) -> Rows:
@@ -109,6 +112,12 @@ def grants() -> Rows:
         {"app_user_id": _USERS[10], "access_level": "premium", "expires_at": None},
         {"app_user_id": _USERS[11], "access_level": "premium", "expires_at": _FUTURE},
     ]
+
+
+def write_all(folder: Path) -> None:
+    """Write the three files as CSV."""
+    for name, rows in {"users": users(), "purchases": purchases(), "grants": grants()}.items():
+        write_csv(folder, name, rows)
 
 
 @pytest.fixture
@@ -204,9 +213,166 @@ async def test_a_migration_stops_at_the_first_file_that_cannot_go_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With a wrong key, the other files are not read."""
+    """With a wrong key, the other files are not sent."""
     monkeypatch.setenv("ADAPTY_API_KEY", f"{sandbox.api_key}x")
-    write_csv(tmp_path, "users", users())
+    write_all(tmp_path)
 
     assert not await migrate.migrate(tmp_path)
-    assert "stop_reason='key_rejected'" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "stop_reason='key_rejected'" in output
+    assert "purchases" not in output
+
+
+async def test_server_errors_lose_nothing(
+    sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 0 means that every profile has its attributes, however many creations failed."""
+    names = [f"user_{number}" for number in range(100)]
+    write_csv(tmp_path, "users", [user_row(name) for name in names])
+    period = purchases()[2]
+    write_csv(
+        tmp_path,
+        "purchases",
+        [
+            period
+            | {
+                "rc_original_app_user_id": name,
+                "store_transaction_id": f"{number}",
+                "original_store_transaction_id": f"{number}",
+            }
+            for number, name in enumerate([*names, *(f"new_{number}" for number in range(30))])
+        ],
+    )
+    write_csv(tmp_path, "grants", grants())
+    sandbox.set_faults("error=10%,reset_after=2%")
+
+    runs = 1
+    while not await migrate.migrate(tmp_path):
+        runs += 1
+        assert runs < 20
+    assert runs > 1
+    assert "unknown=" in capsys.readouterr().out
+    sandbox.set_faults("")
+    async with (
+        AdaptyClient() as adapty,
+        adapty.v2.profiles.bulk_get(sandbox.customer_user_ids(), by="customer_user_id") as run,
+    ):
+        found = {each.item: each.result async for each in run if each.result}
+    assert found.keys() == {*names, *(f"new_{number}" for number in range(30))}
+    for name in names:
+        stored = sandbox.profile(customer_user_id=name)
+        assert stored is not None
+        assert stored["email"] == f"{name}@example.com"
+        assert stored["store_country"] == "DE"
+        assert found[name].custom_attributes == {"migrated": "2026"}
+    assert all(profile.has_access("premium") for profile in found.values())
+    assert all(len(profile.subscriptions) == 1 for profile in found.values())
+
+
+async def test_a_purchase_does_not_create_the_profile_of_a_listed_user(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """While a user's row cannot be sent, the purchase waits: its profile would be empty."""
+    listed = users()
+    write_all(tmp_path)
+    write_csv(tmp_path, "users", [listed[0] | {"email": "x" * 300}, *listed[1:]])
+
+    assert not await migrate.migrate(tmp_path)
+    assert "user_0" not in sandbox.customer_user_ids()
+    write_csv(tmp_path, "users", listed)
+    assert await migrate.migrate(tmp_path)
+    async with AdaptyClient() as adapty:
+        profile = await adapty.v2.profiles.get(customer_user_id="user_0")
+    assert profile.custom_attributes == {"migrated": "2026"}
+    assert profile.has_access("premium")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        pytest.param(
+            "grants",
+            "app_user_id,access_level,expires_at\nuser_1,premium,\nuser_2,premium\n",
+            "grants.csv, line 3: 2 cells for 3 columns",
+            id="short row",
+        ),
+        pytest.param(
+            "grants",
+            "app_user_id,access_level,expires_at\nuser_1,premium,,x\n",
+            "grants.csv, line 2: 4 cells for 3 columns",
+            id="long row",
+        ),
+        pytest.param(
+            "grants",
+            "app_user_id,access_level,expires_at\nuser_1,premium,",
+            "the last row has no line break",
+            id="torn row",
+        ),
+        pytest.param(
+            "users", "app_user_id,email\n", "must have one column country", id="no column"
+        ),
+        pytest.param(
+            "users",
+            "app_user_id,email,country,email\n",
+            "must have one column email",
+            id="column twice",
+        ),
+        pytest.param("users", "", "must have one column app_user_id", id="empty"),
+        pytest.param("users", 'app_user_id,email,country\n"a"b,,\n', "expected", id="not CSV"),
+        pytest.param("users", None, "No such file", id="no file"),
+    ],
+)
+def test_a_file_that_is_not_whole_sends_nothing(
+    adapty_sandbox: Sandbox,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    text: str | None,
+    message: str,
+) -> None:
+    """A torn or wrong file has exit code 2 and one line, before anything of another is sent."""
+    write_all(tmp_path)
+    path = tmp_path / f"{name}.csv"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+
+    assert migrate.main([str(tmp_path)]) == 2
+    assert not adapty_sandbox.arrivals()
+    errors = capsys.readouterr().err
+    assert errors.startswith("migrate.py: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_a_parquet_file_that_is_none_is_named(
+    adapty_sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file with another content than its name says is named in the one line."""
+    write_all(tmp_path)
+    (tmp_path / "grants.parquet").write_text("app_user_id,access_level,expires_at\n")
+
+    assert migrate.main([str(tmp_path)]) == 2
+    assert "grants.parquet: " in capsys.readouterr().err
+    assert not adapty_sandbox.arrivals()
+
+
+def test_a_wrong_call_or_setting_is_one_line(
+    adapty_sandbox: Sandbox,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No arguments, no key and a journal that is none have exit code 2, and no traceback."""
+    write_all(tmp_path)
+
+    assert migrate.main([]) == 2
+    assert capsys.readouterr().err == "Usage: migrate.py FOLDER\n"
+    (tmp_path / "users.db").write_bytes(b"no journal" * 100)
+    assert migrate.main([str(tmp_path)]) == 2
+    assert "users.db" in capsys.readouterr().err
+    (tmp_path / "users.db").unlink()
+    monkeypatch.delenv("ADAPTY_API_KEY")
+    assert migrate.main([str(tmp_path)]) == 2
+    assert "ADAPTY_API_KEY" in capsys.readouterr().err
+    assert not adapty_sandbox.arrivals()

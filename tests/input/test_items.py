@@ -443,3 +443,26 @@ def test_all_formats_have_the_same_items(
 def _items_of(source: InputFile) -> list[Any]:
     items: Any = pairs_in(source, "customer_user_id", v2.ATTRIBUTE_COLUMNS)
     return [str(item.error) if isinstance(item, UnreadableRow) else item for item in items]
+
+
+async def test_rows_without_an_id_are_left_out(
+    sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If asked to, a file leaves out rows without an id; outcomes are found by their lines."""
+    path = write(
+        tmp_path / "people.csv", [["id", "email"], ["", "a@x.com"], [" u1", ""], ["u2", ""]]
+    )
+    source = InputFile(path, id_column="id", skip_rows_without_id=True)
+    journal = tmp_path / "run.db"
+    async with client_of(sandbox) as adapty:
+        profiles = adapty.v2.profiles
+        report = await profiles.bulk_delete(source, by="customer_user_id", journal=journal)
+        everybody = InputFile(path, id_column="id")
+        with pytest.raises(JournalError, match="the file"):
+            await profiles.bulk_delete(everybody, by="customer_user_id", journal=journal)
+        whole = await profiles.bulk_delete(everybody, by="customer_user_id")
+
+    assert (report.total, report.failed, whole.total, whole.failed) == (2, 1, 3, 2)
+    assert source.line_numbers("customer_user_id") == [3, 4]
+    assert everybody.line_numbers("customer_user_id") == [2, 3, 4]
+    assert "1 row without an id, left out." in caplog.text
