@@ -32,8 +32,9 @@ ON CONFLICT (key) DO UPDATE SET line = excluded.line, status = excluded.status, 
   attempts = excluded.attempts, error = excluded.error
 WHERE excluded.status <> 'duplicate'"""
 _INDEX = "CREATE INDEX by_id ON outcome (id, status)"
-# The operations of a command, and of a method of a program, in which an id has one request.
-_BY_COMMAND = re.compile(r"(v1|v2|mail) (delete|grant|revoke) ")
+# The operations of a command, and of a method of a program, in which an id has one request. Rows
+# of a grant or revocation have fields of their own, unless they are lines of text.
+_BY_COMMAND = re.compile(r"(v1|v2|mail) delete |v2 (grant|revoke) .*, from text", re.DOTALL)
 _BY_METHOD = re.compile(r"(v1|v2|mail)\.profiles\.(delete|get) by ")
 # Bits of an integer in SQLite, without its sign.
 _BITS = 63

@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -21,7 +21,7 @@ from adapty_async._api.operation import Operation
 from adapty_async._bulk.item_processor import MOST_WORKERS
 from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async._input.mapping import ColumnOptions, RowMapping
-from adapty_async._input.rows import Format, Rows, SizedRows, open_rows
+from adapty_async._input.rows import Rows, SizedRows, open_rows
 from adapty_async._input.schema import ColumnSchema
 from adapty_async._version import __version__
 from adapty_async.bulk import copy_journal
@@ -31,8 +31,10 @@ from adapty_async.cli._columns import COLUMN_OPTIONS
 from adapty_async.cli._confirmation import ask, describe_ends, describe_users, ends_of
 from adapty_async.cli._earlier import earlier_runs, require_same_api
 from adapty_async.cli._estimate import Estimate, estimate_of
+from adapty_async.cli._header import checked_header
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
+from adapty_async.cli._options import CommonOptions
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sample import sample, sample_json, sample_text
@@ -52,33 +54,6 @@ _MODULES = {"v2": v2, "v1": v1, "mail": mail}
 _UNLIMITED_RATE = 1e9
 _NEXT = "Run the same command again to resume; rows that are done are skipped."
 _FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """A group of the options that all commands with an input share."""
-
-    input: str
-    form: Format | None
-    concurrency: int | None
-    rate: float | None
-    failures: Path | None
-    outcomes: Path | None
-    dry_run: bool
-    yes: bool
-    as_json: bool
-    base_url: str | None
-    api_key_file: Path | None
-    journal: Path | None
-    dedupe: bool | None
-    trust_env: bool
-    columns: tuple[tuple[str, str], ...]
-    constants: dict[str, str]
-    ignore_unknown: bool
-    preset: str | None
-    sample: int | None
-    id_encoding: str = "ascii"
-    encoding: str | None = None
-    sheet: str | None = None
 
 
 _READING = [
@@ -190,7 +165,8 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     Erase the users whose ids are in INPUT.
 
     INPUT is a file with one id a line, or CSV, NDJSON, Parquet, Arrow or a spreadsheet with a
-    column for the ids; - is standard input.
+    column for the ids; - is standard input. Other columns do not matter: --map can name the column
+    with the ids, as --column does, and --set has no use.
     """
     options = CommonOptions(**common)
     require_kind(api, by)
@@ -245,7 +221,7 @@ def save(api: str | None, by: str | None, **common: Any) -> None:
 
 def _saving(options: CommonOptions) -> Job:
     mapping = _mapping(options, mail.PROFILE_COLUMNS, None, None)
-    rows = _rows(options, mapping)
+    rows = _rows(options, mapping, id_option=None)
     _require_fields(rows, "profile")
     return _job(
         "Saving",
@@ -259,7 +235,7 @@ def _saving(options: CommonOptions) -> Job:
 def _updating(by: str, options: CommonOptions) -> Job:
     field = by.replace("-", "_")
     mapping = _mapping(options, v2.ATTRIBUTE_COLUMNS, field, None)
-    rows = _rows(options, mapping)
+    rows = _rows(options, mapping, id_option=f"--map COLUMN={field}")
     _require_fields(rows, "profile")
 
     def build(value: Any) -> Operation[Any]:
@@ -277,12 +253,25 @@ def _column(mapping: RowMapping, usual: str) -> str:
 
 
 def _mapping(
-    options: CommonOptions, schema: ColumnSchema | None, id_field: str | None, column: str | None
+    options: CommonOptions,
+    schema: ColumnSchema | None,
+    id_field: str | None,
+    column: str | None,
+    given: Mapping[str, tuple[str, str]] | None = None,
 ) -> RowMapping:
-    """Return the mapping of the input's columns; `column` is the option for that of the ids."""
+    """
+    Return the mapping of the input's columns.
+
+    `column` is the option for that of the ids. `given` are the other options that set a field of
+    every row, and their values, by field.
+    """
+    given = given or {}
+    for field in given.keys() & options.constants.keys():
+        raise InvalidInputError("--set", f"must not name {field}, which {given[field][0]} gives")
     columns = ColumnOptions(
         columns=options.columns,
-        constants=options.constants,
+        constants={**options.constants, **{field: value for field, (_, value) in given.items()}},
+        constant_options={field: option for field, (option, _) in given.items()},
         preset=options.preset,
         ignore_unknown=options.ignore_unknown,
         id_column=column,
@@ -290,12 +279,23 @@ def _mapping(
     return RowMapping(columns, schema, id_field)
 
 
-def _rows(options: CommonOptions, mapping: RowMapping, *, id_optional: bool = False) -> Rows:
-    """Open the input, and report its suspicious rows before anything is sent."""
+def _rows(
+    options: CommonOptions,
+    mapping: RowMapping,
+    *,
+    id_optional: bool = False,
+    id_option: str | None = "--column",
+) -> Rows:
+    """
+    Open the input, and report its suspicious rows before anything is sent.
+
+    `id_option` is the option that names the column of the ids; None if that may be missing.
+    """
+    ids = None if options.preset is not None or id_option is None else mapping.id_column
     rows = open_rows(
         options.input,
         options.form,
-        mapping.check,
+        checked_header(mapping.check, ids, id_option),
         encoding=options.encoding,
         id_column=mapping.id_column,
         id_optional=id_optional,

@@ -366,7 +366,10 @@ async def test_another_column_moves_no_row(invoke: Invoke, put: Put, tmp_path: P
         pytest.param("v2.access_levels.grant by profile_id", 1, id="grant-each-with-its-own"),
         pytest.param("my own job", 1, id="own-name"),
         pytest.param(
-            "v2 grant a from None to None by profile-id, column id, from csv", 0, id="grant"
+            "v2 grant a from None to None by profile-id, column id, from csv", 1, id="grant-csv"
+        ),
+        pytest.param(
+            "v2 grant a from None to None by profile-id, column id, from text", 0, id="grant"
         ),
         pytest.param("v1.profiles.delete by profile_id", 0, id="delete-method"),
         pytest.param("mail delete by email, column email, from text", 0, id="delete"),
