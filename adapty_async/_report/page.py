@@ -21,13 +21,14 @@ _STATES = {
     "absent": "The server responded that the profile does not exist.",
     "duplicate": "An equal request comes earlier in the input, so it was not sent again.",
     "failed": "Not done. A run that resumes sends them again.",
-    "lost": "Outcome unknown: the response was lost. A run that resumes sends them again, which is"
-    " harmless.",
+    "lost": "Outcome unknown: the response was lost, or the server failed after it may have"
+    " processed the request. A run that resumes sends them again, which is harmless.",
     "reserved": "Next in the queue or in flight. After a run that was killed, they may or may not"
     " have been sent; a run that resumes sends them, which is harmless.",
     "started": "In flight. After a run that was killed, their outcome is unknown.",
-    "unknown": "Outcome unknown: the response was lost. They are not sent again, since that could"
-    " do it twice. Look each of them up at Adapty.",
+    "unknown": "Outcome unknown: the response was lost, or the server failed after it may have"
+    " processed the request. They are not sent again, since that could do it twice. Look each of"
+    " them up at Adapty.",
     "not_sent": "The run ended before they were sent.",
     "none": "Nothing is recorded: no run has read them, or they cannot be sent, such as an id that"
     " breaks a rule.",
@@ -222,7 +223,13 @@ def _result(report: Report) -> Iterator[Content]:
     heads = ("State", "Items", "Share", "Meaning")
     yield table("Items by their last known state, over all runs", heads, rows, (1, 2))
     if report.left:
-        yield element("p", f"{report.left:,} items are left. The same command resumes with them.")
+        yield element("p", f"{report.left:,} items are left. {_what_helps(report)}")
+
+
+def _what_helps(report: Report) -> str:
+    if report.left == report.unrecorded and report.runs[-1].ending == "input_read":
+        return "Correct those that cannot be sent; the same command sends the others."
+    return "The same command resumes with them."
 
 
 def _state(state: str) -> Element:

@@ -34,6 +34,7 @@ from adapty_async.cli._estimate import Estimate, estimate_of
 from adapty_async.cli._header import checked_header
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
+from adapty_async.cli._next import next_steps
 from adapty_async.cli._options import CommonOptions
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
@@ -52,7 +53,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _MODULES = {"v2": v2, "v1": v1, "mail": mail}
 # Requests per second of a dry run, which ignores the adaptive rate of its journal.
 _UNLIMITED_RATE = 1e9
-_NEXT = "Run the same command again to resume; rows that are done are skipped."
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -527,10 +527,15 @@ async def _perform_and_report(
         _echo(job.rows.findings.ignored_lines())
     if result.error is not None:
         _write_library_error(result.error)
+    _echo_next_steps(result, job, options)
+    return exit_code(result)
+
+
+def _echo_next_steps(result: JobResult, job: Job, options: CommonOptions) -> None:
     is_left = not (result.report.ok or isinstance(result.error, JournalError))
     if options.journal is not None and not options.dry_run and is_left:
-        click.echo(_NEXT, err=options.as_json)
-    return exit_code(result)
+        for line in next_steps(result, options.journal, job.name, options.failures):
+            click.echo(line, err=options.as_json)
 
 
 def _show_sample(job: Job, count: int, origin: str, options: CommonOptions) -> int:
