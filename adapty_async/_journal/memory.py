@@ -52,7 +52,7 @@ class MemoryJournal:
         if self._is_open:
             raise JournalError("the journal in memory cannot be used: it is in use")
         if self.identity is not None:
-            known = adopted(self.identity, identity, list(self.runs.values()), self.spans)
+            known = adopted(self.identity, identity, self.reasons.values(), self.spans)
             require_same_run("in memory", known, identity, check)
         load_keys([self.keys])
         now = self._clock()

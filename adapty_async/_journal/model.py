@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from adapty_async.errors import JournalError
+from adapty_async.errors import AuthenticationError, JournalError
 
 __all__ = (
     "KEY_SIZE",
@@ -73,6 +73,8 @@ class ItemState(enum.IntEnum):
 #: States by their values; the lookup is several times faster than `ItemState(value)`.
 STATES: dict[int, ItemState] = {int(state): state for state in ItemState}
 _VALUES = bytes(STATES)
+# The error of an item whose key was rejected.
+_REJECTED = AuthenticationError.__name__
 # The states of items that certainly were not done.
 _NOT_DONE = bytes((ItemState.NONE, ItemState.FAILED, ItemState.NOT_SENT, ItemState.DUPLICATE))
 
@@ -159,7 +161,7 @@ class Run(msgspec.Struct, kw_only=True):
 def adopted(
     found: JournalIdentity,
     wanted: JournalIdentity,
-    runs: Sequence[Run],
+    reasons: Iterable[Reason],
     spans: Mapping[int, bytes | bytearray],
 ) -> JournalIdentity:
     """
@@ -170,8 +172,7 @@ def adopted(
     alone.
     """
     is_free = (
-        bool(runs)
-        and runs[-1].stop_reason == "key_rejected"
+        any(reason.error == _REJECTED for reason in reasons)
         and found.keys == wanted.keys == "position"
         and not any(bytes(states).translate(None, _NOT_DONE) for states in spans.values())
     )

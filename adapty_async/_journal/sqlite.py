@@ -154,10 +154,9 @@ class _JournalFile:
                 found = read_identity(self._db)
                 earlier = read_runs(self._db)
                 spans = {number: bytearray(states) for number, states in read_spans(self._db)}
-                known = adopted(found, identity, earlier, spans)
+                known = adopted(found, identity, read_reasons(self._db), spans)
                 require_same_run(str(self._path), known, identity, check)
                 read_minutes(self._db)
-                read_reasons(self._db)
                 load_keys(read_keys(self._db))
             now = clock()
             run = Run(number=len(earlier) + 1, started_at=now, last_at=now)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from adapty_async.bulk import ItemState, JournalSummary, StopReason, summarise
-from adapty_async.cli._job import JobResult
+from adapty_async.bulk import ItemState, JournalSummary, summarise
+from adapty_async.cli._job import Exit, JobResult, exit_code
 
 __all__ = ("left_meaning", "next_steps")
 
@@ -55,7 +55,7 @@ def next_steps(result: JobResult, journal: Path, name: str, failures: Path | Non
         JournalError: the journal cannot be read any more.
     """
     summary = summarise(journal)
-    if result.report.stop_reason is StopReason.KEY_REJECTED:
+    if exit_code(result) == Exit.KEY_REJECTED:
         return [_after_rejected_key(summary)]
     lines = []
     if result.error is not None or _is_resumable(summary):

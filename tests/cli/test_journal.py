@@ -97,7 +97,7 @@ def test_the_correct_key_resumes_what_a_rejected_one_began(
     resumed = invoke(*command)
     again = invoke(*command, "--dry-run")
 
-    assert (rejected.exit_code, resumed.exit_code, again.exit_code) == (3, 0, 0)
+    assert (rejected.exit_code, resumed.exit_code, again.exit_code) == (3, 0, 0), resumed.output
     assert "Correct the key, and run the same command again" in rejected.stdout
     assert sandbox.customer_user_ids() == set()
 
@@ -109,22 +109,30 @@ def test_a_rejected_key_keeps_a_journal_with_rows_that_are_done(
     path = put("ids.txt", "a\nb\n")
     command = ("delete", path, *V1[:-1], "--journal", path.with_name("journal"))
     invoke(*command)
+    path.write_text("a\nb\nc\n")
+    sandbox.fail_next("401")
+    revoked = invoke(*command)
     monkeypatch.setenv("ADAPTY_API_KEY", WRONG_KEY)
     refused = invoke(*command)
 
-    assert refused.exit_code == 2
+    assert (revoked.exit_code, refused.exit_code) == (3, 2)
+    assert "A journal with rows that are done belongs to their key" in revoked.stdout
     assert "account: another key" in refused.stderr
 
 
-def test_the_journal_of_a_pipe_stays_with_its_key(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_the_journal_of_a_pipe_stays_with_its_key(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its entries are digests with the key, so another key needs another journal."""
     command = ("delete", "-", "--format", "text", *V1[:-1], "--journal", tmp_path / "journal")
-    rejected = run(*command, stdin=b"a\n", env={"ADAPTY_API_KEY": WRONG_KEY})
+    with monkeypatch.context() as wrong:
+        wrong.setenv("ADAPTY_API_KEY", WRONG_KEY)
+        rejected = run(*command, stdin=b"a\n")
     refused = run(*command, stdin=b"a\n")
 
     assert (rejected.returncode, refused.returncode) == (3, 2)
-    assert b"delete this journal or name a new one" in rejected.stdout
-    assert b"account: another key" in refused.stderr
+    assert "delete this journal or name a new one" in rejected.stdout
+    assert "account: another key" in refused.stderr
     assert {one.status for one in sandbox.arrivals()} == {401}
 
 
