@@ -386,6 +386,14 @@ def _item(item: ListedItem, *, is_detailed: bool) -> Element:
     return element("tr", line, *(element("td", cell) for cell in cells))
 
 
+def _check_options(report: Report) -> str:
+    """Return the options of a check with the records and the column of this report."""
+    outcomes, check = report.outcomes, report.check
+    given = "" if outcomes is None else f" --outcomes {shlex.quote(outcomes.name)}"
+    column = None if check is None else check.column
+    return f"{given} --check INPUT{'' if column is None else f' --column {shlex.quote(column)}'}"
+
+
 def _how_to_verify(report: Report) -> Iterator[Content]:
     journal = shlex.quote(report.journal.name)
     steps: list[tuple[str, str]] = []
@@ -401,7 +409,7 @@ def _how_to_verify(report: Report) -> Iterator[Content]:
         ),
         (
             "Whether each id of a list has a final outcome (exit code 0 if so):",
-            f"adapty-async report {journal} --check INPUT --format json",
+            f"adapty-async report {journal}{_check_options(report)} --format json",
         ),
     ]
     yield element(

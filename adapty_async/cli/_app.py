@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-import stat
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
@@ -35,7 +34,7 @@ from adapty_async.cli._header import checked_header
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
 from adapty_async.cli._next import next_steps
-from adapty_async.cli._options import CommonOptions
+from adapty_async.cli._options import CommonOptions, key_in
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sample import sample, sample_json, sample_text
@@ -459,7 +458,7 @@ def _client(
     if options.concurrency is not None:
         settings["limits"] = Limits(connections=options.concurrency)
     if options.api_key_file is not None:
-        settings["api_key"] = _key_in(options.api_key_file)
+        settings["api_key"] = key_in(options.api_key_file)
     if _sends_nothing(options):
         settings["transport"] = accept
         if options.journal is None or not options.journal.exists():  # a journal needs its key
@@ -482,19 +481,6 @@ def _variant(options: CommonOptions) -> str:
 
 def _sends_nothing(options: CommonOptions) -> bool:
     return options.dry_run or options.sample is not None
-
-
-def _key_in(path: Path) -> str:
-    name = f"--api-key-file {click.format_filename(path)}"
-    if stat.S_IMODE(path.stat().st_mode) & 0o077 and os.name == "posix":
-        raise ConfigError(f"{name} must be readable by its owner only: chmod 600")
-    try:
-        key = path.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{name} is not text") from None
-    if not key:
-        raise ConfigError(f"{name} is empty")
-    return key
 
 
 def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None:
@@ -587,7 +573,8 @@ def _exit_on_error() -> Iterator[None]:
 
 
 def _write_library_error(error: AdaptyError) -> None:
-    write_error(f"adapty-async: {error}")
+    text = str(error).replace("pass api_key= in Python", "name a file with it by --api-key-file")
+    write_error(f"adapty-async: {text}")
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 
 from adapty_async._input.schema import id_columns
 from adapty_async._input.tables import ColumnCheck
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("checked_header",)
+__all__ = ("checked_header", "header_hints")
 
 _UNKNOWN = "leave it out with --ignore-unknown, or name its field with --map"
 _NO_LEVEL = "give it with --access-level"
@@ -25,16 +26,23 @@ def checked_header(check: ColumnCheck, id_column: str | None, option: str | None
     """
 
     def checked(names: list[str]) -> Collection[str] | None:
-        try:
+        with header_hints(option):
             if id_column is not None and id_column not in names:
                 id_columns(id_column)(names)
             return check(names)
-        except InvalidInputError as error:
-            hint = _hint_for(error, f"name it with {option}")
-            rule = error.rule if hint is None else f"{error.rule}; {hint}"
-            raise InvalidInputError(error.field, rule) from None
 
     return checked
+
+
+@contextlib.contextmanager
+def header_hints(option: str | None) -> Iterator[None]:
+    """Add to errors about columns the option that helps; `option` names the column of the ids."""
+    try:
+        yield
+    except InvalidInputError as error:
+        hint = _hint_for(error, f"name it with {option}")
+        rule = error.rule if hint is None else f"{error.rule}; {hint}"
+        raise InvalidInputError(error.field, rule) from None
 
 
 def _hint_for(error: InvalidInputError, how_to_name_ids: str) -> str | None:

@@ -184,7 +184,12 @@ def test_another_list_is_checked_by_the_outcomes_file(
         "by the outcomes file: 1 of 3\n  line 5: none\n  1 row without an id, left out.\n"
     )
     assert "1 row without an id, left out." in result.stdout
-    assert 'has no column "customer_user_id"' in invoke("report", journal, *given).stderr
+    again = "--outcomes outcomes.ndjson --check INPUT --column user --format json"
+    assert again in result.stdout
+    assert invoke("report", journal, *given).stderr == (
+        'adapty-async: header: has no column "customer_user_id"; found: mail, user; name it with '
+        "--column\n"
+    )
 
 
 @pytest.mark.parametrize(
