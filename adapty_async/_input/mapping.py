@@ -41,6 +41,7 @@ class ColumnOptions(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         columns: pairs of a column and its field; a column may be that of several fields.
         constants: text by field, for every row.
+        constant_options: the option that gave a constant, by field, if it is not ``--set``.
         preset: the name of an export with known columns; one of `PRESETS`.
         ignore_unknown: leave unknown columns out, and fields that a row's kind of purchase lacks.
         id_column: the column with the ids.
@@ -48,6 +49,7 @@ class ColumnOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     columns: tuple[tuple[str, str], ...] = ()
     constants: Mapping[str, str] = {}
+    constant_options: Mapping[str, str] = {}
     preset: str | None = None
     ignore_unknown: bool = False
     id_column: str | None = None
@@ -97,9 +99,7 @@ class RowMapping:
         for field in self._options.constants:
             self._require_known("constants", field)
             if field in mapped or field == self._id_field:
-                raise InvalidInputError(
-                    "constants", f"must not name {field}: it comes from a column"
-                )
+                raise self._twice(field, ": it comes from a column")
         return mapped
 
     def _require_known(self, option: str, field: str) -> None:
@@ -220,9 +220,11 @@ class RowMapping:
     def _require_no_constant(self, fields: Collection[str]) -> None:
         for field in self._options.constants:
             if field in fields:
-                raise InvalidInputError(
-                    "constants", f"must not name {field}, which is in the input"
-                )
+                raise self._twice(field, ", which is in the input")
+
+    def _twice(self, field: str, why: str) -> InvalidInputError:
+        option = self._options.constant_options.get(field, "constants")
+        return InvalidInputError(option, f"must not name {field}{why}")
 
     def _fields_of(self, name: str) -> tuple[str, ...]:
         """Return the fields of a column; none if it is left out, or has the ids only."""

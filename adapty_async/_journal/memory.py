@@ -15,6 +15,7 @@ from adapty_async._journal.model import (
     Reason,
     Resumed,
     Run,
+    adopted,
     require_same_run,
 )
 from adapty_async.errors import JournalError
@@ -51,7 +52,8 @@ class MemoryJournal:
         if self._is_open:
             raise JournalError("the journal in memory cannot be used: it is in use")
         if self.identity is not None:
-            require_same_run("in memory", self.identity, identity, check)
+            known = adopted(self.identity, identity, self.reasons.values(), self.spans)
+            require_same_run("in memory", known, identity, check)
         load_keys([self.keys])
         now = self._clock()
         rates = [run.rate for run in self.runs.values() if run.rate is not None]

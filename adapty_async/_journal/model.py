@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from adapty_async.errors import JournalError
+from adapty_async.errors import AuthenticationError, JournalError
 
 __all__ = (
     "KEY_SIZE",
@@ -25,6 +25,7 @@ __all__ = (
     "Reason",
     "Resumed",
     "Run",
+    "adopted",
     "differences",
     "require_same_run",
     "validate_states",
@@ -72,6 +73,10 @@ class ItemState(enum.IntEnum):
 #: States by their values; the lookup is several times faster than `ItemState(value)`.
 STATES: dict[int, ItemState] = {int(state): state for state in ItemState}
 _VALUES = bytes(STATES)
+# The error of an item whose key was rejected.
+_REJECTED = AuthenticationError.__name__
+# The states of items that certainly were not done.
+_NOT_DONE = bytes((ItemState.NONE, ItemState.FAILED, ItemState.NOT_SENT, ItemState.DUPLICATE))
 
 
 def validate_states(states: bytes) -> None:
@@ -151,6 +156,27 @@ class Run(msgspec.Struct, kw_only=True):
     ended_at: float | None = None
     stop_reason: str | None = None
     rate: float | None = None
+
+
+def adopted(
+    found: JournalIdentity,
+    wanted: JournalIdentity,
+    reasons: Iterable[Reason],
+    spans: Mapping[int, bytes | bytearray],
+) -> JournalIdentity:
+    """
+    Return the identity of a journal, with the account of a new run if nothing was done so far.
+
+    A run with a rejected key leaves a journal without a single item that was done or may be done.
+    The run with the correct key may use it. Digests depend on the key, so that holds by position
+    alone.
+    """
+    is_free = (
+        any(reason.error == _REJECTED for reason in reasons)
+        and found.keys == wanted.keys == "position"
+        and not any(bytes(states).translate(None, _NOT_DONE) for states in spans.values())
+    )
+    return msgspec.structs.replace(found, account=wanted.account) if is_free else found
 
 
 class Minute(msgspec.Struct, kw_only=True):

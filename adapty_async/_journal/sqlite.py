@@ -43,6 +43,7 @@ from adapty_async._journal.model import (
     LoadKeys,
     Resumed,
     Run,
+    adopted,
     require_same_run,
 )
 from adapty_async._journal.schema import (
@@ -152,11 +153,11 @@ class _JournalFile:
             if not is_empty:
                 verify_structure(self._db)
                 found = read_identity(self._db)
-                require_same_run(str(self._path), found, identity, check)
                 earlier = read_runs(self._db)
                 spans = {number: bytearray(states) for number, states in read_spans(self._db)}
+                known = adopted(found, identity, read_reasons(self._db), spans)
+                require_same_run(str(self._path), known, identity, check)
                 read_minutes(self._db)
-                read_reasons(self._db)
                 load_keys(read_keys(self._db))
             now = clock()
             run = Run(number=len(earlier) + 1, started_at=now, last_at=now)

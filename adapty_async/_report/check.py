@@ -45,6 +45,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         missing: the first ten rows without a final outcome.
         missing_omitted: the number of further rows without one.
         without_id: rows of a CSV file that were left out, as the run does, since they have no id.
+        column: the column of the ids, if the user named it.
     """
 
     input: str
@@ -54,6 +55,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[MissingLine, ...]
     missing_omitted: int
     without_id: int = 0
+    column: str | None = None
     ok: bool
 
     @property
@@ -116,7 +118,9 @@ def _open_state(
         return "unreadable"
     found = [] if states is None else [states.get(position)]
     if outcomes is not None:
-        found.append(outcomes.status_of(row.id) or _NOTHING)
+        is_same = states is not None  # the lines are those of the run
+        status = outcomes.status_at(row.line, row.id) if is_same else outcomes.status_of(row.id)
+        found.append(status or _NOTHING)
     return next((state for state in found if state not in FINAL), None)
 
 

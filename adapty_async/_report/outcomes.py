@@ -32,12 +32,14 @@ ON CONFLICT (key) DO UPDATE SET line = excluded.line, status = excluded.status, 
   attempts = excluded.attempts, error = excluded.error
 WHERE excluded.status <> 'duplicate'"""
 _INDEX = "CREATE INDEX by_id ON outcome (id, status)"
-# The operations of a command, and of a method of a program, in which an id has one request.
-_BY_COMMAND = re.compile(r"(v1|v2|mail) (delete|grant|revoke) ")
+# The operations of a command, and of a method of a program, in which an id has one request. Rows
+# of a grant or revocation have fields of their own, unless they are lines of text.
+_BY_COMMAND = re.compile(r"(v1|v2|mail) delete |v2 (grant|revoke) .*, from text", re.DOTALL)
 _BY_METHOD = re.compile(r"(v1|v2|mail)\.profiles\.(delete|get) by ")
 # Bits of an integer in SQLite, without its sign.
 _BITS = 63
 _STATUSES = "SELECT DISTINCT status FROM outcome WHERE id = ? AND status <> 'duplicate'"
+_STATUS = "SELECT status FROM outcome WHERE key = ?"
 
 
 class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +164,17 @@ class OutcomesFile:
         found = {status for (status,) in self._db.execute(_STATUSES, (_bytes(one),))}
         return min(found, key=lambda status: (status in FINAL, status), default=None)
 
+    def status_at(self, line: int, one: str) -> str | None:
+        """
+        Return the status of a row of the run's input; None if it has no outcome.
+
+        If an id alone identifies an item, the line has no effect.
+        """
+        if not self._by_line:
+            return self.status_of(one)
+        found = self._db.execute(_STATUS, (_key(line, _bytes(one)),)).fetchone()
+        return None if found is None else str(found[0])
+
     def items(self) -> Iterator[ListedItem]:
         """Yield every item with its last outcome, in the order of the lines."""
         columns = "line, id, status, at, http_status, request_id, attempts, error"
@@ -198,7 +211,7 @@ def _row(line: OutcomeLine, *, by_line: bool) -> tuple[Any, ...]:
     one = None if line.id is None else _bytes(line.id)
     key = one
     if by_line or one is None:
-        key = f"{line.line}\0".encode() + (one or b"")
+        key = _key(line.line, one)
     return (
         key,
         one,
@@ -210,6 +223,10 @@ def _row(line: OutcomeLine, *, by_line: bool) -> tuple[Any, ...]:
         line.attempts,
         line.error and _error(line.error),
     )
+
+
+def _key(line: int, one: bytes | None) -> bytes:
+    return f"{line}\0".encode() + (one or b"")
 
 
 def _error(error: dict[str, Any]) -> str:

@@ -22,13 +22,14 @@ _STATES = {
     "absent": "The server responded that the profile does not exist.",
     "duplicate": "An equal request comes earlier in the input, so it was not sent again.",
     "failed": "Not done. A run that resumes sends them again.",
-    "lost": "Outcome unknown: the response was lost. A run that resumes sends them again, which is"
-    " harmless.",
+    "lost": "Outcome unknown: the response was lost, or the server failed after it may have"
+    " processed the request. A run that resumes sends them again, which is harmless.",
     "reserved": "Next in the queue or in flight. After a run that was killed, they may or may not"
     " have been sent; a run that resumes sends them, which is harmless.",
     "started": "In flight. After a run that was killed, their outcome is unknown.",
-    "unknown": "Outcome unknown: the response was lost. They are not sent again, since that could"
-    " do it twice. Look each of them up at Adapty.",
+    "unknown": "Outcome unknown: the response was lost, or the server failed after it may have"
+    " processed the request. They are not sent again, since that could do it twice. Look each of"
+    " them up at Adapty.",
     "not_sent": "The run ended before they were sent.",
     "none": "Nothing is recorded: no run has read them, or they cannot be sent, such as an id that"
     " breaks a rule.",
@@ -223,7 +224,13 @@ def _result(report: Report) -> Iterator[Content]:
     heads = ("State", "Items", "Share", "Meaning")
     yield table("Items by their last known state, over all runs", heads, rows, (1, 2))
     if report.left:
-        yield element("p", f"{report.left:,} items are left. The same command resumes with them.")
+        yield element("p", f"{report.left:,} items are left. {_what_helps(report)}")
+
+
+def _what_helps(report: Report) -> str:
+    if report.left == report.unrecorded and report.runs[-1].ending == "input_read":
+        return "Correct those that cannot be sent; the same command sends the others."
+    return "The same command resumes with them."
 
 
 def _state(state: str) -> Element:
@@ -380,6 +387,14 @@ def _item(item: ListedItem, *, is_detailed: bool) -> Element:
     return element("tr", line, *(element("td", cell) for cell in cells))
 
 
+def _check_options(report: Report) -> str:
+    """Return the options of a check with the records and the column of this report."""
+    outcomes, check = report.outcomes, report.check
+    given = "" if outcomes is None else f" --outcomes {shlex.quote(outcomes.name)}"
+    column = None if check is None else check.column
+    return f"{given} --check INPUT{'' if column is None else f' --column {shlex.quote(column)}'}"
+
+
 def _how_to_verify(report: Report) -> Iterator[Content]:
     journal = shlex.quote(report.journal.name)
     steps: list[tuple[str, str]] = []
@@ -395,7 +410,7 @@ def _how_to_verify(report: Report) -> Iterator[Content]:
         ),
         (
             "Whether each id of a list has a final outcome (exit code 0 if so):",
-            f"adapty-async report {journal} --check INPUT --format json",
+            f"adapty-async report {journal}{_check_options(report)} --format json",
         ),
     ]
     yield element(

@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-import stat
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -20,7 +19,7 @@ from adapty_async._api.operation import Operation
 from adapty_async._bulk.item_processor import MOST_WORKERS
 from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async._input.mapping import ColumnOptions, RowMapping
-from adapty_async._input.rows import Format, Rows, SizedRows, open_rows
+from adapty_async._input.rows import Rows, SizedRows, open_rows
 from adapty_async._input.schema import ColumnSchema
 from adapty_async._version import __version__
 from adapty_async.bulk import JournalSummary
@@ -31,9 +30,12 @@ from adapty_async.cli._confirmation import ask, describe_ends, describe_users, e
 from adapty_async.cli._dry_journal import copied
 from adapty_async.cli._earlier import earlier_runs, require_same_api, summary_of
 from adapty_async.cli._estimate import Estimate, estimate_of
+from adapty_async.cli._header import checked_header
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
+from adapty_async.cli._next import next_steps
 from adapty_async.cli._numbers import RATE, FiniteRange
+from adapty_async.cli._options import CommonOptions, key_in
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sample import sample, sample_json, sample_text
@@ -51,35 +53,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _MODULES = {"v2": v2, "v1": v1, "mail": mail}
 # Requests per second of a dry run, which ignores the adaptive rate of its journal.
 _UNLIMITED_RATE = 1e9
-_NEXT = "Run the same command again to resume; rows that are done are skipped."
 _FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """A group of the options that all commands with an input share."""
-
-    input: str
-    form: Format | None
-    concurrency: int | None
-    rate: float | None
-    failures: Path | None
-    outcomes: Path | None
-    dry_run: bool
-    yes: bool
-    as_json: bool
-    base_url: str | None
-    api_key_file: Path | None
-    journal: Path | None
-    dedupe: bool | None
-    trust_env: bool
-    columns: tuple[tuple[str, str], ...]
-    constants: dict[str, str]
-    ignore_unknown: bool
-    preset: str | None
-    sample: int | None
-    id_encoding: str = "ascii"
-    encoding: str | None = None
-    sheet: str | None = None
 
 
 _READING = [
@@ -189,7 +163,8 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     Erase the users whose ids are in INPUT.
 
     INPUT is a file with one id a line, or CSV, NDJSON, Parquet, Arrow or a spreadsheet with a
-    column for the ids; - is standard input.
+    column for the ids; - is standard input. Other columns do not matter: --map can name the column
+    with the ids, as --column does, and --set has no use.
     """
     options = CommonOptions(**common)
     require_kind(api, by)
@@ -247,7 +222,7 @@ def save(api: str | None, by: str | None, **common: Any) -> None:
 
 def _saving(options: CommonOptions, recorded: JournalSummary | None) -> Job:
     mapping = _mapping(options, mail.PROFILE_COLUMNS, None, None)
-    rows = _rows(options, mapping)
+    rows = _rows(options, mapping, id_option=None)
     _require_fields(rows, "profile")
     return _job(
         "Saving",
@@ -262,7 +237,7 @@ def _saving(options: CommonOptions, recorded: JournalSummary | None) -> Job:
 def _updating(by: str, options: CommonOptions, recorded: JournalSummary | None) -> Job:
     field = by.replace("-", "_")
     mapping = _mapping(options, v2.ATTRIBUTE_COLUMNS, field, None)
-    rows = _rows(options, mapping)
+    rows = _rows(options, mapping, id_option=f"--map COLUMN={field}")
     _require_fields(rows, "profile")
 
     def build(value: Any) -> Operation[Any]:
@@ -280,12 +255,25 @@ def _column(mapping: RowMapping, usual: str) -> str:
 
 
 def _mapping(
-    options: CommonOptions, schema: ColumnSchema | None, id_field: str | None, column: str | None
+    options: CommonOptions,
+    schema: ColumnSchema | None,
+    id_field: str | None,
+    column: str | None,
+    given: Mapping[str, tuple[str, str]] | None = None,
 ) -> RowMapping:
-    """Return the mapping of the input's columns; `column` is the option for that of the ids."""
+    """
+    Return the mapping of the input's columns.
+
+    `column` is the option for that of the ids. `given` are the other options that set a field of
+    every row, and their values, by field.
+    """
+    given = given or {}
+    for field in given.keys() & options.constants.keys():
+        raise InvalidInputError("--set", f"must not name {field}, which {given[field][0]} gives")
     columns = ColumnOptions(
         columns=options.columns,
-        constants=options.constants,
+        constants={**options.constants, **{field: value for field, (_, value) in given.items()}},
+        constant_options={field: option for field, (option, _) in given.items()},
         preset=options.preset,
         ignore_unknown=options.ignore_unknown,
         id_column=column,
@@ -293,13 +281,24 @@ def _mapping(
     return RowMapping(columns, schema, id_field)
 
 
-def _rows(options: CommonOptions, mapping: RowMapping, *, id_optional: bool = False) -> Rows:
-    """Open the input, and report its suspicious rows before anything is sent."""
+def _rows(
+    options: CommonOptions,
+    mapping: RowMapping,
+    *,
+    id_optional: bool = False,
+    id_option: str | None = "--column",
+) -> Rows:
+    """
+    Open the input, and report its suspicious rows before anything is sent.
+
+    `id_option` is the option that names the column of the ids; None if that may be missing.
+    """
+    ids = None if options.preset is not None or id_option is None else mapping.id_column
     _echo(hints(mapping))
     rows = open_rows(
         options.input,
         options.form,
-        naming_options(mapping.check),
+        checked_header(naming_options(mapping.check), ids, id_option),
         check_keys=naming_options(mapping.check_keys),
         encoding=options.encoding,
         id_column=mapping.id_column,
@@ -467,7 +466,7 @@ def _client(
     if options.concurrency is not None:
         settings["limits"] = Limits(connections=options.concurrency)
     if options.api_key_file is not None:
-        settings["api_key"] = _key_in(options.api_key_file)
+        settings["api_key"] = key_in(options.api_key_file)
     if _sends_nothing(options):
         settings["transport"] = accept
         if options.journal is None or not options.journal.exists():  # a journal needs its key
@@ -490,19 +489,6 @@ def _variant(options: CommonOptions) -> str:
 
 def _sends_nothing(options: CommonOptions) -> bool:
     return options.dry_run or options.sample is not None
-
-
-def _key_in(path: Path) -> str:
-    name = f"--api-key-file {click.format_filename(path)}"
-    if stat.S_IMODE(path.stat().st_mode) & 0o077 and os.name == "posix":
-        raise ConfigError(f"{name} must be readable by its owner only: chmod 600")
-    try:
-        key = path.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{name} is not text") from None
-    if not key:
-        raise ConfigError(f"{name} is empty")
-    return key
 
 
 def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None:
@@ -533,10 +519,15 @@ async def _perform_and_report(
         _echo_findings(job.rows)
     if result.error is not None:
         _write_library_error(result.error)
+    _echo_next_steps(result, job, options)
+    return exit_code(result)
+
+
+def _echo_next_steps(result: JobResult, job: Job, options: CommonOptions) -> None:
     is_left = not (result.report.ok or isinstance(result.error, JournalError))
     if options.journal is not None and not options.dry_run and is_left:
-        click.echo(_NEXT, err=options.as_json)
-    return exit_code(result)
+        for line in next_steps(result, options.journal, job.name, options.failures):
+            click.echo(line, err=options.as_json)
 
 
 def _show_sample(job: Job, count: int, origin: str, options: CommonOptions) -> int:
@@ -583,7 +574,8 @@ def _exit_on_error() -> Iterator[None]:
 
 
 def _write_library_error(error: AdaptyError) -> None:
-    write_error(f"adapty-async: {error}")
+    text = str(error).replace("pass api_key= in Python", "name a file with it by --api-key-file")
+    write_error(f"adapty-async: {text}")
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:

@@ -14,10 +14,11 @@ from typing import Any, BinaryIO, TypeVar
 import click
 import msgspec
 
-from adapty_async.cli._app import _key_in, _run, _write_library_error
+from adapty_async.cli._app import _run, _write_library_error
 from adapty_async.cli._completion import cli
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
+from adapty_async.cli._options import key_in
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import output_failed, write_error
@@ -364,7 +365,7 @@ def _size(size: int) -> str:
 def _client(target: Target) -> AdaptyExportClient:
     settings: dict[str, Any] = {"base_url": target.base_url, "trust_env": target.trust_env}
     if target.api_key_file is not None:
-        settings["api_key"] = _key_in(target.api_key_file)
+        settings["api_key"] = key_in(target.api_key_file)
     origin = AdaptyExportClient(**settings).origin
     if target.trust_env:
         require_usable_proxy(origin)

@@ -15,6 +15,7 @@ from adapty_async.bulk import OutcomeStatus
 from adapty_async.cli._apis import ALL_BY, api_option, require_kind
 from adapty_async.cli._app import _exit_on_error, _run
 from adapty_async.cli._confirmation import describe_ends, require_terminal
+from adapty_async.cli._header import header_hints
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
 from adapty_async.cli._job_text import (
@@ -143,7 +144,8 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
     Plan the erasure of the users whose ids are in INPUT; nothing is sent yet.
 
     INPUT is a file that every worker can read: one id a line, or CSV or NDJSON with a column for
-    the ids, not compressed. The store holds positions in it, and no id.
+    the ids, not compressed. The store holds positions in it, and no id. Ids are not checked by
+    Adapty's rules until a worker reads them; a dry run of delete checks them.
     """
     require_kind(api, by)
     kind = by.replace("-", "_")
@@ -152,7 +154,8 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
     part_size, is_asking = options.pop("part_size"), not options.pop("yes")
     with _exit_on_error():
         lines = Lines(source, column=column, format=form, encoding=encoding)
-        planned = PlannedSource(lines, part_size)
+        with header_hints("--column"):
+            planned = PlannedSource(lines, part_size)
         for line in lines.findings.lines():
             click.echo(line, err=True)
         url = store or _default_store(Path(source).absolute().parent)

@@ -12,9 +12,9 @@ import click
 import msgspec
 
 from adapty_async.bulk import StopReason
-from adapty_async.cli._app import _key_in
 from adapty_async.cli._job import Exit
 from adapty_async.cli._job_text import report_line
+from adapty_async.cli._options import key_in
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import write_error
@@ -65,7 +65,7 @@ def make_client(
         "limits": limits or Limits(),
     }
     if connection.api_key_file is not None:
-        settings["api_key"] = _key_in(connection.api_key_file)
+        settings["api_key"] = key_in(connection.api_key_file)
     client = kind(**settings)
     if not connection.trust_env:
         return client

@@ -171,7 +171,7 @@ def _check(
     found = check(name, rows, None if different else states, outcomes)
     if different and not found.rows:  # such as the output of a failed export
         raise InvalidInputError("--check", "has no row with an id")
-    return msgspec.structs.replace(found, without_id=rows.without_id)
+    return msgspec.structs.replace(found, without_id=rows.without_id, column=options.column)
 
 
 def _form(options: _Options) -> str:

@@ -223,7 +223,7 @@ def _counts(now: Statistics) -> list[str]:
         share = 100 * throttled / attempts
         parts.append(f"{throttled:,} throttled ({share:.{2 if share < 1 else 1}f} %)")
     if failed := sum(bucket.failed for bucket in buckets):
-        parts.append(f"{failed:,} errors")
+        parts.append("1 error" if failed == 1 else f"{failed:,} errors")
     return parts
 
 

@@ -15,6 +15,7 @@ from adapty_async._input.rows import Format, Rows, format_of, open_rows
 from adapty_async._input.schema import id_columns
 from adapty_async._journal import JournalIdentity
 from adapty_async._report import InputRow, is_id_enough
+from adapty_async.cli._header import checked_header
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("RecordedInput",)
@@ -145,7 +146,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
         rows = open_rows(
             path,
             form,
-            check_columns,
+            checked_header(check_columns, None, "--column"),
             encoding=self.encoding if is_same else None,
             sheet=self.sheet if is_same else None,
             id_column=decisive,

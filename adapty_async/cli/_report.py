@@ -51,7 +51,8 @@ _MEANING = {
     OutcomeStatus.DONE: "",
     OutcomeStatus.ABSENT: "the server says that they do not exist",
     OutcomeStatus.FAILED: "not done, or not for certain; the reasons follow",
-    OutcomeStatus.UNKNOWN: "sent, but the response was lost; check before you send them again",
+    OutcomeStatus.UNKNOWN: "sent; the response was lost, or the server failed after it may have "
+    "processed the request; check before you send them again",
     OutcomeStatus.NOT_SENT: "the run ended before they were sent",
 }
 _EARLIER = {

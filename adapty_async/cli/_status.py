@@ -10,6 +10,7 @@ import msgspec
 
 from adapty_async._report import Check, intervals
 from adapty_async.bulk import ItemState, JournalSummary
+from adapty_async.cli._next import left_meaning
 from adapty_async.cli._report import count_line, per_second
 
 __all__ = ("check_lines", "status_json", "status_text")
@@ -54,7 +55,7 @@ def status_text(summary: JournalSummary) -> str:
         if summary.counts[state] or state is ItemState.DONE
     ]
     if summary.left is not None:
-        lines.append(count_line("left", summary.left, "for the same command to resume with"))
+        lines.append(count_line("left", summary.left, left_meaning(summary)))
     lines += ["", _last_run(summary)]
     if summary.first_at is not None and summary.last_at is not None:
         lines.append(

@@ -10,9 +10,10 @@ import click
 
 from adapty_async import v2
 from adapty_async._api.operation import Operation
+from adapty_async._input.mapping import RowMapping
 from adapty_async._input.rows import Rows
+from adapty_async._input.schema import ColumnSchema, rows_of
 from adapty_async.cli._app import (
-    CommonOptions,
     _client,
     _common_options,
     _exit_on_error,
@@ -29,7 +30,9 @@ from adapty_async.cli._app import (
 from adapty_async.cli._confirmation import ask, describe_users
 from adapty_async.cli._earlier import summary_of
 from adapty_async.cli._help import examples
+from adapty_async.cli._options import CommonOptions
 from adapty_async.client import AdaptyClient
+from adapty_async.errors import InvalidInputError
 
 __all__ = ("cli", "create", "grant", "import_transactions", "revoke")
 
@@ -43,7 +46,10 @@ _BY = click.option(
 )
 _COLUMN = click.option("--column", help="The column or field with the ids, if not named like --by.")
 _IMPORT = "v2 import transactions"  # as in the journals of earlier releases
-_LEVEL = click.option("--access-level", required=True, help="Its id in the Adapty dashboard.")
+_LEVEL = click.option(
+    "--access-level",
+    help="Its id in the Adapty dashboard; required without a column access_level_id.",
+)
 
 
 @cli.command(
@@ -121,7 +127,8 @@ def create(column: str | None, *, if_missing: bool, **common: Any) -> None:
 
 @cli.command(
     epilog=examples(
-        "grant ids.csv --by profile-id --access-level vip --expires-at 2027-01-01T00:00:00Z"
+        "grant ids.csv --by profile-id --access-level vip --expires-at 2027-01-01T00:00:00Z",
+        "grant grants.csv --by customer-user-id --map until=expires_at",
     )
 )
 @_common_options
@@ -135,7 +142,7 @@ def create(column: str | None, *, if_missing: bool, **common: Any) -> None:
 def grant(
     by: str,
     column: str | None,
-    access_level: str,
+    access_level: str | None,
     starts_at: str | None,
     expires_at: str | None,
     **common: Any,
@@ -144,23 +151,28 @@ def grant(
     Grant an access level to the users whose ids are in INPUT.
 
     INPUT is a file with one id a line, or CSV, NDJSON, Parquet, Arrow or a spreadsheet with a
-    column for the ids; - is standard input.
+    column for the ids; - is standard input. The columns access_level_id, starts_at and expires_at
+    are those of each grant, and replace --access-level, --starts-at and --expires-at: a column and
+    its option together are an error. A grant whose expires_at is empty never ends. Other columns
+    are rejected, unless --ignore-unknown is given.
     """
-    field = by.replace("-", "_")
-
-    def build(value: Any) -> Operation[Any]:
-        about = {field: mapping.id(value)}
-        return v2.grant_access_level(
-            access_level, starts_at=starts_at, expires_at=expires_at, **about
-        )
-
     options = CommonOptions(**common)
-    what = f"v2 grant {access_level} from {starts_at} to {expires_at}"
+    given = _given(
+        ("access_level_id", "--access-level", access_level),
+        ("starts_at", "--starts-at", starts_at),
+        ("expires_at", "--expires-at", expires_at),
+    )
     with _exit_on_error():
-        v2.AccessGrant(access_level_id=access_level, starts_at=starts_at, expires_at=expires_at)
-        mapping = _mapping(options, None, field, column)
-        rows = _id_rows(options, mapping)
-        name = f"{what} by {by}, column {mapping.id_column}"
+        _struct_of(v2.GRANT_COLUMNS, given)
+        mapping = _mapping(options, v2.GRANT_COLUMNS, by.replace("-", "_"), column, given)
+        rows = _access_rows(options, mapping, given)
+
+        def build(value: Any) -> Operation[Any]:
+            about, values = _access_item(mapping, by, value)
+            return v2.grant_access_level(**values, **about)
+
+        what = f"v2 grant {access_level} from {starts_at} to {expires_at}"
+        name = f"{what} by {by}, column {mapping.id_column}{mapping}"
         _run_job("Granting", name, rows, build, options)
 
 
@@ -175,30 +187,64 @@ def grant(
     "--revoke-at", help="When the access ends, such as 2026-06-01T00:00:00Z; now by default."
 )
 def revoke(
-    by: str, column: str | None, access_level: str, revoke_at: str | None, **common: Any
+    by: str, column: str | None, access_level: str | None, revoke_at: str | None, **common: Any
 ) -> None:
     """
     Revoke an access level of the users whose ids are in INPUT.
 
     INPUT is a file with one id a line, or CSV, NDJSON, Parquet, Arrow or a spreadsheet with a
-    column for the ids; - is standard input. Subscriptions in a store continue: the next renewal
-    opens the access level again.
+    column for the ids; - is standard input. The columns access_level_id and revoke_at are those of
+    each revocation, and replace --access-level and --revoke-at: a column and its option together
+    are an error. Other columns are rejected, unless --ignore-unknown is given. Subscriptions in a
+    store continue: the next renewal opens the access level again.
     """
-    field = by.replace("-", "_")
-
-    def build(value: Any) -> Operation[Any]:
-        about = {field: mapping.id(value)}
-        return v2.revoke_access_level(access_level, revoke_at=revoke_at, **about)
-
     options = CommonOptions(**common)
-    what = f"v2 revoke {access_level} at {revoke_at}"
+    given = _given(
+        ("access_level_id", "--access-level", access_level),
+        ("revoke_at", "--revoke-at", revoke_at),
+    )
     with _exit_on_error():
-        revocation = v2.AccessRevocation(access_level_id=access_level, revoke_at=revoke_at)
+        revocation = _struct_of(v2.REVOCATION_COLUMNS, given)
         revocation.check_documented()  # otherwise every row would fail with the same error
-        mapping = _mapping(options, None, field, column)
-        rows = _id_rows(options, mapping)
-        job_name = f"{what} by {by}, column {mapping.id_column}"
-        _run_job("Revoking", job_name, rows, build, options, f"Revoke {access_level}, by {by}")
+        mapping = _mapping(options, v2.REVOCATION_COLUMNS, by.replace("-", "_"), column, given)
+        rows = _access_rows(options, mapping, given)
+
+        def build(value: Any) -> Operation[Any]:
+            about, values = _access_item(mapping, by, value)
+            return v2.revoke_access_level(**values, **about)
+
+        what = f"v2 revoke {access_level} at {revoke_at}"
+        name = f"{what} by {by}, column {mapping.id_column}{mapping}"
+        level = "access levels" if access_level is None else access_level
+        _run_job("Revoking", name, rows, build, options, f"Revoke {level}, by {by}")
+
+
+def _given(*options: tuple[str, str, str | None]) -> dict[str, tuple[str, str]]:
+    """Return the options that were given and their values, by the field that they set."""
+    return {field: (option, value) for field, option, value in options if value is not None}
+
+
+def _struct_of(schema: ColumnSchema, given: dict[str, tuple[str, str]]) -> Any:
+    """Build what is sent of the options alone, to reject them before the first row is read."""
+    values = {field: value for field, (_, value) in given.items()}
+    return rows_of(schema).struct({"access_level_id": "of the row", **values})
+
+
+def _access_rows(
+    options: CommonOptions, mapping: RowMapping, given: dict[str, tuple[str, str]]
+) -> Rows:
+    rows = _id_rows(options, mapping)
+    if rows.form == "text" and not {*given, *options.constants} & {"access_level_id"}:
+        raise InvalidInputError("--access-level", "is required: a line of text has no columns")
+    return rows
+
+
+def _access_item(mapping: RowMapping, by: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the id of a row by its kind, and the fields of its grant or revocation."""
+    row = value if isinstance(value, dict) else {mapping.id_column: value}
+    item_id, found = mapping.item(row)
+    values = {name: getattr(found, name) for name in found.__struct_fields__}
+    return {by.replace("-", "_"): item_id}, values
 
 
 def _run_job(

@@ -29,6 +29,7 @@ from adapty_async._input.files import (
 from adapty_async._input.findings import Findings
 from adapty_async._input.records import LineReader, TextStream
 from adapty_async._input.rows import TABLE_FORMATS, Format, Layout, Row, RowReader, format_of
+from adapty_async._input.schema import id_columns
 from adapty_async.errors import ConfigError, InvalidInputError
 from adapty_async.jobs._errors import PartChangedError
 from adapty_async.jobs._model import PartPlan, Plan
@@ -157,10 +158,7 @@ class Lines:
         )
 
     def _check_columns(self, names: list[str]) -> None:
-        if names.count(self._id_name) != 1:
-            raise InvalidInputError(
-                self.path, f"must have one column {self._id_name}; it has {', '.join(names)}"
-            )
+        id_columns(self._id_name)(names)
 
     def plan(self, part_size: int) -> Plan:
         """Divide the file into byte ranges that end where a record ends; see `Source.plan`."""

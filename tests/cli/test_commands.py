@@ -232,7 +232,7 @@ def test_rejected_key_leaves_all_rows_in_the_file(
         pytest.param(
             ("delete", *V1, "--yes", "--column", "uid"),
             "id\nu1\n",
-            'header: has no column "uid"; found: id',
+            'header: has no column "uid"; found: id; name it with --column',
             id="delete-given-column",
         ),
         pytest.param(

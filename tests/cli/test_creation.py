@@ -160,4 +160,5 @@ def test_a_public_key_alone_is_no_key_for_the_command_line(
     result = invoke("create", put("ids.txt", "u1\n"))
 
     assert result.exit_code == 2
-    assert "no API key: set ADAPTY_API_KEY, or pass api_key=" in result.output
+    told = "no API key: set ADAPTY_API_KEY, or name a file with it by --api-key-file\n"
+    assert result.stderr == f"adapty-async: {told}"

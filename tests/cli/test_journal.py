@@ -63,15 +63,77 @@ def test_the_same_command_goes_on_where_it_ended(
 
 
 def test_what_to_do_next_is_said(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """An incomplete run states how to resume, and the resumed run sends only what is left."""
+    """An incomplete run states what helps, and the resumed run sends only what is left."""
     path = put("ids.txt", "a\n b\nc\n")
     command = ("delete", path, *V1[:-1], "--journal", path.with_name("journal"))
-    first, second = invoke(*command), invoke(*command)
+    listed = ("--failures", path.with_name("f"))
+    sandbox.fail_next("400")
+    failed = invoke(*command, "--concurrency", 1)
+    first, second = invoke(*command), invoke(*command, *listed)
 
-    assert "Run the same command again to resume; rows that are done are skipped." in first.stdout
+    resume = "Run the same command again to resume; rows that are done are skipped."
+    assert resume in failed.stdout
+    assert "Rows that cannot be sent are left: correct them.\n" in first.stdout
+    assert "correct them in the failures file, and pass it as INPUT.\n" in second.stdout
+    assert resume not in first.stdout + second.stdout
     assert "line 2: customer_user_id: must not begin or end with a blank" in first.stdout
     assert "  skipped            2" in second.stdout
-    assert len(sandbox.arrivals()) == 2
+    assert len(sandbox.arrivals()) == 3
+
+
+WRONG_KEY = "secret_live_wrong.KEY"
+
+
+def test_the_correct_key_resumes_what_a_rejected_one_began(
+    sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal without an item that was done may be used with another key."""
+    sandbox.seed_profiles(["a", "b"])
+    path = put("ids.txt", "a\nb\na\n")
+    command = ("delete", path, *V1[:-1], "--journal", path.with_name("journal"))
+    with monkeypatch.context() as wrong:
+        wrong.setenv("ADAPTY_API_KEY", WRONG_KEY)
+        rejected = invoke(*command)
+    resumed = invoke(*command)
+    again = invoke(*command, "--dry-run")
+
+    assert (rejected.exit_code, resumed.exit_code, again.exit_code) == (3, 0, 0), resumed.output
+    assert "Correct the key, and run the same command again" in rejected.stdout
+    assert sandbox.customer_user_ids() == set()
+
+
+def test_a_rejected_key_keeps_a_journal_with_rows_that_are_done(
+    sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another key may be that of another app, in which nothing was done."""
+    path = put("ids.txt", "a\nb\n")
+    command = ("delete", path, *V1[:-1], "--journal", path.with_name("journal"))
+    invoke(*command)
+    path.write_text("a\nb\nc\n")
+    sandbox.fail_next("401")
+    revoked = invoke(*command)
+    monkeypatch.setenv("ADAPTY_API_KEY", WRONG_KEY)
+    refused = invoke(*command)
+
+    assert (revoked.exit_code, refused.exit_code) == (3, 2)
+    assert "A journal with rows that are done belongs to their key" in revoked.stdout
+    assert "account: another key" in refused.stderr
+
+
+def test_the_journal_of_a_pipe_stays_with_its_key(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its entries are digests with the key, so another key needs another journal."""
+    command = ("delete", "-", "--format", "text", *V1[:-1], "--journal", tmp_path / "journal")
+    with monkeypatch.context() as wrong:
+        wrong.setenv("ADAPTY_API_KEY", WRONG_KEY)
+        rejected = run(*command, stdin=b"a\n")
+    refused = run(*command, stdin=b"a\n")
+
+    assert (rejected.returncode, refused.returncode) == (3, 2)
+    assert "delete this journal or name a new one" in rejected.stdout
+    assert "account: another key" in refused.stderr
+    assert {one.status for one in sandbox.arrivals()} == {401}
 
 
 def test_a_file_may_grow_at_its_end(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
@@ -302,7 +364,7 @@ def test_what_to_do_next_does_not_spoil_json(sandbox: Sandbox, invoke: Invoke, p
     result = invoke("delete", path, *V1, "--journal", path.with_name("journal"))
 
     assert json.loads(result.stdout)["failed"] == 1
-    assert result.stderr.startswith("Run the same command again to resume")
+    assert result.stderr.startswith("Rows that cannot be sent are left")
     assert len(sandbox.arrivals()) == 1
 
 

@@ -81,7 +81,8 @@ def test_status_has_the_same_figures_in_every_form(erased: Erased, invoke: Invok
     assert content["rate"] == pytest.approx(summary.rate, abs=0.001)
     assert (content["runs"], content["in_use"]) == (1, False)
     assert "  done               3\n" in text
-    assert "  left               1   for the same command to resume with\n" in text
+    advice = "correct those that cannot be sent; the same command sends the others"
+    assert f"  left               1   {advice}\n" in text
     assert "\nrun 1 ended 20" in text
 
 
@@ -183,7 +184,12 @@ def test_another_list_is_checked_by_the_outcomes_file(
         "by the outcomes file: 1 of 3\n  line 5: none\n  1 row without an id, left out.\n"
     )
     assert "1 row without an id, left out." in result.stdout
-    assert 'has no column "customer_user_id"' in invoke("report", journal, *given).stderr
+    again = "--outcomes outcomes.ndjson --check INPUT --column user --format json"
+    assert again in result.stdout
+    assert invoke("report", journal, *given).stderr == (
+        'adapty-async: header: has no column "customer_user_id"; found: mail, user; name it with '
+        "--column\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -366,7 +372,10 @@ async def test_another_column_moves_no_row(invoke: Invoke, put: Put, tmp_path: P
         pytest.param("v2.access_levels.grant by profile_id", 1, id="grant-each-with-its-own"),
         pytest.param("my own job", 1, id="own-name"),
         pytest.param(
-            "v2 grant a from None to None by profile-id, column id, from csv", 0, id="grant"
+            "v2 grant a from None to None by profile-id, column id, from csv", 1, id="grant-csv"
+        ),
+        pytest.param(
+            "v2 grant a from None to None by profile-id, column id, from text", 0, id="grant"
         ),
         pytest.param("v1.profiles.delete by profile_id", 0, id="delete-method"),
         pytest.param("mail delete by email, column email, from text", 0, id="delete"),

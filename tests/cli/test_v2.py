@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from adapty_async import v2
+from adapty_async import AdaptyClient, v2
 from adapty_async._input.schema import rows_of
 from adapty_async.errors import InvalidInputError
 from adapty_async.sandbox import Sandbox
@@ -168,10 +170,160 @@ def test_access_is_granted_by_the_apis_own_id(sandbox: Sandbox, invoke: Invoke, 
     [profile_id] = sandbox.seed_anonymous(1)
     path = put("ids.csv", f"name,adapty\nJane,{profile_id}\n")
     about = ("--by", "profile-id", "--column", "adapty", "--access-level", "premium")
-    result = invoke("grant", path, *about)
+    result = invoke("grant", path, *about, "--ignore-unknown")
 
     assert result.exit_code == 0, result.output
     assert log_of(sandbox)[0][2:] == (profile_id, 200)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param(
+            "grants.csv",
+            "customer_user_id,access_level_id,expires_at\nu1,vip,2034-01-15T10:30:00Z\nu2,gold,\n",
+            id="csv",
+        ),
+        pytest.param(
+            "grants.ndjson",
+            '{"customer_user_id":"u1","access_level_id":"vip","expires_at":"2034-01-15T10:30:00Z"}'
+            '\n{"customer_user_id":"u2","access_level_id":"gold"}\n',
+            id="ndjson",
+        ),
+    ],
+)
+def test_each_row_has_its_own_grant(
+    name: str, content: str, sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """The level and the end of the access are those of the row, and none is granted for ever."""
+    sandbox.add_access_levels("vip", "gold")
+    sandbox.seed_profiles(["u1", "u2"])
+    result = invoke("grant", put(name, content), *BY)
+
+    assert result.exit_code == 0, result.output
+    assert [levels_of(sandbox, one) for one in ("u1", "u2")] == [
+        [("vip", "2034-01-15T10:30:00Z")],
+        [("gold", None)],
+    ]
+
+
+def levels_of(sandbox: Sandbox, user: str) -> list[tuple[str, str | None]]:
+    """Return the access levels of a user, and when they end."""
+
+    async def read() -> v2.Profile:
+        async with AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty:
+            return await adapty.v2.profiles.get(customer_user_id=user)
+
+    levels = asyncio.run(read()).access_levels
+    return [
+        (one.access_level_id, until(one.expires_at) if one.expires_at else None)
+        for one in levels or ()
+    ]
+
+
+def until(at: dt.datetime) -> str:
+    """Return a time as in the inputs of these tests."""
+    return at.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def test_an_option_of_a_grant_is_that_of_all_rows(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """Options, constants and mapped columns may each give some of the fields."""
+    sandbox.add_access_levels("vip", "gold")
+    sandbox.seed_profiles(["u1"])
+    path = put("grants.csv", "customer_user_id,until\nu1,2034-01-15T10:30:00Z\n")
+    given = ("--access-level", "vip", "--set", "starts_at=2024-01-15T10:30:00Z")
+    result = invoke("grant", path, *BY, *given, "--map", "until=expires_at")
+
+    assert result.exit_code == 0, result.output
+    assert levels_of(sandbox, "u1") == [("vip", "2034-01-15T10:30:00Z")]
+
+
+FUTURE = "2034-01-15T10:30:00Z"
+
+
+@pytest.mark.parametrize(
+    ("command", "columns", "message"),
+    [
+        pytest.param(
+            ("grant", "--access-level", "vip", "--expires-at", FUTURE),
+            "expires_at",
+            "--expires-at: must not name expires_at, which is in the input",
+            id="column-and-option",
+        ),
+        pytest.param(
+            ("grant", "--access-level", "vip", "--expires-at", FUTURE, "--map", "until=expires_at"),
+            "until",
+            "--expires-at: must not name expires_at: it comes from a column",
+            id="map-and-option",
+        ),
+        pytest.param(
+            ("grant", "--access-level", "vip", "--set", "access_level_id=gold"),
+            "expires_at",
+            "--set: must not name access_level_id, which --access-level gives",
+            id="set-and-option",
+        ),
+        pytest.param(
+            ("grant", "--access-level", "vip"),
+            "expire_at",
+            'header: unknown column "expire_at"; expected: access_level_id, expires_at, starts_at; '
+            "leave it out with --ignore-unknown, or name its field with --map",
+            id="unknown",
+        ),
+        pytest.param(
+            ("grant",),
+            "expires_at",
+            "access_level_id: is a required column; give it with --access-level",
+            id="no-level",
+        ),
+        pytest.param(
+            ("revoke", "--access-level", "vip", "--yes", "--revoke-at", FUTURE),
+            "revoke_at",
+            "--revoke-at: must not name revoke_at, which is in the input",
+            id="revoke",
+        ),
+    ],
+)
+def test_columns_of_a_grant_are_never_ignored_silently(
+    command: tuple[str, ...],
+    columns: str,
+    message: str,
+    sandbox: Sandbox,
+    invoke: Invoke,
+    put: Put,
+) -> None:
+    """Two sources for a field, or a misspelt one, are rejected before anything is sent."""
+    sandbox.seed_profiles(["u1"])
+    path = put("ids.csv", f"customer_user_id,{columns}\nu1,{FUTURE}\n")
+    name, *options = command
+    result = invoke(name, path, *BY, *options)
+
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert sandbox.arrivals() == []
+
+
+def test_ids_alone_need_an_access_level(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """A line of text has no column for it."""
+    result = invoke("grant", put("ids.txt", "u1\n"), *BY)
+
+    assert result.exit_code == 2
+    assert "--access-level: is required: a line of text has no columns" in result.stderr
+    assert sandbox.arrivals() == []
+
+
+def test_each_row_has_its_own_revocation(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """A revocation at a later time is not made at once."""
+    sandbox.add_access_levels("vip", "gold")
+    sandbox.seed_profiles(["u1", "u2"])
+    ids = put("ids.txt", "u1\nu2\n")
+    invoke("grant", ids, *BY, "--access-level", "vip")
+    path = put("ends.csv", f"customer_user_id,access_level_id,revoke_at\nu1,vip,{FUTURE}\n")
+    result = invoke("revoke", path, *BY, "--yes")
+
+    assert result.exit_code == 0, result.output
+    assert levels_of(sandbox, "u1") == [("vip", FUTURE)]
 
 
 @pytest.mark.parametrize("name", ["ids.txt", "-"])

@@ -164,6 +164,21 @@ async def test_another_run_is_refused_with_the_difference(
     await _is_as_before(place)
 
 
+@pytest.mark.parametrize("state", "dalurs")
+async def test_the_journal_of_a_rejected_key_keeps_what_may_be_done(
+    place: Place, state: str
+) -> None:
+    """Another key is refused if one item was done, or may have been."""
+    journal = place.journal()
+    await reopened(journal)
+    rejected = Reason(run=1, state="failed", error="AuthenticationError", http_status=401, items=1)
+    changes = Changes(spans={0: span(f"f{state}")}, reasons=[rejected])
+    await journal.commit(changes, durable=True)
+    await journal.close()
+    with pytest.raises(JournalError, match="account: another key"):
+        await reopened(place.journal(), msgspec.structs.replace(IDENTITY, account="other"))
+
+
 async def test_another_input_is_refused_with_the_difference(place: Place) -> None:
     """The caller compares the inputs, and is given the stored description for that."""
     await _closed_journal(place)

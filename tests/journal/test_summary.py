@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from adapty_async._journal import ItemState, summarise
-from tests.journal.support import IDENTITY, NOW, InFile, writer_on
+from adapty_async._journal import Changes, ItemState, MemoryJournal, Reason, summarise
+from tests.journal.support import IDENTITY, NOW, InFile, reopened, span, writer_on
 
 
 async def test_a_journal_is_summarised_while_a_run_writes_to_it(tmp_path: Path) -> None:
@@ -41,3 +41,18 @@ async def test_an_input_of_unknown_size_has_no_number_left(tmp_path: Path) -> No
     await (await writer_on(place.journal())).close()
     found = summarise(place.path)
     assert (found.items, found.left) == (None, None)
+
+
+async def test_a_journal_of_a_rejected_key_may_change_its_account(tmp_path: Path) -> None:
+    """If nothing was done, the journal belongs to the next key from then on."""
+    place, memory = InFile(tmp_path), MemoryJournal()
+    other = msgspec.structs.replace(IDENTITY, account="other")
+    rejected = Reason(run=1, state="failed", error="AuthenticationError", http_status=401, items=1)
+    for first, second in ((place.journal(), place.journal()), (memory, memory)):
+        await reopened(first)
+        await first.commit(Changes(spans={0: span("f.n=")}, reasons=[rejected]), durable=True)
+        await first.close()
+        await reopened(second, other)
+        await second.close()
+
+    assert summarise(place.path).identity == memory.identity == other

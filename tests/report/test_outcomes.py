@@ -237,6 +237,21 @@ def test_with_both_records_a_row_has_to_be_in_both(tmp_path: Path) -> None:
     assert result.by == ("journal", "outcomes")
 
 
+def test_each_row_of_an_id_has_its_own_outcome(tmp_path: Path) -> None:
+    """In the input of the run, a row that failed does not spoil other rows of its id."""
+    path = put(
+        tmp_path,
+        line(2, "a", "done"),
+        line(3, "a", "failed"),
+        line(4, "a", "done"),
+        line(9, "b", "done"),
+    )
+    with OutcomesFile(path, by_line=True) as outcomes:
+        result = check("ids", rows("a", "a", "a", "b"), states("dfdd"), outcomes)
+
+    assert found(result) == [(3, "failed"), (5, "none")]
+
+
 def test_the_first_ten_lines_are_named_and_the_rest_counted() -> None:
     """A long list of lines is not shown."""
     result = check("ids", rows(*"abcdefghijklm"), states(""), None)

@@ -1,0 +1,61 @@
+"""The values of the options that several commands share."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import click
+import msgspec
+
+from adapty_async._input.rows import Format
+from adapty_async.errors import ConfigError
+
+__all__ = ("CommonOptions", "key_in")
+
+
+class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """A group of the options that all commands with an input share."""
+
+    input: str
+    form: Format | None
+    concurrency: int | None
+    rate: float | None
+    failures: Path | None
+    outcomes: Path | None
+    dry_run: bool
+    yes: bool
+    as_json: bool
+    base_url: str | None
+    api_key_file: Path | None
+    journal: Path | None
+    dedupe: bool | None
+    trust_env: bool
+    columns: tuple[tuple[str, str], ...]
+    constants: dict[str, str]
+    ignore_unknown: bool
+    preset: str | None
+    sample: int | None
+    id_encoding: str = "ascii"
+    encoding: str | None = None
+    sheet: str | None = None
+
+
+def key_in(path: Path) -> str:
+    """
+    Return the API key in a file.
+
+    Raises:
+        ConfigError: others can read the file, or it has no key.
+    """
+    name = f"--api-key-file {click.format_filename(path)}"
+    if stat.S_IMODE(path.stat().st_mode) & 0o077 and os.name == "posix":
+        raise ConfigError(f"{name} must be readable by its owner only: chmod 600")
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name} is not text") from None
+    if not key:
+        raise ConfigError(f"{name} is empty")
+    return key
