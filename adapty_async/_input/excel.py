@@ -74,7 +74,7 @@ class _Sheet:
         for last, row in enumerate(self._read(sheet), 1):
             if last in self._faults:
                 self._put_faults(row, last)
-            if any(map(_is_filled, row)):
+            if last in self._faults or any(map(_is_filled, row)):
                 yield last, row
         # without a value, such cells are not in the area that calamine reads
         for number in sorted(number for number in self._faults if number > last):

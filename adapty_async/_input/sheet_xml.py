@@ -58,12 +58,13 @@ class SheetFindings(msgspec.Struct):
         hidden: the number of the first hidden row, as people see it; None if there is none.
         merged: the first merged cell; None if there is none, or if it was not searched.
         faults: the cells that cannot be used, by number of the row and index of the column.
+        fault_count: their number.
     """
 
     hidden: int | None = None
     merged: str | None = None
     faults: dict[int, dict[int, FaultyCell]] = {}
-    _count: int = 0
+    fault_count: int = 0
 
     def hide(self, number: int) -> None:
         """Record a hidden row."""
@@ -77,8 +78,8 @@ class SheetFindings(msgspec.Struct):
         Raises:
             UnreadableSheetError: there are too many.
         """
-        self._count += 1
-        if self._count > _MAX_FAULTS:
+        self.fault_count += 1
+        if self.fault_count > _MAX_FAULTS:
             raise UnreadableSheetError(f"has more than {_MAX_FAULTS:,} cells with errors")
         self.faults.setdefault(row, {})[column] = fault
 
@@ -270,7 +271,8 @@ _COLUMN = re.compile(r"[A-Za-z]{1,3}")
 def _position(reference: str) -> tuple[int, int]:
     """Return the row and the column, from 0, of a reference such as B3."""
     letters = reference.rstrip(_DIGITS)
-    return _whole(reference[len(letters) :]) - 1, _column(letters)
+    column = _column(letters)
+    return _whole(reference[len(letters) :]) - 1, column
 
 
 @functools.lru_cache(maxsize=_MAX_COLUMNS)

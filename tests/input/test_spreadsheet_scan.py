@@ -1,0 +1,553 @@
+"""Spreadsheets that mean something else than they show, or would stop the program: all are told."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adapty_async._input.cells import FaultyCell
+from adapty_async._input.rows import Row, open_rows
+from adapty_async._input.sheet_xml import (
+    SheetReader,
+    UnreadableSheetError,
+    column_letters,
+    read_xml,
+)
+from adapty_async._input.spreadsheet_scan import SpreadsheetScan
+from adapty_async.errors import InvalidInputError
+from tests.input.spreadsheets import (
+    BOOK,
+    RELATIONS,
+    SHEET,
+    odf_cell,
+    odf_row,
+    odf_table,
+    parts_of,
+    rewrite,
+    text_cell,
+    text_row,
+    write_odf,
+    write_parts,
+    write_sheet,
+)
+from tests.input.tables import rows_of, used
+
+HEADER = text_row(1, "id")
+USER = HEADER + text_row(2, "u1")
+HIDDEN = USER + text_row(3, "victim", 'hidden="1"')
+ODF_HEADER = odf_row(odf_cell("<text:p>id</text:p>"))
+ODF_USER = odf_row(odf_cell("<text:p>u1</text:p>"))
+NAMESPACES = (
+    (b"http://schemas.openxmlformats.org/spreadsheetml/2006/main", b"spreadsheetml/main"),
+    (
+        b"http://schemas.openxmlformats.org/officeDocument/2006/relationships",
+        b"officeDocument/relationships",
+    ),
+)
+
+
+def read(path: Path) -> list[Row]:
+    """Read the rows of a spreadsheet."""
+    return rows_of(path, "id")
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        'hidden="1"',
+        "hidden = 'true'",
+        'hidden="&#49;"',
+        'spans="&gt;" x=">" hidden="1"',
+        'ht="0" customHeight="1"',
+        'ht="0.0"',
+    ],
+)
+def test_hidden_rows_are_rejected(tmp_path: Path, attributes: str) -> None:
+    """A row counts as hidden however the file says it."""
+    path = write_sheet(tmp_path / "ids.xlsx", USER + text_row(3, "victim", attributes))
+
+    with pytest.raises(InvalidInputError, match='sheet "Users": has hidden rows, the first is 3'):
+        read(path)
+
+
+@pytest.mark.parametrize("attributes", ['hidden="0"', 'hidden="false"', 'ht="15"'])
+def test_visible_rows_are_read(tmp_path: Path, attributes: str) -> None:
+    """Attributes with the usual values do not hide a row."""
+    path = write_sheet(tmp_path / "ids.xlsx", HEADER + text_row(2, "u1", attributes))
+
+    assert read(path) == [Row(2, {"id": "u1"})]
+
+
+def test_rows_and_cells_need_no_number(tmp_path: Path) -> None:
+    """What has no number follows what is before it, with or without a prefix of its name."""
+    cell = '<c t="inlineStr"><is><t>id</t></is></c>'
+    rows = f"<row>{cell}</row>" * 2 + f'<x:row xmlns:x="u">{cell}</x:row><row hidden="1"/>'
+    path = write_sheet(tmp_path / "ids.xlsx", rows)
+
+    with pytest.raises(InvalidInputError, match="has hidden rows, the first is 4"):
+        read(path)
+
+
+def test_only_the_rows_of_a_sheet_count(tmp_path: Path) -> None:
+    """Elements behind the rows, such as those of a drawing, are no rows."""
+    path = write_sheet(tmp_path / "ids.xlsx", USER)
+    end = b'</sheetData><sheetData/><row hidden="1"/><f/>'
+    rewrite(path, SHEET, lambda content: content.replace(b"</sheetData>", end))
+
+    assert read(path) == [Row(2, {"id": "u1"})]
+
+
+def _strict(name: str, content: bytes) -> tuple[str, bytes]:
+    for transitional, strict in NAMESPACES:
+        content = content.replace(transitional, b"http://purl.oclc.org/ooxml/" + strict)
+    return name, content
+
+
+def _absolute(name: str, content: bytes) -> tuple[str, bytes]:
+    return name, content.replace(b'Target="worksheets/', b'Target="/xl/worksheets/')
+
+
+def _utf16(name: str, content: bytes) -> tuple[str, bytes]:
+    return name, content.decode().encode("utf-16") if name == SHEET else content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(_strict, id="strict"),
+        pytest.param(_absolute, id="absolute"),
+        pytest.param(_utf16, id="utf-16"),
+        pytest.param(lambda name, content: (name.replace("/w", "/W"), content), id="case"),
+        pytest.param(lambda name, content: (name.replace("/", "\\"), content), id="backslash"),
+    ],
+)
+def test_a_sheet_is_found_like_the_reader_of_its_rows_finds_it(
+    tmp_path: Path, change: Callable[[str, bytes], tuple[str, bytes]]
+) -> None:
+    """Whatever form of a file is read, its hidden rows are found."""
+    path = write_sheet(tmp_path / "ids.xlsx", HIDDEN)
+    write_parts(path, dict(change(*part) for part in parts_of(path).items()))
+
+    with pytest.raises(InvalidInputError, match="has hidden rows, the first is 3"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "reason"),
+    [
+        pytest.param(RELATIONS, lambda _: None, "cannot be checked", id="no-relations"),
+        pytest.param(SHEET, lambda _: None, "cannot be checked for hidden rows", id="no-sheet"),
+        pytest.param(
+            BOOK, lambda one: one.replace(b"r:id", b"r:di"), "cannot be checked", id="no-id"
+        ),
+        pytest.param(
+            BOOK, lambda one: one.replace(b"r:id", b'id="x" r:id'), "cannot", id="two-ids"
+        ),
+        pytest.param(BOOK, lambda one: one[:-5], "is damaged", id="no-end"),
+        pytest.param(BOOK, lambda _: None, "is damaged", id="no-book"),
+        pytest.param(
+            SHEET,
+            lambda one: b'<?xml version="1.0" encoding="cp037"?>' + one,
+            "has an encoding other than UTF-8",
+            id="encoding",
+        ),
+        pytest.param(
+            SHEET,
+            lambda one: b'<!DOCTYPE a [<!ENTITY b "c">]>' + one,
+            "has a document type",
+            id="entities",
+        ),
+        pytest.param(
+            SHEET, lambda one: one.replace(b"<row", b'<row ht="x"'), "is damaged", id="height"
+        ),
+        pytest.param(
+            SHEET, lambda one: one.replace(b'"A2"', b'"2A"'), "without a position", id="reference"
+        ),
+        pytest.param(
+            SHEET, lambda one: one.replace(b'r="2"', b'r="b"'), "a number that is none", id="row"
+        ),
+        pytest.param(
+            SHEET, lambda one: one.replace(b'"A2"', b'"A1"'), "are not in order", id="order"
+        ),
+        pytest.param(
+            SHEET, lambda one: one.replace(b'"A2"', b'"A9999999"'), "outside of a sheet", id="far"
+        ),
+    ],
+)
+def test_a_sheet_that_cannot_be_checked_is_rejected(
+    tmp_path: Path, part: str, change: Callable[[bytes], bytes | None], reason: str
+) -> None:
+    """If it is not certain that the rows are those that people see, none is sent."""
+    path = write_sheet(tmp_path / "ids.xlsx", USER)
+    rewrite(path, part, change)
+
+    with pytest.raises(InvalidInputError, match=f"^{re.escape(str(path))}.*{reason}"):
+        SpreadsheetScan(str(path)).sheet("Users")
+
+
+def test_two_parts_with_one_name_are_rejected(tmp_path: Path) -> None:
+    """A reader that ignores the case of names could read the other part."""
+    path = write_sheet(tmp_path / "ids.xlsx", USER)
+    parts = parts_of(path)
+    write_parts(path, parts | {SHEET.upper(): parts[SHEET]})
+
+    with pytest.raises(InvalidInputError, match="two parts with one name"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        pytest.param("ids.xlsx", b"id\nu1\n", "is not a spreadsheet", id="text"),
+        pytest.param("ids.xls", bytes.fromhex("D0CF11E0A1B11AE1"), "is not a spread", id="xls"),
+    ],
+)
+def test_a_file_that_is_no_archive_is_left_to_its_reader(
+    tmp_path: Path, name: str, content: bytes, reason: str
+) -> None:
+    """Binary spreadsheets are not scanned; other files are none."""
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    with pytest.raises(InvalidInputError, match=reason):
+        read(path)
+
+
+def test_a_binary_workbook_is_not_scanned(tmp_path: Path) -> None:
+    """The sheets of .xlsb have no XML, so nothing is found in them."""
+    path = write_parts(tmp_path / "ids.xlsb", {"xl/workbook.bin": b""})
+    findings = SpreadsheetScan(str(path)).sheet("Users")
+
+    assert (findings.hidden, findings.faults) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        pytest.param('<c r="A3" t="e"><v>#N/A</v></c>', "has a formula error", id="error"),
+        pytest.param('<c r="A3" t="e"><f>x</f><v>#REF!</v></c>', "has a formula error", id="ref"),
+        pytest.param('<c r="A3"><f>1+1</f><v></v></c>', "was never calculated", id="openpyxl"),
+        pytest.param('<c r="A3"><f>1+1</f><v> </v></c>', "was never calculated", id="blank"),
+        pytest.param('<c r="A3" t="str"><f>1+1</f></c>', "was never calculated", id="no-value"),
+        pytest.param('<c r="A3"><v>7</v><f>1</f></c>', "was never calculated", id="value-first"),
+    ],
+)
+@pytest.mark.parametrize("rest", ["", text_row(4, "u2")], ids=["last", "between"])
+def test_a_cell_without_its_value_costs_its_row(
+    tmp_path: Path, cell: str, reason: str, rest: str
+) -> None:
+    """A row does not vanish because its id has an error, or was never calculated."""
+    path = write_sheet(tmp_path / "ids.xlsx", f'{USER}<row r="3">{cell}</row>{rest}')
+    rows = read(path)
+
+    assert [row.line for row in rows] == [2, 3, 4][: len(rows)]
+    assert re.search(f'sheet "Users": the cell in column "id" .*{reason}', str(rows[1].broken))
+    assert [row.broken for row in rows[2:]] == [None] * rest.count("u2")
+
+
+def test_a_result_of_a_formula_is_an_id(tmp_path: Path) -> None:
+    """A calculated formula is its result; empty text, as in Excel, is an empty cell."""
+    rows = (
+        f'{HEADER}<row r="2"><c r="A2"><f>1+1</f><v>2</v></c></row>'
+        '<row r="3"><c r="A3" t="str"><f>A9</f><v></v></c></row>'
+        '<row r="4"><c r="A4" t="str"><f>A9</f><v>u4</v></c><c r="B4" s="0"/></row>'
+    )
+
+    assert read(write_sheet(tmp_path / "ids.xlsx", rows)) == [
+        Row(2, {"id": "2"}),
+        Row(4, {"id": "u4"}),
+    ]
+
+
+def test_an_error_elsewhere_costs_nothing(tmp_path: Path) -> None:
+    """A column that does not matter may have errors, left and right of the names as well."""
+    error = '<c r="{0}2" t="e"><v>#N/A</v></c>'
+    rows = (
+        f'<row r="1">{text_cell("C1", "x")}{text_cell("D1", "id")}</row><row r="2">'
+        f'<c r="A2"><f>1</f></c>{error.format("C")}{text_cell("D2", "u1")}<c r="F2"><f>1</f></c>'
+        "</row>"
+    )
+
+    assert read(write_sheet(tmp_path / "ids.xlsx", rows)) == [Row(2, {"id": "u1"})]
+
+
+@pytest.mark.parametrize("others", ["", text_cell("A1", "id")], ids=["alone", "among-names"])
+def test_a_name_of_a_column_has_to_be_calculated(tmp_path: Path, others: str) -> None:
+    """Otherwise the column would be left out."""
+    rows = f'<row r="1">{others}<c r="C1"><f>1+1</f></c></row>{text_row(2, "u1")}'
+    path = write_sheet(tmp_path / "ids.xlsx", rows)
+
+    with pytest.raises(InvalidInputError, match="column names; the cell C1 has a formula that was"):
+        read(path)
+
+
+@pytest.mark.parametrize("reference", ["XFD1048576", "XFD20000", "BZ1048576"])
+def test_a_cell_far_away_is_rejected_before_it_takes_memory(tmp_path: Path, reference: str) -> None:
+    """The cells in between would need up to hundreds of gigabytes."""
+    number = reference.lstrip("XFDBZ")
+    rows = f'{USER}<row r="{number}"><c r="{reference}"><v>1</v></c></row>'
+    path = write_sheet(tmp_path / "ids.xlsx", rows)
+
+    with pytest.raises(InvalidInputError, match=f"than 50,000,000 cells up to {reference}; delete"):
+        read(path)
+
+
+def test_an_empty_cell_far_away_takes_no_memory(tmp_path: Path) -> None:
+    """A cell that has only a format is no cell."""
+    rows = f'{USER}<row r="1048576"><c r="XFD1048576" s="0"/></row>'
+
+    assert read(write_sheet(tmp_path / "ids.xlsx", rows)) == [Row(2, {"id": "u1"})]
+
+
+def test_a_comment_without_end_is_rejected() -> None:
+    """The parser would read it again with each piece."""
+
+    class Comment:
+        def __init__(self) -> None:
+            self.pieces = iter([b"<a><!--", *[b" " * (1 << 20)] * 40])
+            self.left = 41
+
+        def read(self, _: int) -> bytes:
+            self.left -= 1
+            return next(self.pieces)
+
+    comment = Comment()
+    with pytest.raises(UnreadableSheetError, match="a tag or a comment of more than 16 MiB"):
+        read_xml(comment, SheetReader())
+    assert comment.left > 20
+
+
+def test_too_many_errors_are_rejected() -> None:
+    """Each is remembered, so their number is limited."""
+    findings = SheetReader().findings
+    findings.fault_count = 999_999
+    findings.add_fault(1, 1, FaultyCell("is broken"))
+
+    with pytest.raises(UnreadableSheetError, match="has more than 1,000,000 cells with errors"):
+        findings.add_fault(1, 2, FaultyCell("is broken"))
+
+
+def _patched(path: Path, offset: int, value: bytes) -> None:
+    """Change the entry of each part in the directory of an archive."""
+    content = bytearray(path.read_bytes())
+    at = content.find(b"PK\x01\x02")
+    while at >= 0:
+        content[at + offset : at + offset + len(value)] = value
+        at = content.find(b"PK\x01\x02", at + 4)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "reason"),
+    [
+        pytest.param(24, b"\xff\xff\xff\x7f", "has more than 2 GiB, uncompressed", id="size"),
+        pytest.param(8, b"\x01", "is protected by a password", id="encrypted"),
+        pytest.param(10, b"\x63", "cannot be checked", id="method"),
+        pytest.param(16, b"\x00\x00\x00\x00", "is not a spreadsheet, or is damaged", id="checksum"),
+    ],
+)
+def test_an_archive_that_cannot_be_read_is_rejected(
+    tmp_path: Path, offset: int, value: bytes, reason: str
+) -> None:
+    """The reason is an error of the file, whatever the reader of archives raises."""
+    path = write_sheet(tmp_path / "ids.xlsx", USER)
+    _patched(path, offset, value)
+
+    with pytest.raises(InvalidInputError, match=f"^{re.escape(str(path))}: {reason}"):
+        SpreadsheetScan(str(path)).sheet("Users")
+
+
+def test_a_sheet_of_open_document_is_read(tmp_path: Path) -> None:
+    """A file of LibreOffice is read like one of Excel; comments in cells do not count."""
+    cells = (
+        odf_row('<table:table-cell office:value-type="float" office:value="100045"/>')
+        + odf_row(
+            odf_cell(
+                "<office:annotation><text:p>a<text:tab/></text:p></office:annotation>"
+                "<text:p>u<text:span>2</text:span><text:s/>b</text:p>"
+            )
+        )
+        + odf_row("<table:table-cell/>", 'table:number-rows-repeated="1048570"')
+    )
+    path = write_odf(
+        tmp_path / "ids.ods",
+        f"<table:tracked-changes/>{odf_table(ODF_HEADER + cells)}",
+        entry='<manifest:file-entry manifest:full-path="/"/>',
+    )
+
+    assert read(path) == [Row(2, {"id": "100045"}), Row(3, {"id": "u2 b"})]
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        pytest.param(
+            odf_row(odf_cell("<text:p>a</text:p>", 'table:number-rows-spanned="2"')),
+            'sheet "Users": has merged cells (A3): unmerge them',
+            id="merged-rows",
+        ),
+        pytest.param(
+            odf_row(odf_cell("<text:p>a</text:p>", 'table:number-columns-spanned="2"')),
+            "has merged cells (A3)",
+            id="merged-columns",
+        ),
+        pytest.param(
+            odf_row(odf_cell("<text:p>victim</text:p>", name="covered-table-cell")),
+            "has merged cells (A3)",
+            id="covered",
+        ),
+        pytest.param(
+            odf_row(odf_cell("<text:p>a</text:p>"), 'table:visibility="collapse"'),
+            "has hidden rows, the first is 3",
+            id="hidden",
+        ),
+        pytest.param(
+            odf_row(odf_cell("<text:p>a</text:p>"), 'table:visibility="filter"'),
+            "has hidden rows, the first is 3",
+            id="filtered",
+        ),
+        pytest.param(
+            f'<table:table-row-group table:display="false">{ODF_USER}</table:table-row-group>',
+            "has hidden rows, the first is 3",
+            id="group",
+        ),
+        pytest.param(
+            odf_row(odf_cell(odf_table(ODF_USER, "Inner"))), "has a table in a cell", id="inner"
+        ),
+        pytest.param(odf_table(ODF_USER, "Inner"), "has a table in a table", id="nested"),
+        pytest.param(
+            odf_row(
+                odf_cell("<text:p>a</text:p>", 'table:number-columns-repeated="100"'),
+                'table:number-rows-repeated="1000000"',
+            ),
+            "has more than 50,000,000 cells",
+            id="repeated",
+        ),
+        pytest.param(
+            f"</table:table>{odf_table(ODF_HEADER)}<table:table>", "two sheets", id="twice"
+        ),
+    ],
+)
+def test_what_open_document_hides_is_rejected(tmp_path: Path, rows: str, reason: str) -> None:
+    """Merged and hidden cells would be sent, and a sheet too large would fill the memory."""
+    path = write_odf(tmp_path / "ids.ods", odf_table(ODF_HEADER + ODF_USER + rows))
+
+    with pytest.raises(InvalidInputError, match=re.escape(reason)):
+        read(path)
+
+
+def test_the_sheets_of_open_document_are_limited_together(tmp_path: Path) -> None:
+    """All of them are read at once."""
+    row = odf_row(odf_cell("<text:p>a</text:p>", 'table:number-columns-repeated="16000"'), "{}")
+    far = row.format('table:number-rows-repeated="2000"')
+    path = write_odf(tmp_path / "ids.ods", odf_table(far, "A") + odf_table(far, "B"))
+
+    with pytest.raises(InvalidInputError, match="has sheets with more than 50,000,000 cells"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        pytest.param(odf_cell("<text:p>anna<text:tab/></text:p>"), "not plain text", id="tab"),
+        pytest.param(odf_cell("<text:p>anna<text:line-break/></text:p>"), "not plain", id="break"),
+        pytest.param(odf_cell("<draw:frame><text:p>a</text:p></draw:frame>"), "not", id="drawing"),
+        pytest.param(
+            odf_cell("<text:p>#N/A</text:p>", 'calcext:value-type="error"'), "has a fo", id="error"
+        ),
+        pytest.param(
+            odf_cell("<text:p>Err:502</text:p>", 'table:formula="a" office:string-value=""'),
+            "has a formula error",
+            id="shown-error",
+        ),
+        pytest.param(
+            '<table:table-cell table:formula="a"/>', "was never calculated", id="not-calculated"
+        ),
+    ],
+)
+def test_a_cell_of_open_document_that_is_not_exact_costs_its_rows(
+    tmp_path: Path, cell: str, reason: str
+) -> None:
+    """Without its tab it could be the id of another user."""
+    rows = ODF_HEADER + odf_row(cell, 'table:number-rows-repeated="2"') + ODF_USER
+    first, second, last = read(write_odf(tmp_path / "ids.ods", odf_table(rows)))
+
+    assert (first.line, second.line, last) == (2, 3, Row(4, {"id": "u1"}))
+    assert reason in str(first.broken)
+    assert str(first.broken) == str(second.broken)
+
+
+def test_an_element_without_end_is_rejected(tmp_path: Path) -> None:
+    """The reader of the rows would wait for its end for ever."""
+    path = write_odf(tmp_path / "ids.ods", odf_table(ODF_HEADER))
+    rewrite(path, "content.xml", lambda content: content.partition(b"</table:table>")[0])
+
+    with pytest.raises(InvalidInputError, match="is not a spreadsheet, or is damaged"):
+        read(path)
+
+
+def test_a_sheet_of_open_document_has_to_be_known(tmp_path: Path) -> None:
+    """A sheet that was not scanned is not read."""
+    path = write_odf(tmp_path / "ids.ods", odf_table(ODF_HEADER))
+
+    with pytest.raises(InvalidInputError, match="cannot be checked for hidden rows"):
+        SpreadsheetScan(str(path)).sheet("Other")
+
+
+def test_a_password_is_named(tmp_path: Path) -> None:
+    """A spreadsheet that is protected is rejected with that reason."""
+    entry = (
+        '<manifest:file-entry manifest:full-path="content.xml">'
+        "<manifest:encryption-data/></manifest:file-entry>"
+    )
+    path = write_odf(tmp_path / "ids.ods", odf_table(ODF_HEADER), entry=entry)
+
+    with pytest.raises(InvalidInputError, match="is protected by a password"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "letters"), [(0, "A"), (25, "Z"), (26, "AA"), (701, "ZZ"), (16383, "XFD")]
+)
+def test_columns_have_letters(column: int, letters: str) -> None:
+    """The columns after Z have two letters, and then three."""
+    assert column_letters(column) == letters
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("suffix", ["xlsx", "ods"])
+def test_a_damaged_file_is_read_or_rejected(tmp_path: Path, suffix: str, seed: int) -> None:
+    """Changed bytes in the archive or in a part never raise another error."""
+    path = tmp_path / f"ids.{suffix}"
+    if suffix == "xlsx":
+        parts = parts_of(
+            write_sheet(path, USER + '<row r="3"><c r="A3" t="e"><v>#N/A</v></c></row>')
+        )
+    else:
+        parts = parts_of(write_odf(path, odf_table(ODF_HEADER + ODF_USER)))
+    whole = path.read_bytes()
+    random_ = random.Random(seed)
+    names = [name for name in parts if name in {SHEET, BOOK, RELATIONS, "content.xml"}]
+    for _ in range(25):
+        name = random_.choice([None, *names])
+        if name is None:
+            path.write_bytes(_damaged(whole, random_))
+        else:
+            write_parts(path, parts | {name: _damaged(parts[name], random_)})
+        with contextlib.suppress(InvalidInputError):
+            list(open_rows(str(path), None, used("id"), id_column="id"))
+
+
+def _damaged(content: bytes, random_: random.Random) -> bytes:
+    changed = bytearray(content)
+    at = random_.randrange(len(changed))
+    if random_.random() < 0.7:
+        changed[at] = random_.randrange(256)
+    else:
+        del changed[at : at + random_.randrange(1, 20)]
+    return bytes(changed)
