@@ -91,14 +91,14 @@ def read_cells(
     """
     try:
         return read()
-    except (ValueError, OverflowError):
+    except (ValueError, ArithmeticError):
         return [_cell_or_odd(read_one, index) for index in range(count)]
 
 
 def _cell_or_odd(read_one: Callable[[int], Any], index: int) -> Any:
     try:
         return read_one(index)
-    except (ValueError, OverflowError):
+    except (ValueError, ArithmeticError):
         return ODD_CELL
 
 
@@ -259,6 +259,8 @@ def _decimal_text(value: Decimal) -> str | None:
 
 def _date_time_text(value: dt.datetime) -> str:
     """Return ISO 8601; a midnight without a time zone is a date, as data frames store dates."""
+    if value.year > dt.MAXYEAR or value.year < dt.MINYEAR:  # pandas has such dates
+        raise UnusableCellError(_ODD)
     is_date = value.tzinfo is None and value.isoformat().endswith("T00:00:00")
     return value.date().isoformat() if is_date else value.isoformat()
 

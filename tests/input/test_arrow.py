@@ -174,6 +174,44 @@ def test_text_that_is_not_utf_8_refuses_the_file(tmp_path: Path) -> None:
         open_rows(str(path), None, used("id"))
 
 
+@pytest.mark.parametrize(
+    "ends",
+    [
+        pytest.param((0, 8, 5, 13), id="swapped"),
+        pytest.param((0, 5, 8, 213), id="beyond"),
+        pytest.param((0, 5, -100, 13), id="negative"),
+        pytest.param((0, 5, 8, 2**31 - 1), id="far"),
+    ],
+)
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_a_damaged_offset_refuses_the_file(tmp_path: Path, ends: Any, form: str) -> None:
+    """Bytes outside of a cell are never an id, nor read at all."""
+    path, table = tmp_path / "ids.arrow", pa.table({"id": ["alice", "bob", "carol"]})
+    if form == "stream":
+        write_stream(path, table)
+    else:
+        feather.write_feather(table, path, compression="uncompressed")
+    before, after = (np.array(values, "<i4").tobytes() for values in ((0, 5, 8, 13), ends))
+    content = path.read_bytes()
+    assert content.count(before) == 1
+    path.write_bytes(content.replace(before, after))
+
+    with pytest.raises(InvalidInputError, match="is not an Arrow file, or is damaged") as caught:
+        open_rows(str(path), None, used("id"))
+    assert str(path) in str(caught.value)
+
+
+def test_a_union_elsewhere_costs_nothing(tmp_path: Path) -> None:
+    """A column of a type that Parquet and CSV do not have matters only if it is used."""
+    union = pa.UnionArray.from_sparse(
+        pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])]
+    )
+    path = write_stream(tmp_path / "ids.arrows", pa.table({"id": ["u1", "u2"], "x": union}))
+
+    assert [row.value for row in rows_of(path, "id")] == [{"id": "u1"}, {"id": "u2"}]
+    assert [row.value for row in rows_of(path, "x")] == [{"x": "1"}, {"x": "b"}]
+
+
 def test_a_damaged_page_refuses_the_file(tmp_path: Path) -> None:
     """A file that is damaged in the middle is refused before anything is sent."""
     path = write_parquet(tmp_path / "ids.parquet", {"id": [f"u{n}" for n in range(5000)]})

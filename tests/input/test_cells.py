@@ -24,7 +24,17 @@ from adapty_async._input.cells import (
 
 NOON = dt.datetime(2026, 6, 1, 12, 30)  # noqa: DTZ001  without a zone, as in a spreadsheet
 A_UUID = uuid.UUID("3fa85f64-5717-4562-b3fc-2c963f66afa6")
-MISSING = [None, "", float("nan"), Decimal("nan"), pd.NA, pd.NaT, np.float64("nan")]
+MISSING = [
+    None,
+    "",
+    float("nan"),
+    Decimal("nan"),
+    pd.NA,
+    pd.NaT,
+    np.float64("nan"),
+    np.datetime64("NaT"),
+    np.timedelta64("NaT"),
+]
 
 
 @pytest.mark.parametrize("cell", MISSING, ids=repr)
@@ -64,6 +74,12 @@ def test_an_id_is_the_exact_text(cell: Any, identifier: str) -> None:
         pytest.param(True, "is true or false", id="bool"),
         pytest.param(np.array([False])[0], "is true or false", id="numpy-bool"),
         pytest.param(2.0**53, "has lost digits", id="large-float"),
+        pytest.param(np.float32(2**24), "has lost digits", id="numpy-single"),
+        pytest.param(np.float16(2**11), "has lost digits", id="numpy-half"),
+        pytest.param(np.datetime64("2026-06-01T12:30", "ns"), "is a date", id="numpy-date"),
+        pytest.param(np.datetime64("99999-01-01"), "outside of the years", id="numpy-far-date"),
+        pytest.param(np.timedelta64(5, "ns"), "is a time of day or a", id="numpy-duration"),
+        pytest.param("u" * (2**20 + 1), "is longer than 1 MiB", id="long"),
         pytest.param(float("inf"), "is an infinite number", id="infinite"),
         pytest.param(Decimal("-inf"), "is an infinite number", id="infinite-decimal"),
         pytest.param(NOON, "is a date", id="datetime"),
@@ -102,6 +118,10 @@ def test_what_cannot_be_an_id_has_a_reason(cell: Any, reason: str) -> None:
             pd.Timestamp("2026-06-01", tz="UTC"), "2026-06-01T00:00:00+00:00", id="aware-midnight"
         ),
         pytest.param(NOON.date(), "2026-06-01", id="date"),
+        pytest.param(np.datetime64("2026-06-01T12:30", "ns"), "2026-06-01T12:30:00", id="numpy-ns"),
+        pytest.param(np.datetime64("2026-06-01"), "2026-06-01", id="numpy-date"),
+        pytest.param(np.float32(9.99), "9.99", id="numpy-single"),
+        pytest.param(np.float16(9.99), "9.992", id="numpy-half"),
     ],
 )
 def test_a_cell_is_what_a_csv_file_has(cell: Any, written: str) -> None:
@@ -126,6 +146,8 @@ def test_floats_of_fewer_bits_have_fewer_digits() -> None:
         pytest.param(Decimal(7), 7, id="whole-decimal"),
         pytest.param(Decimal("0.5"), 0.5, id="decimal"),
         pytest.param(np.float32(0.5), 0.5, id="numpy"),
+        pytest.param(np.float32(19.99), 19.99, id="numpy-digits"),
+        pytest.param(10**17, 10**17, id="long-int"),
         pytest.param("annual", "annual", id="text"),
         pytest.param(NOON.date(), "2026-06-01", id="date"),
     ],
@@ -136,12 +158,32 @@ def test_numbers_stay_numbers_where_they_may(cell: Any, value: Any) -> None:
     assert type(number(cell)) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("cell", "exact"),
+    [
+        pytest.param(1e17, EXACT_DOUBLE, id="double"),
+        pytest.param(2.0**24, EXACT_SINGLE, id="single"),
+        pytest.param(np.float32(2**24), EXACT_DOUBLE, id="numpy"),
+    ],
+)
+def test_a_number_that_has_lost_digits_is_refused(cell: Any, exact: float) -> None:
+    """A number is sent only if it is the one that was stored, also where floats are allowed."""
+    with pytest.raises(UnusableCellError, match="has lost digits"):
+        number(cell, exact)
+
+
 def test_an_infinite_number_is_refused() -> None:
     """JSON has no infinite numbers."""
     with pytest.raises(UnusableCellError, match="is an infinite number"):
         number(float("inf"))
     with pytest.raises(UnusableCellError, match="is an infinite number"):
         number(Decimal("inf"))
+
+
+def test_a_date_that_python_does_not_have_is_refused() -> None:
+    """A date of pandas after the year 9999 is no text that a server reads."""
+    with pytest.raises(UnusableCellError, match="outside of the years 1 to 9999"):
+        text(pd.Timestamp(np.datetime64("33658-01-01", "s")))
 
 
 @given(st.integers(-(10**30), 10**30))

@@ -33,6 +33,11 @@ class _Stream:
         return self._content.__arrow_c_stream__(requested_schema)
 
 
+SINGLE = np.array([2.0**24], "float32")
+LONG = "u" * (2**20 + 1)
+TOO_LONG = "is longer than 1 MiB"
+FAR_DAYS = pa.array([0, 2**30, None], pa.int32()).cast(pa.date32())
+NO_DATE = "outside of the years 1 to 9999"
 FRAMES = {
     "polars": pl.DataFrame({"x": [[1], [2], None], "customer_user_id": ["u1", "00123", None]}),
     "polars-int": pl.DataFrame({"customer_user_id": [1, 2**63 - 1, None]}),
@@ -119,6 +124,33 @@ def test_a_cell_that_is_no_id_has_its_row(frame: Any) -> None:
         pytest.param(pd.DataFrame({"id": np.array([2.0**24], "float32")}), id="pandas"),
         pytest.param(pd.DataFrame({"id": np.array([2.0**11], "float16")}), id="pandas-half"),
         pytest.param(pd.DataFrame({"id": pd.array([2.0**24], "float[pyarrow]")}), id="arrow"),
+        pytest.param(
+            pl.DataFrame({"id": pl.Series([np.float32(2**24)], dtype=pl.Object)}),
+            id="polars-object",
+        ),
+        pytest.param(pd.DataFrame({"id": pd.Categorical(SINGLE)}), id="pandas-category"),
+        pytest.param(pd.DataFrame({"id": pd.arrays.SparseArray(SINGLE)}), id="pandas-sparse"),
+        pytest.param(pd.DataFrame({"id": pd.array(SINGLE, "Float32")}), id="pandas-nullable"),
+        pytest.param(pd.DataFrame({"id": pd.Series([SINGLE[0]], dtype=object)}), id="object"),
+        pytest.param(
+            pd.DataFrame(
+                {"id": pd.array([2.0**24], pd.ArrowDtype(pa.dictionary(pa.int8(), pa.float32())))}
+            ),
+            id="pandas-dictionary",
+        ),
+        pytest.param(
+            pa.table({"id": pa.array(SINGLE).dictionary_encode()}), id="pyarrow-dictionary"
+        ),
+        pytest.param(
+            pa.table({"id": pa.RunEndEncodedArray.from_arrays([1], pa.array(SINGLE))}),
+            id="pyarrow-runs",
+        ),
+        pytest.param(
+            pa.table(
+                {"id": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array(SINGLE)])}
+            ),
+            id="pyarrow-union",
+        ),
     ],
 )
 def test_small_floats_lose_digits_earlier(frame: Any) -> None:
@@ -293,3 +325,189 @@ def test_a_subclass_is_a_frame() -> None:
         pass
 
     assert ids_of(Extended({"id": ["u1"]}), "id") == ["u1"]
+
+
+def _dates(days: int, kind: Any) -> pl.DataFrame:
+    return pl.DataFrame({"id": pl.Series([0, days, None], dtype=pl.Int64).cast(kind)})
+
+
+def _timestamps(count: int, unit: str, zone: str | None = None) -> pa.Table:
+    return pa.table({"id": pa.array([0, count, None], pa.timestamp(unit, zone))})
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        pytest.param(_dates(2**30, pl.Date), NO_DATE, id="polars-date"),
+        pytest.param(_dates(2**62, pl.Datetime("us")), NO_DATE, id="polars-time"),
+        pytest.param(_dates(2**62, pl.Datetime("us", "Asia/Tokyo")), NO_DATE, id="polars-zone"),
+        pytest.param(_dates(2**62, pl.Duration("ms")), NO_DATE, id="polars-duration"),
+        pytest.param(_timestamps(9 * 10**15, "s"), NO_DATE, id="pyarrow-seconds"),
+        pytest.param(_timestamps(2**62, "us", "Asia/Tokyo"), NO_DATE, id="pyarrow-zone"),
+        pytest.param(
+            pa.table({"id": FAR_DAYS}),
+            NO_DATE,
+            id="pyarrow-date",
+        ),
+        pytest.param(
+            pa.table({"id": pa.array([b"u", b"u\xff", None]).view(pa.string())}),
+            "is not UTF-8",
+            id="pyarrow-text",
+        ),
+        pytest.param(
+            pd.DataFrame({"id": pd.array(FAR_DAYS, pd.ArrowDtype(pa.date32()))}),
+            NO_DATE,
+            id="pandas-arrow",
+        ),
+        pytest.param(pl.DataFrame({"id": ["u", LONG, None]}), TOO_LONG, id="polars-long"),
+        pytest.param(
+            pl.DataFrame({"id": [b"u", LONG.encode(), None]}), TOO_LONG, id="polars-binary"
+        ),
+        pytest.param(
+            pl.DataFrame({"id": pl.Series(["u", LONG, None], dtype=pl.Categorical)}),
+            TOO_LONG,
+            id="polars-category",
+        ),
+        pytest.param(pd.DataFrame({"id": ["u", LONG, None]}), TOO_LONG, id="pandas-long"),
+        pytest.param(pa.table({"id": ["u", LONG, None]}), TOO_LONG, id="pyarrow-long"),
+        pytest.param(
+            pa.table({"id": pa.array(["u", LONG, None], pa.string_view())}), TOO_LONG, id="view"
+        ),
+        pytest.param(
+            pa.table({"id": pa.array(["u", LONG, None]).dictionary_encode()}),
+            TOO_LONG,
+            id="pyarrow-dictionary",
+        ),
+        pytest.param(
+            pa.table({"id": pa.RunEndEncodedArray.from_arrays([1, 2, 3], ["u", LONG, None])}),
+            TOO_LONG,
+            id="pyarrow-runs",
+        ),
+    ],
+)
+def test_a_cell_that_cannot_be_read_costs_its_row(frame: Any, reason: str) -> None:
+    """A date that Python does not have, or a text that is too long, costs no other row."""
+    first, odd, missing = ids_of(frame, "id")
+
+    assert first == "u" or NO_DATE not in str(first.error)
+    assert reason in str(odd.error)
+    assert str(missing.error) == "id: is required"
+
+
+def test_runs_and_dictionaries_are_read_in_pieces() -> None:
+    """A slice of a column that shares its values has the cells of its rows."""
+    runs = pa.RunEndEncodedArray.from_arrays([1, 1500, 3000], ["u1", "u2", None])
+    shared = pa.array(["u1", *["u2"] * 1499, *[None] * 1500]).dictionary_encode()
+    table = pa.table({"runs": runs, "shared": shared}).slice(0, 2000)
+
+    for name in table.column_names:
+        ids = ids_of(table, name)
+        assert ids[:1500] == ["u1", *["u2"] * 1499]
+        assert {str(row.error) for row in ids[1500:]} == {f"{name}: is required"}
+
+
+def test_the_last_day_is_a_date() -> None:
+    """A date that stands for no end, which Python has, is read."""
+    last = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
+    columns = {"customer_user_id": ["u1"], "access_level_id": ["premium"], "expires_at": [last]}
+    for frame in (pl.DataFrame(columns), pa.table(columns), pd.DataFrame(columns)):
+        ((_, grant),) = pairs_of(frame, v2.GRANT_COLUMNS)
+        assert grant.expires_at == last.isoformat()
+
+
+def test_a_missing_struct_has_no_fields() -> None:
+    """The fields of a struct that is missing are missing, whatever is stored for them."""
+    field = pa.StructArray.from_arrays([["a", "b"]], ["id"], mask=pa.array([False, True]))
+    for frame in (pa.table({"user": field}), pl.DataFrame({"user": [{"id": "a"}, None]})):
+        first, missing = ids_of(frame, "user.id")
+        assert first == "a"
+        assert str(missing.error) == "user.id: is required"
+
+
+@pytest.mark.parametrize("make", [pl.DataFrame, pa.table], ids=["polars", "pyarrow"])
+def test_a_field_and_a_column_of_one_name_are_refused(make: Callable[[Any], Any]) -> None:
+    """A struct's field and a column with a dot may have one name, and then neither is chosen."""
+    frame = make({"price.value": [1], "price": [{"value": 2}], "customer_user_id": ["u1"]})
+    with pytest.raises(InvalidInputError, match="more than once"):
+        pairs_in(frame, "customer_user_id", v2.TRANSACTION_COLUMNS)
+
+
+def test_a_column_that_is_not_used_may_have_any_type() -> None:
+    """A union beside the ids costs nothing."""
+    union = pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])
+
+    assert ids_of(pa.table({"id": ["u1"], "x": union}), "id") == ["u1"]
+
+
+def test_numbers_have_the_digits_that_were_stored() -> None:
+    """A price of 32 bits is sent with the digits it has."""
+    value = pa.array([19.99], pa.float32())
+    frame = pa.table({"customer_user_id": ["u1"], "custom_attributes.paid": value})
+    for one in (frame, pl.DataFrame(frame), frame.to_pandas()):
+        ((_, attributes),) = pairs_of(one, v2.ATTRIBUTE_COLUMNS)
+        assert attributes.custom_attributes == {"paid": 19.99}
+
+
+def test_a_frame_of_pandas_that_is_changed_later_keeps_its_ids() -> None:
+    """A run sends the ids that the data frame had when the method was called."""
+    frame = pd.DataFrame({"id": ["u1", "u2"]})
+    items: Any = ids_in(frame, "id")
+    frame.loc[:, "id"] = ["x", "y"]
+    frame.insert(0, "before", ["z", "z"])
+
+    assert list(items) == ["u1", "u2"]
+
+
+class _Unknown:
+    """A data frame of another library: iterating it gives the names of its columns."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Return the names."""
+        raise AssertionError("was computed")
+
+    @property
+    def dtypes(self) -> list[str]:
+        """Return the types."""
+        raise AssertionError("was computed")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["customer_user_id"])
+
+
+class _Exchange:
+    """A data frame that can only be exchanged by an older interface."""
+
+    def __dataframe__(self) -> object:
+        """Return the frame."""
+        raise AssertionError("was called")
+
+
+@pytest.mark.parametrize(
+    ("items", "reason"),
+    [
+        pytest.param(_Unknown(), "must not be a data frame of the type _Unknown", id="unknown"),
+        pytest.param(_Exchange(), "must not be a data frame of the type _Exchange", id="exchange"),
+        pytest.param({"u1": 1}, "must not be a mapping, whose keys", id="mapping"),
+        pytest.param(
+            pd.DataFrame({"id": ["u1"]}).to_dict("list"), "must not be a mapping", id="to-dict"
+        ),
+    ],
+)
+def test_names_of_columns_are_never_ids(items: Any, reason: str) -> None:
+    """What would be iterated as its columns or keys is rejected before anything is sent."""
+    for read in (
+        lambda: ids_in(items, "id"),
+        lambda: pairs_in(items, "id", v2.ATTRIBUTE_COLUMNS),
+        lambda: structs_in(items, v2.ATTRIBUTE_COLUMNS),
+        lambda: require_no_table(items),
+    ):
+        with pytest.raises(InvalidInputError, match=f"^items: {reason}"):
+            read()
+
+
+def test_arrays_with_types_are_items() -> None:
+    """An index of several levels has types, but no columns: its items are what it iterates."""
+    index = pd.MultiIndex.from_tuples([("u1", 1)])
+
+    assert ids_in(index, "id") is index

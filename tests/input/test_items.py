@@ -329,6 +329,20 @@ async def test_all_bulk_methods_take_tables(sandbox: Sandbox, tmp_path: Path) ->
         assert (await mail.profiles.bulk_delete(ids, by="email")).done == 1
 
 
+async def test_no_method_takes_a_mapping(sandbox: Sandbox) -> None:
+    """A mapping would be iterated as its keys."""
+    items: Any = {"u1": "u1"}
+    async with AdaptyClient(sandbox.api_key, public_key="k", base_url=sandbox.url) as adapty:
+        for call in (
+            lambda: adapty.bulk(items, build=lambda _: v2.delete_profile(profile_id="p")),
+            lambda: adapty.v1.profiles.bulk_update(items, by="customer_user_id"),
+            lambda: adapty.v2.profiles.bulk_delete(items, by="customer_user_id"),
+            lambda: adapty.web.attribution.bulk_add(items, by="customer_user_id"),
+        ):
+            with pytest.raises(InvalidInputError, match="must not be a mapping"):
+                call()
+
+
 async def test_methods_without_columns_take_no_tables(sandbox: Sandbox, tmp_path: Path) -> None:
     """A data frame is never iterated as the names of its columns."""
     frame = pd.DataFrame({"u1": ["x"]})
