@@ -132,9 +132,8 @@ def test_a_field_with_two_values_costs_its_row(
     rows = [{"customer_user_id": "u1", "tariff": "x"} if "tariff" in row else {}, row]
     lines = [{"customer_user_id": f"u{i}"} | one for i, one in enumerate(rows)]
     path.write_text("".join(json.dumps(one) + "\n" for one in lines))
-    items: Any = list(
-        pairs_in(InputFile(path, **options), "customer_user_id", v2.ATTRIBUTE_COLUMNS)  # type: ignore[arg-type]
-    )
+    found: Any = pairs_in(InputFile(path, **options), "customer_user_id", v2.ATTRIBUTE_COLUMNS)
+    items = list(found)
 
     assert items[0][0] in {"u0", "u1"}
     assert isinstance(items[1], UnreadableRow)
@@ -269,7 +268,8 @@ def test_a_file_that_is_rewritten_during_a_run_ends_it(tmp_path: Path, suffix: s
     path = tmp_path / f"ids{suffix}"
     ids = [f"user_{i:05}" for i in range(60_000)]
     _write(path, ids)
-    items = iter(ids_in(InputFile(path), "customer_user_id"))  # type: ignore[call-overload]
+    found: Any = ids_in(InputFile(path), "customer_user_id")
+    items = iter(found)
     read = [next(items)]
     _rewrite(path, [*ids[:1], *(f"anna_{i:05}" for i in range(59_999))])
     with pytest.raises(InvalidInputError, match="was changed meanwhile"):
@@ -282,7 +282,8 @@ def test_a_table_that_changes_at_its_end_is_told(tmp_path: Path) -> None:
     """The last row was read from the file that was counted, or the run has an error."""
     path = tmp_path / "ids.feather"
     _write(path, ["u1"])
-    items: Any = iter(ids_in(InputFile(path), "customer_user_id"))  # type: ignore[call-overload]
+    found: Any = ids_in(InputFile(path), "customer_user_id")
+    items = iter(found)
     assert next(items) == "u1"
     os.utime(path, ns=(1, 1))
     with pytest.raises(InvalidInputError, match="was changed meanwhile"):
