@@ -136,7 +136,7 @@ def extent_of(path: str) -> Extent:
         InvalidInputError: it cannot be read.
     """
     try:
-        found = Path(path).stat()
+        found = os.stat(path)  # noqa: PTH116  for each row of a table; a Path takes three times as long
     except OSError as error:
         raise InvalidInputError(path, f"cannot be read: {error.strerror}") from None
     times = (found.st_mtime_ns, found.st_ctime_ns)

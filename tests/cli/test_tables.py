@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
 
+from adapty_async import AdaptyClient
+from adapty_async.files import InputFile
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke
 from tests.input.tables import write_excel, write_feather, write_parquet
@@ -227,3 +231,74 @@ def test_a_mapping_of_mail_profiles_is_recorded(
     assert result.exit_code == 0, result.output
     assert json.loads(outcomes.read_text())["id"] == "u1"
     assert report.exit_code == 0, report.output
+
+
+@pytest.mark.parametrize("suffix", ["csv", "ndjson"])
+def test_a_field_with_the_name_of_the_id_column_is_not_the_id(
+    sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path, suffix: str
+) -> None:
+    """The user who is updated is the one whom the outcomes file names."""
+    sandbox.seed_profiles(["u1", "anna@example.com"])
+    rows = {
+        "csv": "email,contact\nu1,anna@example.com\n",
+        "ndjson": '{"email": "u1", "contact": "anna@example.com"}\n',
+    }
+    path, outcomes = put(f"users.{suffix}", rows[suffix]), tmp_path / "o.ndjson"
+    fields = ("--map", "email=customer_user_id", "--map", "contact=email")
+    result = invoke("save", path, *BY, *fields, "--outcomes", outcomes)
+
+    assert result.exit_code == 0, result.output
+    assert [arrival.identity for arrival in sandbox.arrivals()] == ["u1"]
+    assert json.loads(outcomes.read_text())["id"] == "u1"
+
+
+def test_calls_of_segment_are_refused_as_json(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """The ids of calls are not taken for those of users, which would all be absent."""
+    row = {"id": "call", "user_id": "u1", "anonymous_id": "x", "received_at": "2026-01-01"}
+    path = put("identifies.ndjson", json.dumps(row) + "\n")
+    result = invoke(*DELETE, path, "--from", "segment")
+
+    assert result.exit_code == 2
+    assert "input: belongs to another table than https://www.twilio.com" in result.stderr
+    assert sandbox.arrivals() == []
+
+
+def _erase(sandbox: Sandbox, source: InputFile, journal: Path) -> None:
+    async def run() -> None:
+        async with AdaptyClient(sandbox.api_key, base_url=sandbox.url) as client:
+            await client.v2.profiles.bulk_delete(source, by="customer_user_id", journal=journal)
+
+    asyncio.run(run())
+
+
+def test_a_report_lists_the_users_that_a_program_erased(
+    sandbox: Sandbox, invoke: Invoke, tmp_path: Path
+) -> None:
+    """The column and the sheet with the ids are those of the run, not those that are usual."""
+    sandbox.seed_profiles(["real", "bystander"])
+    table = write_parquet(
+        tmp_path / "two.parquet", {"uid": ["real"], "customer_user_id": ["bystander"]}
+    )
+    book = write_excel(tmp_path / "two.xlsx", [["customer_user_id"], ["bystander"]])
+    sheets = openpyxl.load_workbook(book)
+    hidden = sheets.create_sheet("Erase")
+    hidden.sheet_state = "hidden"
+    for row in (["customer_user_id"], ["real"]):
+        hidden.append(row)
+    sheets.save(book)
+    text = tmp_path / "ids.dat"
+    text.write_bytes("customer_user_id,uid\nbystander,J\xfcrgen\n".encode("cp1252"))
+    sources = {
+        table: InputFile(table, id_column="uid"),
+        book: InputFile(book, sheet="Erase"),
+        text: InputFile(text, format="csv", encoding="cp1252", id_column="customer_user_id"),
+    }
+    listed = []
+    for path, source in sources.items():
+        journal = tmp_path / f"{path.name}.db"
+        _erase(sandbox, source, journal)
+        given = ("report", journal, "--input", path, "--with-ids", "--format", "json")
+        report = json.loads(invoke(*given).stdout)
+        listed.append([one["id"] for one in report["listed"]])
+
+    assert listed == [["real"], ["real"], ["bystander"]]
