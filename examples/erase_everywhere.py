@@ -7,7 +7,8 @@ ADAPTY_MAIL_API_KEY.
 
 The folder ``erasure`` then has, for each of the two APIs, a journal (``.db``), the outcome of each
 person (``.ndjson``, with their ids) and a report without ids (``.html``). After Ctrl-C, a crash or
-a failure, the same command resumes: whoever is erased is not sent again.
+a failure, the same command resumes: whoever is erased is not sent again. People may be appended to
+the file; after another change of it, such as a correction, use a new folder.
 
 Exit codes: 0 everybody is erased or was not there, 1 somebody is not, 2 a wrong call, file or
 setting, 130 interrupted.
