@@ -8,7 +8,7 @@ can import it without a cycle.
 
 An error has its facts as attributes. Its text contains only data that is safe to log. A response
 may echo personal data, which is found only in `ApiError.errors` and `ApiError.body`. Neither the
-text, nor the `repr`, nor a printed attribute of an error shows that data.
+text, nor the ``repr``, nor a printed attribute of an error shows that data.
 
 Errors can be copied and pickled. A copy is complete. A pickle leaves the process for queues and
 result stores, which are easily forgotten when a person's data is erased. A pickle therefore has no

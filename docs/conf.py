@@ -29,7 +29,6 @@ extensions = [
 default_role = "py:obj"
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:obj", r"[a-z]\w*"),  # an argument of the function that the docstring describes
     ("py:obj", r"/.*"),  # a path of a server
     ("py:.*", r"(?:\w+\.)*_[\w.]+"),  # a private name, such as that of a type variable
     ("py:.*", r"(?:prometheus_client|starlette)\..*"),  # their documentation has no inventory
@@ -69,6 +68,19 @@ myst_heading_anchors = 3
 
 _ROOT = Path(__file__).parent.parent
 _PACKAGE = _ROOT / "adapty_async"
+
+
+def values() -> set[str]:
+    """Return the names of arguments and fields, which docstrings have in single backticks."""
+    trees = (ast.parse(path.read_text("utf-8")) for path in _PACKAGE.rglob("*.py"))
+    found = [node for tree in trees for node in ast.walk(tree)]
+    arguments = {node.arg for node in found if isinstance(node, ast.arg)}
+    fields = (node.target for node in found if isinstance(node, ast.AnnAssign))
+    return arguments | {field.id for field in fields if isinstance(field, ast.Name)}
+
+
+nitpick_ignore = [("py:obj", name) for name in sorted(values())]
+
 _SVG = "http://www.w3.org/2000/svg"
 _PICTURE = _ROOT / "docs" / "_static" / "architecture.svg"
 

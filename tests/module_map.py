@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import adapty_async
 
@@ -12,13 +13,21 @@ _PACKAGE = Path(adapty_async.__file__).parent
 _FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def module_map() -> Iterator[str]:
-    """Yield a line for each module: path, first paragraph of its docstring, functions, classes."""
+class Module(NamedTuple):
+    """A module: its path, the first paragraph of its docstring, and its functions and classes."""
+
+    path: str
+    job: str
+    names: list[str]
+
+
+def module_map() -> Iterator[Module]:
+    """Yield each module of the package."""
     for path in sorted(_PACKAGE.rglob("*.py"), key=lambda each: (each.parent, each.name)):
         tree = ast.parse(path.read_text("utf-8"))
         name = path.relative_to(_PACKAGE.parent).as_posix()
         job = " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split())
-        yield f"{name}: {job} {', '.join(_defined(tree))}".rstrip()
+        yield Module(name, job, list(_defined(tree)))
 
 
 def _defined(tree: ast.Module) -> Iterator[str]:
@@ -32,4 +41,5 @@ def _defined(tree: ast.Module) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print(*module_map(), sep="\n")
+    for path, job, names in module_map():
+        print(f"{path}: {job} {', '.join(names)}".rstrip())

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 import structlog
 
 from adapty_async import AdaptyClient, AdaptyError, RetryPolicy
 from adapty_async._runtime import log
+from adapty_async.files import InputFile
 from adapty_async.hooks import CallEnded, Event, log_attempts
 from adapty_async.testing import FakeTransport
 from adapty_async.webhooks import WebhookReceiver
@@ -194,6 +196,36 @@ async def test_no_line_shows_what_is_secret_or_personal(tmp_path: Path) -> None:
     for shown in ("RetryScheduled(", "attempt 1: RateLimitError (429)", "Complaint: the metrics"):
         assert shown in text
     text += "".join(repr(vars(record)) for record in own.records)
+    assert CANARY_EMAIL not in text
+    assert CANARY_KEY not in text
+
+
+@pytest.mark.parametrize("is_file", [True, False], ids=["file", "frame"])
+async def test_a_warning_about_an_input_has_counts_and_lines_only(
+    tmp_path: Path, *, is_file: bool
+) -> None:
+    """Ids that look damaged and columns that are left out are counted, and no id is shown."""
+    path, damaged = tmp_path / "ids.csv", f"{CANARY_EMAIL}\u200b"
+    rows = {
+        "customer_user_id": ["user_1", damaged],
+        "first_name": ["Zoë", "Al"],
+        "plan": ["a", "b"],
+    }
+    frame = pl.DataFrame(rows)
+    frame.write_csv(path)
+    source = InputFile(path, ignore_unknown=True) if is_file else frame.drop("plan")
+    transport = FakeTransport([(200, {}, b"{}")])  # the other row is rejected
+    with program("warning") as written:
+        async with AdaptyClient(CANARY_KEY, transport=transport) as client:
+            await client.v2.profiles.bulk_update(source, by="customer_user_id")
+
+    text = written.getvalue()
+    assert " WARNING adapty_async: " in text
+    assert (
+        f"cannot be seen, such as a zero-width space: 1 ({'line 3' if is_file else 'row 2'})"
+        in text
+    )
+    assert ("Columns left out: plan" in text) is is_file
     assert CANARY_EMAIL not in text
     assert CANARY_KEY not in text
 

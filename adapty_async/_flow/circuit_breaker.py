@@ -223,7 +223,7 @@ class WakefulClock:
     def __call__(self) -> float:
         """Return monotonic seconds without the time of blocks."""
         now = self._clock()
-        return (min(self._until, now)) - self._blocked
+        return min(self._until, now) - self._blocked
 
     def tick(self) -> None:
         """Record that the event loop runs."""

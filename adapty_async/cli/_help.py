@@ -9,7 +9,12 @@ __all__ = ("complete_file", "examples")
 
 
 def examples(*commands: str) -> str:
-    """Return the end of a command's help: commands to copy, without the name of the program."""
+    """
+    Return the examples at the end of a command's help.
+
+    Args:
+        commands: commands with their arguments, without the name of the program.
+    """
     lines = [f"  adapty-async {command}" for command in commands]
     title = "Example:" if len(lines) == 1 else "Examples:"
     return "\n".join(["\b", title, *lines])  # \b keeps the lines as they are

@@ -54,7 +54,7 @@ def instrument(
     both can be in use.
 
     Args:
-        client: the client; clients of its `with_options` made later are included.
+        client: the client; clients that `AdaptyClient.with_options` makes of it are included.
         tracer_provider: where spans go; by default the global one.
         meter_provider: where measurements go; by default the global one.
     """

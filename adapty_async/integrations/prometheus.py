@@ -69,7 +69,7 @@ class PrometheusMetrics(Collector):
         Measure a client's calls. Call it once for a client, before its first call.
 
         Args:
-            client: the client; clients of its `with_options` made later are included.
+            client: the client; clients that `AdaptyClient.with_options` makes of it are included.
             name: the value of the label ``client``; by default the client's origin.
 
         Raises:

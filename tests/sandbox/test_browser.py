@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from adapty_async import AdaptyClient, v2
 from adapty_async.sandbox import Sandbox
+from tests.chromium import CHROMIUM, FLAGS, NAMES
 
 from .conftest import Api, CutError
 
@@ -23,23 +23,9 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="no Chromium: neither chromium, chromium-browser nor google-chrome"
-    ),
-]
-OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
+    pytest.mark.skipif(CHROMIUM is None, reason=f"no Chromium: none of {', '.join(NAMES)}"),
 ]
 expect.set_options(timeout=20_000)  # a bound for slow machines, not a wait
 # What a page of another origin can try: a request without a preflight, one with, and a read.
@@ -71,7 +57,7 @@ def anyio_backend() -> str:
 async def browser() -> AsyncIterator[Browser]:
     """Start a browser."""
     async with async_playwright() as playwright:
-        started = await playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        started = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield started
         await started.close()
 

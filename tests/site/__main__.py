@@ -18,7 +18,8 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.site.browser import CHROMIUM, complaints_about, open_browser
+from tests.chromium import CHROMIUM
+from tests.site.browser import complaints_about, open_browser
 from tests.site.inventory import missing_names
 from tests.site.links import broken_links
 

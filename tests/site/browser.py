@@ -7,7 +7,6 @@ Each page is checked in its light and its dark form, at 400 and 1,280 pixels.
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,20 +15,10 @@ from typing import Any, Literal
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, async_playwright
 
-__all__ = ("CHROMIUM", "complaints_about", "open_browser")
+from tests.chromium import CHROMIUM, FLAGS
 
-#: The path of Chromium, None if it is not installed.
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# Chromium runs as root in containers, and reaches no network of its own accord.
-_FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
+__all__ = ("complaints_about", "open_browser")
+
 _WIDTHS = (400, 1280)
 _SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 # Elements that reach beyond the window, other than those in a box of their own that scrolls.
@@ -51,7 +40,7 @@ _WIDER = """
 async def open_browser() -> AsyncIterator[Browser]:
     """Run Chromium."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         await browser.close()
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.chromium import CHROMIUM
 from tests.site.__main__ import served
-from tests.site.browser import CHROMIUM, complaints_about, open_browser
+from tests.site.browser import complaints_about, open_browser
 
 _PAGE = """
 <!DOCTYPE html><html lang="en"><head><title>Faults</title></head>
