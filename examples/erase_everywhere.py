@@ -7,7 +7,8 @@ ADAPTY_MAIL_API_KEY.
 
 The folder ``erasure`` then has, for each of the two APIs, a journal (``.db``), the outcome of each
 person (``.ndjson``, with their ids) and a report without ids (``.html``). After Ctrl-C, a crash or
-a failure, the same command resumes: profiles that are deleted are skipped.
+a failure, the same command resumes: profiles that are deleted are skipped. People may be appended
+to the file; after another change of it, such as a correction, use a new folder.
 
 Exit codes: 0 every profile is deleted or absent, 1 some are not, 2 a wrong call, file or setting,
 130 interrupted.
@@ -44,7 +45,7 @@ def progress(api: str) -> Callable[[Outcome[str, None]], None]:
 
 
 async def run(api: str, erasure: BulkRun[str, None], lines: list[int]) -> None:
-    """Erase everybody from one API; print the counts, and the line of whoever is not erased."""
+    """Delete the profiles of one API; print the counts, and the line of each failure."""
     report = await erasure
     print(f"{api}: {report}")
     for failure in report.failures:
@@ -85,13 +86,13 @@ async def erase(file: str, folder: Path) -> None:
 
 
 def evidence(api: str, folder: Path) -> bool:
-    """Write the report of an API; return whether everybody is erased or was not there."""
+    """Write the report of an API; return whether every profile is deleted or absent."""
     outcomes = folder / f"{api}.ndjson"
     return write_report(folder / f"{api}.db", folder / f"{api}.html", outcomes=outcomes)
 
 
 def main(arguments: list[str]) -> int:
-    """Erase everybody in a file, write the evidence, and return the exit code."""
+    """Erase the people in a file, write the evidence, and return the exit code."""
     if len(arguments) != 2:
         print("Usage: erase_everywhere.py PEOPLE.csv FOLDER", file=sys.stderr)
         return 2

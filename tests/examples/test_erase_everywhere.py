@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import signal
 import sys
@@ -73,6 +74,7 @@ async def test_an_erasure_is_interrupted_and_resumed(
         page = (folder / name).read_text("utf-8")
         assert f"Complete: each of the {PEOPLE} items" in page
         assert "Run 2" in page
+        assert hashlib.sha256(people.read_bytes()).hexdigest() in page
         assert "user_1" not in page
         assert "example.com" not in page
 
@@ -185,3 +187,21 @@ def test_progress_is_a_line_for_every_thousand_people(capsys: pytest.CaptureFixt
         show(Outcome(index, f"{index}@example.com", OutcomeStatus.DONE))
 
     assert capsys.readouterr().err == "mail: 1,000 people\nmail: 2,000 people\n"
+
+
+def test_people_are_appended_to_a_list_that_is_otherwise_kept(
+    adapty_sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same folder takes a list that has grown; a list that was changed needs another one."""
+    adapty_sandbox.seed_profiles(["anna", "ben"])
+    folder = str(tmp_path / "erasure")
+    arguments = [str(write_people(tmp_path, "anna,")), folder]
+
+    assert erase_everywhere.main(arguments) == 0
+    write_people(tmp_path, "anna,", "ben,ben@example.com")
+    assert erase_everywhere.main(arguments) == 0
+    assert "done=1, skipped=1" in capsys.readouterr().out
+    write_people(tmp_path, "anne,", "ben,ben@example.com")
+    assert erase_everywhere.main(arguments) == 2
+    assert "belongs to another" in capsys.readouterr().err
+    assert len(adapty_sandbox.arrivals()) == 3
