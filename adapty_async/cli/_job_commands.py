@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import urllib.parse
 from collections.abc import Callable
@@ -158,7 +159,7 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
             planned = PlannedSource(lines, part_size)
         for line in lines.findings.lines():
             click.echo(line, err=True)
-        url = store or _default_store(Path(source).absolute().parent)
+        url = store or _default_store(Path(os.path.abspath(source)).parent)  # noqa: PTH100  links stay
         connection = Connection(**options)
         if is_asking and not _run(_is_planned(url, name)):
             _confirm(source, planned, f"by {by}, at {make_client(api, connection).origin}")
@@ -315,6 +316,8 @@ def failures(name: str, store: str | None, source: str | None) -> None:
     Print the items of the job NAME that are not done, with their ids, as NDJSON.
 
     The output can be an input itself. The ids come from the input, which must not have changed.
+    The error of an id that cannot be sent is its rule; a job keeps no other reasons of single ids,
+    and job status counts them.
     """
     _print_outcomes(name, store, source, failure_json, *FAILURES)
 
@@ -336,14 +339,14 @@ def _print_outcomes(
     name: str,
     store: str | None,
     source: str | None,
-    encode: Callable[[JobOutcome], str],
+    encode: Callable[[JobOutcome, str], str],
     *statuses: OutcomeStatus,
 ) -> None:
     async def write() -> None:
         async with JobStore(_here(store)) as opened:
             found = await opened.job(name, source=await relocated(opened, name, source))
             async for outcome in found.outcomes(*statuses):
-                click.echo(encode(outcome))
+                click.echo(encode(outcome, found.operation))
 
     with _exit_on_error():
         _run(write())

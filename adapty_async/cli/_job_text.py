@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
+from adapty_async import mail, v1, v2
+from adapty_async._api.codec import RequestDefaults, encode
+from adapty_async._api.operation import Headers, Operation
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.cli._report import count_line, per_second
 from adapty_async.cli._terminal import visible_json
+from adapty_async.errors import InvalidInputError
 from adapty_async.jobs import JobOutcome, JobReport
 
 __all__ = ("failure_json", "outcome_json", "report_json", "report_line", "report_text")
 
+_MODULES: Mapping[str, Any] = {"v1": v1, "v2": v2, "mail": mail}
+_DELETION = re.compile(r"(?P<api>v1|v2|mail)\.profiles\.delete by (?P<by>[a-z_]+)")
 _MEANINGS: Mapping[str, str] = {
     "done": "",
     "absent": "the server responded that they do not exist",
@@ -93,23 +100,49 @@ def _workers(count: int) -> str:
     return "1 worker" if count == 1 else f"{count:,} workers"
 
 
-def outcome_json(outcome: JobOutcome) -> str:
+def outcome_json(outcome: JobOutcome, _operation: str) -> str:
     """Return an outcome as a line of JSON."""
     content = {"line": outcome.line, "id": outcome.item, "status": outcome.status.value}
     return visible_json(content)
 
 
-def failure_json(outcome: JobOutcome) -> str:
-    """Return an outcome as a line of a failures file, which can be an input itself."""
-    unreadable = {"type": "InvalidInputError", "field_name": "row", "rule": "cannot be read"}
+def failure_json(outcome: JobOutcome, operation: str) -> str:
+    """
+    Return an outcome as a line of a failures file, which can be an input itself.
+
+    The error is that of an id which cannot be sent by the job's operation, with any encoding of
+    ids. The store holds no other reasons.
+    """
+    error: InvalidInputError | None = InvalidInputError("row", "cannot be read")
+    if outcome.item is not None:
+        error = _invalid(outcome.item, operation)
     content: dict[str, Any] = {
         "line": outcome.line,
         "item": outcome.item or "",
         "status": outcome.status.value,
         "attempts": None,
-        "error": None if outcome.item is not None else unreadable,
+        "error": None if error is None else _facts(error),
     }
     return visible_json(content)
+
+
+def _facts(error: InvalidInputError) -> dict[str, Any]:
+    return {"type": "InvalidInputError", "field_name": error.field, "rule": error.rule}
+
+
+def _invalid(item: str, operation: str) -> InvalidInputError | None:
+    """Return why an id cannot be sent; None if it can be, or if the operation is a program's."""
+    found = _DELETION.fullmatch(operation)
+    if found is None:
+        return None
+    describe: Callable[..., Operation[Any]] = _MODULES[found["api"]].delete_profile
+    headers = Headers({"Authorization": "not sent"})
+    defaults = RequestDefaults(origin="https://localhost", headers=headers, id_encoding="utf-8")
+    try:
+        encode(describe(**{found["by"]: item}), defaults, timeout=1.0, total_timeout=1.0)
+    except InvalidInputError as error:
+        return error
+    return None
 
 
 #: The statuses of a failures file.

@@ -86,7 +86,7 @@ def test_a_job_from_plan_to_forget(invoke: Invoke, put: Put, sandbox: Sandbox) -
 
 def test_failures_can_be_an_input(invoke: Invoke, put: Put, sandbox: Sandbox) -> None:
     """What failed is listed with its id, and can be planned again."""
-    path = put("ids.ndjson", '{"id": "anna"}\n{"id": "b\u00e9a"}\n{]\n')
+    path = put("ids.ndjson", '{"id": "anna"}\n{"id": "b\u00e9a"}\n{]\n{"id": " c"}\n')
     plan(invoke, path, "--column", "id")
     worked = invoke("job", "work", "j")
     assert worked.exit_code == 1
@@ -103,6 +103,17 @@ def test_failures_can_be_an_input(invoke: Invoke, put: Put, sandbox: Sandbox) ->
                 "type": "InvalidInputError",
                 "field_name": "row",
                 "rule": "cannot be read",
+            },
+        },
+        {
+            "line": 4,
+            "item": " c",
+            "status": "failed",
+            "attempts": None,
+            "error": {
+                "type": "InvalidInputError",
+                "field_name": "customer_user_id",
+                "rule": "must not begin or end with a blank",
             },
         },
     ]
@@ -175,7 +186,7 @@ def test_a_plan_on_a_terminal(
         (("--api", "mail", "--by", "profile-id"), "--by for --api mail is one of"),
         ((*_DELETE, "--encoding", "none"), "'none' is unknown"),
         ((*_DELETE, "--store", "mysql://x"), "begins with postgresql:// or sqlite:///"),
-        ((*_DELETE, "--column", "x", "--format", "csv"), "must have one column x"),
+        ((*_DELETE, "--column", "x", "--format", "csv"), 'has no column "x"; found: '),
     ],
     ids=["by", "encoding", "store", "column"],
 )

@@ -215,15 +215,12 @@ def levels_of(sandbox: Sandbox, user: str) -> list[tuple[str, str | None]]:
             return await adapty.v2.profiles.get(customer_user_id=user)
 
     levels = asyncio.run(read()).access_levels
-    return [
-        (one.access_level_id, until(one.expires_at) if one.expires_at else None)
-        for one in levels or ()
-    ]
+    return [(one.access_level_id, until(one.expires_at)) for one in levels or ()]
 
 
-def until(at: dt.datetime) -> str:
+def until(at: dt.datetime | None) -> str | None:
     """Return a time as in the inputs of these tests."""
-    return at.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if at is None else at.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def test_an_option_of_a_grant_is_that_of_all_rows(
