@@ -421,7 +421,7 @@ def _open(file: InputFile, mapping: RowMapping) -> Rows:
     )
 
 
-def _read_as(items: InputFile, mapping: RowMapping, form: Format) -> dict[str, str | None]:
+def _read_as(items: InputFile, mapping: RowMapping, form: str) -> dict[str, str | None]:
     """Return the names by which `adapty_async.cli` reads the ids of a file again."""
     return {
         "form": form,

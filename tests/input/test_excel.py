@@ -247,7 +247,9 @@ def test_rows_without_an_id_are_left_out_and_counted(tmp_path: Path) -> None:
 class _IntegerSheet:
     """A sheet as the reader returns one of .xls: its small whole numbers are ints."""
 
-    label, names, exact, has_integers = "ids.xls", ("id",), (1e15,), False
+    label, has_integers = "ids.xls", False
+    names: Sequence[str] = ("id",)
+    exact: Sequence[float] = (1e15,)
 
     def rows(self, _: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield three rows."""
