@@ -80,7 +80,8 @@ def test_hidden_rows_are_rejected(tmp_path: Path, attributes: str) -> None:
 @pytest.mark.parametrize("attributes", ['hidden="0"', 'hidden="false"', 'ht="15"'])
 def test_visible_rows_are_read(tmp_path: Path, attributes: str) -> None:
     """Attributes with the usual values do not hide a row."""
-    path = write_sheet(tmp_path / "ids.xlsx", HEADER + text_row(2, "u1", attributes))
+    begin = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>'
+    path = write_sheet(tmp_path / "ids.xlsx", HEADER + text_row(2, "u1", attributes), begin=begin)
 
     assert read(path) == [Row(2, {"id": "u1"})]
 
@@ -224,10 +225,10 @@ def _compound_file(entry: str) -> bytes:
     """Return a file of the kind of .xls: a table of sectors, and a directory with an entry."""
     free, end, table = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
     header = struct.pack(
-        "<8s16x5H6x11I109I",
+        "<8s16x5H6x118I",
         *(bytes.fromhex("D0CF11E0A1B11AE1"), 0x3E, 3, 0xFFFE, 9, 6),
-        *(0, 1, 1, 0, 4096, end, 0, end, 0, 0, free),
-        *[free] * 109,
+        *(0, 1, 1, 0, 4096, end, 0, end, 0, 0),
+        *[free] * 108,
     )
     sectors = struct.pack("<128I", table, end, *[free] * 126)
     names = [("Root Entry", 5), (entry, 2), ("", 0), ("", 0)]
@@ -246,7 +247,7 @@ def _compound_file(entry: str) -> bytes:
         )
         for name, kind in names
     )
-    return header[:512] + sectors + directory
+    return header + sectors + directory
 
 
 def test_a_password_of_excel_is_named(tmp_path: Path) -> None:
