@@ -52,7 +52,7 @@ class UnreadableSheetError(Exception):
 
 class SheetFindings(msgspec.Struct):
     """
-    What was found in a sheet.
+    The findings of a scan in a sheet.
 
     Attributes:
         hidden: the number of the first hidden row, as people see it; None if there is none.
