@@ -147,10 +147,8 @@ def _translated(path: str) -> Iterator[None]:
         yield
     except calamine.PasswordError:
         raise InvalidInputError(path, "is protected by a password") from None
-    except calamine.CalamineError:
+    except (calamine.CalamineError, OSError):
         raise InvalidInputError(path, _DAMAGED) from None
-    except OSError as error:  # it has no code, only a text
-        raise InvalidInputError(path, f"cannot be read: {error}") from None
     except BaseException as error:
         # a defect of calamine shows as this exception, whose class has no public name
         if type(error).__name__ != "PanicException":

@@ -52,7 +52,7 @@ class UnreadableSheetError(Exception):
 
 class SheetFindings(msgspec.Struct):
     """
-    What was found in a sheet.
+    The findings of a scan in a sheet.
 
     Attributes:
         hidden: the number of the first hidden row, as people see it; None if there is none.
@@ -188,7 +188,7 @@ class SheetReader(XmlHandler):
 
     def _start_row(self, attributes: _Attributes) -> None:
         if "r" in attributes:
-            self._row = _whole(attributes["r"]) - 1
+            self._row = _positive(attributes["r"]) - 1
         if _is_hidden(attributes):
             self.findings.hide(self._row + 1)
 
@@ -272,7 +272,7 @@ def _position(reference: str) -> tuple[int, int]:
     """Return the row and the column, from 0, of a reference such as B3."""
     letters = reference.rstrip(_DIGITS)
     column = _column(letters)
-    return _whole(reference[len(letters) :]) - 1, column
+    return _positive(reference[len(letters) :]) - 1, column
 
 
 @functools.lru_cache(maxsize=_MAX_COLUMNS)
@@ -285,9 +285,9 @@ def _column(letters: str) -> int:
     return column - 1
 
 
-def _whole(number: str) -> int:
-    if not (number.isascii() and number.isdecimal() and len(number) < 10):
-        raise UnreadableSheetError("is damaged: it has a number that is none")
+def _positive(number: str) -> int:
+    if not (number.isascii() and number.isdecimal() and len(number) < 10 and int(number)):
+        raise UnreadableSheetError("is damaged: a position or a count in it is not a number")
     return int(number)
 
 
@@ -385,7 +385,7 @@ class OpenDocumentReader(XmlHandler):
         self._row = 0
 
     def _start_row(self, sheet: SheetFindings, attributes: _Attributes) -> None:
-        self._repeated = _whole(attributes.get("table:number-rows-repeated", "1"))
+        self._repeated = _positive(attributes.get("table:number-rows-repeated", "1"))
         self._column = 0
         if attributes.get("table:visibility", "visible") != "visible":
             sheet.hide(self._row + 1)
@@ -394,7 +394,7 @@ class OpenDocumentReader(XmlHandler):
         self._cell, self._is_plain, self._text = attributes, True, ""
         self.reads_text(wanted="table:formula" in attributes)
         spans = [
-            _whole(attributes.get(f"table:number-{what}-spanned", "1")) for what in _DIRECTIONS
+            _positive(attributes.get(f"table:number-{what}-spanned", "1")) for what in _DIRECTIONS
         ]
         if sheet.merged is None and (name != "table:table-cell" or max(spans) > 1):
             sheet.merged = f"{column_letters(self._column)}{self._row + 1}"
@@ -410,15 +410,14 @@ class OpenDocumentReader(XmlHandler):
         self._depth += 1
 
     def _end_cell(self, sheet: SheetFindings, cell: _Attributes) -> None:
-        columns = _whole(cell.get("table:number-columns-repeated", "1"))
+        columns = _positive(cell.get("table:number-columns-repeated", "1"))
         first, self._column = self._column, self._column + columns
         fault = self._fault(cell)
         if fault is None and not self._is_filled(cell):
             return
-        if self._repeated and columns:
-            self._extent.add(self._row + self._repeated - 1, first + columns - 1)
-            if self._cells + self._extent.cells > MAX_CELLS:
-                raise UnreadableSheetError(f"has sheets with more than {MAX_CELLS:,} cells")
+        self._extent.add(self._row + self._repeated - 1, first + columns - 1)
+        if self._cells + self._extent.cells > MAX_CELLS:
+            raise UnreadableSheetError(f"has sheets with more than {MAX_CELLS:,} cells")
         if fault is not None:
             for row in range(self._row + 1, self._row + self._repeated + 1):
                 for column in range(first, first + columns):

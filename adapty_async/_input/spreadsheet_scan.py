@@ -4,7 +4,7 @@ A scan of a spreadsheet, before python-calamine reads it, for what that does not
 Invariants:
 
 - No sheet of XML is read that was not scanned. The binary formats, .xls and .xlsb, are not scanned.
-- A sheet is found like python-calamine finds it. What could be found in two ways is rejected.
+- A sheet is found like python-calamine finds it. One with two candidates is rejected.
 - Memory is bounded: neither a declared size nor a cell far away makes the program allocate it.
 """
 
@@ -116,7 +116,7 @@ class SpreadsheetScan:
             raise InvalidInputError(self._path, _DAMAGED) from None
 
 
-# What `zipfile`, its decompressors and expat raise for damaged files.
+# The errors of `zipfile`, its decompressors and expat for damaged files.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import random
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,7 +80,8 @@ def test_hidden_rows_are_rejected(tmp_path: Path, attributes: str) -> None:
 @pytest.mark.parametrize("attributes", ['hidden="0"', 'hidden="false"', 'ht="15"'])
 def test_visible_rows_are_read(tmp_path: Path, attributes: str) -> None:
     """Attributes with the usual values do not hide a row."""
-    path = write_sheet(tmp_path / "ids.xlsx", HEADER + text_row(2, "u1", attributes))
+    begin = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>'
+    path = write_sheet(tmp_path / "ids.xlsx", HEADER + text_row(2, "u1", attributes), begin=begin)
 
     assert read(path) == [Row(2, {"id": "u1"})]
 
@@ -169,7 +172,7 @@ def test_a_sheet_is_found_like_the_reader_of_its_rows_finds_it(
             SHEET, lambda one: one.replace(b'"A2"', b'"2A"'), "without a position", id="reference"
         ),
         pytest.param(
-            SHEET, lambda one: one.replace(b'r="2"', b'r="b"'), "a number that is none", id="row"
+            SHEET, lambda one: one.replace(b'r="2"', b'r="b"'), "is not a number", id="row"
         ),
         pytest.param(
             SHEET, lambda one: one.replace(b'"A2"', b'"A1"'), "are not in order", id="order"
@@ -215,6 +218,44 @@ def test_a_file_that_is_no_archive_is_left_to_its_reader(
     path.write_bytes(content)
 
     with pytest.raises(InvalidInputError, match=reason):
+        read(path)
+
+
+def _compound_file(entry: str) -> bytes:
+    """Return a file of the kind of .xls: a table of sectors, and a directory with an entry."""
+    free, end, table = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
+    header = struct.pack(
+        "<8s16x5H6x118I",
+        *(bytes.fromhex("D0CF11E0A1B11AE1"), 0x3E, 3, 0xFFFE, 9, 6),
+        *(0, 1, 1, 0, 4096, end, 0, end, 0, 0),
+        *[free] * 108,
+    )
+    sectors = struct.pack("<128I", table, end, *[free] * 126)
+    names = [("Root Entry", 5), (entry, 2), ("", 0), ("", 0)]
+    directory = b"".join(
+        struct.pack(
+            "<64sHBB3I36xIQ",
+            name.encode("utf-16-le"),
+            2 * len(name) + 2,
+            kind,
+            1,
+            free,
+            free,
+            1,
+            end,
+            0,
+        )
+        for name, kind in names
+    )
+    return header + sectors + directory
+
+
+def test_a_password_of_excel_is_named(tmp_path: Path) -> None:
+    """A protected .xlsx is a file of another kind, which has the workbook within it."""
+    path = tmp_path / "ids.xlsx"
+    path.write_bytes(_compound_file("EncryptedPackage"))
+
+    with pytest.raises(InvalidInputError, match="is protected by a password"):
         read(path)
 
 
@@ -306,20 +347,36 @@ def test_an_empty_cell_far_away_takes_no_memory(tmp_path: Path) -> None:
 
 def test_a_comment_without_end_is_rejected() -> None:
     """The parser would read it again with each piece."""
+    file = io.BytesIO(b"<a><!--" + b" " * (40 << 20))
 
-    class Comment:
-        def __init__(self) -> None:
-            self.pieces = iter([b"<a><!--", *[b" " * (1 << 20)] * 40])
-            self.left = 41
-
-        def read(self, _: int) -> bytes:
-            self.left -= 1
-            return next(self.pieces)
-
-    comment = Comment()
     with pytest.raises(UnreadableSheetError, match="a tag or a comment of more than 16 MiB"):
-        read_xml(comment, SheetReader())
-    assert comment.left > 20
+        read_xml(file, SheetReader())
+    assert file.tell() < 20 << 20
+
+
+def _with_dates(styles: bytes) -> bytes:
+    date = b'<xf numFmtId="14" applyNumberFormat="1"/>'
+    return styles.replace(b"</cellXfs>", date + b"</cellXfs>")
+
+
+def test_a_defect_of_the_reader_is_an_error_of_the_file(tmp_path: Path) -> None:
+    """python-calamine panics for a date that is too early."""
+    rows = f'{HEADER}<row r="2"><c r="A2" s="1"><v>-1e300</v></c></row>'
+    path = write_sheet(tmp_path / "ids.xlsx", rows)
+    rewrite(path, "xl/styles.xml", _with_dates)
+
+    with pytest.raises(InvalidInputError, match="is not a spreadsheet, or is damaged"):
+        read(path)
+
+
+def test_reading_may_be_given_up(tmp_path: Path) -> None:
+    """Whoever needs only the first rows stops at them."""
+    path = write_sheet(tmp_path / "ids.xlsx", USER + text_row(3, "u2"))
+    rows = iter(open_rows(str(path), None, used("id"), id_column="id"))
+
+    assert next(rows) == Row(2, {"id": "u1"})
+    rows.close()  # type: ignore[attr-defined]
+    assert list(rows) == []
 
 
 def test_too_many_errors_are_rejected() -> None:
@@ -372,6 +429,7 @@ def test_a_sheet_of_open_document_is_read(tmp_path: Path) -> None:
                 "<text:p>u<text:span>2</text:span><text:s/>b</text:p>"
             )
         )
+        + odf_row(odf_cell("<text:p>u3</text:p>", 'table:formula="a"'))
         + odf_row("<table:table-cell/>", 'table:number-rows-repeated="1048570"')
     )
     path = write_odf(
@@ -380,7 +438,7 @@ def test_a_sheet_of_open_document_is_read(tmp_path: Path) -> None:
         entry='<manifest:file-entry manifest:full-path="/"/>',
     )
 
-    assert read(path) == [Row(2, {"id": "100045"}), Row(3, {"id": "u2 b"})]
+    assert read(path) == [Row(2, {"id": "100045"}), Row(3, {"id": "u2 b"}), Row(4, {"id": "u3"})]
 
 
 @pytest.mark.parametrize(
@@ -464,6 +522,11 @@ def test_the_sheets_of_open_document_are_limited_together(tmp_path: Path) -> Non
             odf_cell("<text:p>Err:502</text:p>", 'table:formula="a" office:string-value=""'),
             "has a formula error",
             id="shown-error",
+        ),
+        pytest.param(
+            f'<table:table-cell table:formula="a">{"-" * 99}<text:p>a</text:p></table:table-cell>',
+            "was never calculated",
+            id="long",
         ),
         pytest.param(
             '<table:table-cell table:formula="a"/>', "was never calculated", id="not-calculated"
