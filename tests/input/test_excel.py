@@ -397,7 +397,10 @@ def test_rows_without_an_id_are_left_out_and_counted(tmp_path: Path) -> None:
 class _IntegerSheet:
     """A sheet as the reader returns one of .xls: its small whole numbers are ints."""
 
-    label, names, exact, has_integers = "ids.xls", ("id",), (1e15,), False
+    label = "ids.xls"
+    names: Sequence[str] = ("id",)
+    exact: Sequence[float] = (1e15,)
+    has_integers = False
 
     def rows(self, _: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield three rows."""
