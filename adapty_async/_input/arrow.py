@@ -19,6 +19,7 @@ from adapty_async.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import parquet
 
 __all__ = (
     "ArrowTable",
@@ -250,21 +251,59 @@ def open_parquet(path: str) -> Iterator[ArrowTable]:
         InvalidInputError: the file cannot be read.
     """
     require("pyarrow", "arrow")
+    with _readable(path, "a Parquet file"), _parquet(path, []) as file:
+        # Parquet has no offsets that could be wrong: its decoder makes them
+        yield ArrowTable(path, file.schema_arrow, lambda names: _parquet_batches(path, file, names))
+
+
+def _parquet(path: str, shared: list[str]) -> parquet.ParquetFile:
+    """Open a file; the columns in `shared` are read with each value once."""
     from pyarrow import parquet  # noqa: PLC0415  an extra
 
-    with (
-        _readable(path, "a Parquet file"),
-        parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file,
-    ):
+    return parquet.ParquetFile(
+        path, buffer_size=_BUFFER_BYTES, pre_buffer=False, read_dictionary=shared
+    )
 
-        def read(names: list[str]) -> Iterable[pa.RecordBatch]:
-            batches: Iterable[pa.RecordBatch] = file.iter_batches(
-                _BATCH_ROWS, columns=names, use_threads=False
-            )
-            return batches
 
-        # Parquet has no offsets that could be wrong: its decoder makes them
-        yield ArrowTable(path, file.schema_arrow, read)
+def _parquet_batches(
+    path: str, file: parquet.ParquetFile, names: list[str]
+) -> Iterator[pa.RecordBatch]:
+    shared = _long_columns(path, file, names)
+    with _parquet(path, shared) if shared else contextlib.nullcontext(file) as source:
+        yield from source.iter_batches(_BATCH_ROWS, columns=names, use_threads=False)
+
+
+def _long_columns(path: str, file: parquet.ParquetFile, names: list[str]) -> list[str]:
+    """
+    Return the columns in which a value is too long, but stored once for many rows.
+
+    Otherwise each row would get its copy before the length is known. Reading columns with each
+    value once takes longer, so the others are not read like that.
+    """
+    texts = {
+        column.path: index
+        for index, column in enumerate(map(file.schema.column, range(len(file.schema))))
+        if column.path in names and column.physical_type == "BYTE_ARRAY"
+    }
+    groups = range(file.metadata.num_row_groups)
+    return [
+        name
+        for name, index in texts.items()
+        if any(_has_long_value(path, file, group, name, index) for group in groups)
+    ]
+
+
+def _has_long_value(
+    path: str, file: parquet.ParquetFile, group: int, name: str, index: int
+) -> bool:
+    chunk = file.metadata.row_group(group).column(index)
+    if not chunk.has_dictionary_page or chunk.total_uncompressed_size <= MAX_CELL_BYTES:
+        return False
+    with _parquet(path, [name]) as source:
+        first = next(iter(source.iter_batches(1, row_groups=[group], columns=[name])))
+    paths = {column.name: column.path for column in _columns(first.schema)}
+    cells = _array_at(first, paths[name])
+    return LONG_CELL in _values(getattr(cells, "dictionary", cells))
 
 
 @contextlib.contextmanager
