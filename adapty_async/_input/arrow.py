@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -280,30 +281,30 @@ def _long_columns(path: str, file: parquet.ParquetFile, names: list[str]) -> lis
     Otherwise each row would get its copy before the length is known. Reading columns with each
     value once takes longer, so the others are not read like that.
     """
-    texts = {
-        column.path: index
-        for index, column in enumerate(map(file.schema.column, range(len(file.schema))))
-        if column.path in names and column.physical_type == "BYTE_ARRAY"
-    }
-    groups = range(file.metadata.num_row_groups)
-    return [
-        name
-        for name, index in texts.items()
-        if any(_has_long_value(path, file, group, name, index) for group in groups)
+    leaves = map(file.schema.column, range(len(file.schema)))
+    texts = [one.path for one in leaves if one.path in names and one.physical_type == "BYTE_ARRAY"]
+    # not the metadata of its columns: reading those of a damaged file may end the process
+    large = [
+        group
+        for group in range(file.metadata.num_row_groups)
+        if file.metadata.row_group(group).total_byte_size > MAX_CELL_BYTES
     ]
+    if not texts or not large:
+        return []
+    with _parquet(path, texts) as source:
+        return [name for name in texts if any(_has_long(source, one, name) for one in large)]
 
 
-def _has_long_value(
-    path: str, file: parquet.ParquetFile, group: int, name: str, index: int
-) -> bool:
-    chunk = file.metadata.row_group(group).column(index)
-    if not chunk.has_dictionary_page or chunk.total_uncompressed_size <= MAX_CELL_BYTES:
-        return False
-    with _parquet(path, [name]) as source:
-        first = next(iter(source.iter_batches(1, row_groups=[group], columns=[name])))
-    paths = {column.name: column.path for column in _columns(first.schema)}
-    cells = _array_at(first, paths[name])
-    return LONG_CELL in _values(getattr(cells, "dictionary", cells))
+def _has_long(source: parquet.ParquetFile, group: int, name: str) -> bool:
+    """Return whether a long value is among those that a group of rows stores once."""
+    batches = source.iter_batches(1, row_groups=[group], columns=[name], use_threads=False)
+    return any(LONG_CELL in _shared_values(one, name) for one in itertools.islice(batches, 1))
+
+
+def _shared_values(batch: pa.RecordBatch, name: str) -> Sequence[Any]:
+    paths = {column.name: column.path for column in _columns(batch.schema)}
+    cells = _array_at(batch, paths[name])
+    return _values(getattr(cells, "dictionary", cells))
 
 
 @contextlib.contextmanager
