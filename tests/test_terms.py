@@ -128,10 +128,7 @@ class Allowed(NamedTuple):
 
 
 _MOMENT = "a short moment, not the date and time of a field"
-_FILE = "a file is refused as a whole, a row in it is not"
 ALLOWED = (
-    Allowed("refused", "adapty_async/_input/rows.py", _FILE),
-    Allowed("refused", "adapty_async/_input/records.py", _FILE),
     Allowed("refused", "docs/faults.md", 'the operating system\'s "connection refused"'),
     Allowed("repeat", "adapty_async/testing.py", "`itertools.repeat`"),
     Allowed("intent", "adapty_async/v2/_purchases.py", "Stripe's payment intent"),

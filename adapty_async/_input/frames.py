@@ -37,7 +37,7 @@ class DataFrame(Protocol):
     The interface of data frames, by which type checkers know them: it is that of Arrow.
 
     The frames and series of polars and pandas have it, and the tables of pyarrow. Those of other
-    libraries are read with pyarrow, into memory; so is a `pyarrow.RecordBatchReader`, to its end.
+    libraries are read with pyarrow, into memory, and so is a ``RecordBatchReader``, to its end.
     """
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
@@ -47,7 +47,8 @@ class DataFrame(Protocol):
 
 def is_frame(value: object) -> bool:
     """Return whether a value is a data frame, a series, or a table of any library."""
-    return _kind_of(value) in _TABLES or hasattr(value, "__arrow_c_stream__")
+    # looked up like a special method: some objects return something for any name
+    return _kind_of(value) in _TABLES or hasattr(type(value), "__arrow_c_stream__")
 
 
 def _kind_of(value: object) -> tuple[str, str]:
@@ -62,7 +63,7 @@ def frame_table(frame: Any, column: str) -> Table:
 
     Raises:
         ConfigError: reading it needs pyarrow, which is not installed.
-        InvalidInputError: it is lazy, or is no table.
+        InvalidInputError: it is lazy, or is not a table.
     """
     return _TABLES.get(_kind_of(frame), _stream)(frame, column)
 

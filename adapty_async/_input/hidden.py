@@ -20,7 +20,8 @@ __all__ = ("first_hidden_row",)
 _PIECE = 1 << 20
 # The beginning of a row; text in cells has no such mark, since it is escaped.
 _ROW = re.compile(rb"<(?:[A-Za-z0-9_.-]+:)?row\b([^>]*)>")
-_HIDDEN = re.compile(rb"""\bhidden\s*=\s*["'](?:1|true)["']""")
+# Any value but these two, which may be written as character references.
+_HIDDEN = re.compile(rb"""\bhidden\s*=\s*["'](?!(?:0|false)["'])""")
 _NUMBER = re.compile(rb"""\br\s*=\s*["']([0-9]+)["']""")
 _BOOK, _RELATIONS = "xl/workbook.xml", "xl/_rels/workbook.xml.rels"
 # The end of an attribute's name in either namespace: that of Open XML, and of Strict Open XML.

@@ -1,7 +1,7 @@
 """
 Files and data frames as the items of bulk runs: ids, pairs of an id and a struct, and structs.
 
-A row that is no item stays in its position as an `UnreadableRow`, and fails alone.
+A row that is not an item stays in its position as an `UnreadableRow`, and fails alone.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _logger = logging.getLogger("adapty_async")
 
 class InputFile:
     """
-    A file of rows that every bulk method takes as its items, as the command line does.
+    A file of rows that bulk methods take as their items, as the command line does.
 
     CSV, NDJSON, text with one id a line, Parquet, Arrow IPC (Feather) and spreadsheets. The ids are
     in the column named like `by`; other columns are named after the fields of the call. When a bulk
     method gets the file, it reads it through once, which blocks: it counts the rows, and logs a
     warning if ids look damaged or columns are left out. With a journal, the rows are identified by
-    their position, and a file that has changed is rejected.
+    their position, and a file that has changed, or is read in another way, is rejected.
 
     Args:
         path: the file.
@@ -70,6 +70,9 @@ class InputFile:
         preset: ``"revenuecat"``, ``"segment"`` or ``"adapty-s3"``: an export whose columns are
             known.
         ignore_unknown: leave unknown columns out; otherwise they are an error.
+
+    Attributes:
+        path, format, encoding, sheet: as above; the encoding by Python's name.
 
     Raises:
         InvalidInputError: an argument is not one of those allowed, or has another type.
@@ -98,7 +101,7 @@ class InputFile:
         self.format: Format | None = format
         self.encoding = None if encoding is None else known_encoding(encoding)
         self.sheet = sheet
-        self.options = ColumnOptions(
+        self._options = ColumnOptions(
             columns=_column_pairs(columns),
             constants=_constants(constants),
             preset=preset,
@@ -108,24 +111,6 @@ class InputFile:
 
     def __repr__(self) -> str:
         return f"InputFile({self.path!r})"
-
-    def rows(self, mapping: RowMapping) -> Rows:
-        """
-        Open the file with a mapping of its columns.
-
-        Raises:
-            ConfigError: an extra is not installed.
-            InvalidInputError: the file cannot be read, or a column is missing or unknown.
-        """
-        return open_rows(
-            self.path,
-            self.format,
-            mapping.check,
-            encoding=self.encoding,
-            id_column=mapping.id_column,
-            sheet=self.sheet,
-            is_number=mapping.is_number,
-        )
 
 
 def _path_of(path: object) -> str:
@@ -143,17 +128,15 @@ def _column_pairs(columns: object) -> tuple[tuple[str, str], ...]:
     pairs = tuple(
         (column, field)
         for column, fields in (columns or {}).items()
-        for field in (
-            [fields] if isinstance(fields, str) or not isinstance(fields, Sequence) else fields
-        )
+        for field in (fields if _is_list(fields) else [fields])
     )
     if not all(isinstance(name, str) for pair in pairs for name in pair):
         raise InvalidInputError("columns", "must map each column to a field, or a list of fields")
     return pairs
 
 
-def _sequence(fields: object) -> Sequence[Any]:
-    return fields if isinstance(fields, Sequence) else [fields]
+def _is_list(fields: object) -> bool:
+    return isinstance(fields, Sequence) and not isinstance(fields, str)
 
 
 def _constants(constants: object) -> Mapping[str, str]:
@@ -175,11 +158,11 @@ _Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
 class UnreadableRow:
     """
-    A row that is no item; its outcome is ``failed``, with the error.
+    A row that is not an item; its outcome is ``failed``, with the error.
 
     Attributes:
         line: the number of its first line, or of the row of a table.
-        error: why it is no item.
+        error: why it is not an item.
     """
 
     __slots__ = ("error", "line")
@@ -318,7 +301,7 @@ def structs_in(items: _Items[ItemT] | TableSource, schema: ColumnSchema) -> _Ite
 
 def require_no_table(items: object) -> None:
     """
-    Validate that items are no file and no data frame: iterating one would give its columns.
+    Validate that items are neither a file nor a data frame: iterating one would give its columns.
 
     Raises:
         InvalidInputError: they are.
@@ -363,7 +346,9 @@ def _has(value: object, name: str) -> bool:
 
 
 def _mapping_of(items: object, schema: ColumnSchema | None, id_field: str | None) -> RowMapping:
-    options = items.options if isinstance(items, InputFile) else ColumnOptions()
+    options = ColumnOptions()
+    if isinstance(items, InputFile):
+        options = items._options  # noqa: SLF001  not for users
     return RowMapping(options, schema, id_field)
 
 
@@ -371,7 +356,7 @@ def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
     """Open a file or a data frame; `kind` is the method of the mapping that makes an item."""
     make: Callable[[Any], Any] = getattr(mapping, kind)
     if isinstance(items, InputFile):
-        rows = items.rows(mapping)
+        rows = _open(items, mapping)
         if not isinstance(rows, SizedRows):
             raise InvalidInputError(items.path, "must be a file, not a pipe")
         if rows.form == "text" and kind != "id":
@@ -391,6 +376,18 @@ def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
     found = FrameRows(frame_table(items, mapping.id_column), layout)
     _warn(found.findings, "the data frame")
     return TableItems(found, make)
+
+
+def _open(file: InputFile, mapping: RowMapping) -> Rows:
+    return open_rows(
+        file.path,
+        file.format,
+        mapping.check,
+        encoding=file.encoding,
+        id_column=mapping.id_column,
+        sheet=file.sheet,
+        is_number=mapping.is_number,
+    )
 
 
 def _warn(findings: Findings, label: str) -> None:

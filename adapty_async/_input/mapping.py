@@ -132,7 +132,9 @@ class RowMapping:
 
     @property
     def _description(self) -> str:
-        columns, constants = self._options.columns, sorted(self._options.constants.items())
+        # their order has no effect
+        columns = tuple(sorted({*self._options.columns}))
+        constants = sorted(self._options.constants.items())
         options = (self._options.preset, self._options.ignore_unknown)
         return repr((columns, constants)) + repr(options)
 

@@ -27,7 +27,7 @@ from adapty_async._version import __version__
 from adapty_async.bulk import copy_journal
 from adapty_async.cli import _demo
 from adapty_async.cli._apis import ALL_BY, KINDS, api_option, require_kind
-from adapty_async.cli._columns import COLUMN_OPTIONS, by_option, naming_options
+from adapty_async.cli._columns import COLUMN_OPTIONS, by_option, hints, naming_options
 from adapty_async.cli._confirmation import ask, describe_ends, describe_users, ends_of
 from adapty_async.cli._earlier import earlier_runs, require_same_api
 from adapty_async.cli._estimate import Estimate, estimate_of
@@ -292,6 +292,7 @@ def _mapping(
 
 def _rows(options: CommonOptions, mapping: RowMapping, *, id_optional: bool = False) -> Rows:
     """Open the input, and report its suspicious rows before anything is sent."""
+    _echo(hints(mapping))
     rows = open_rows(
         options.input,
         options.form,
@@ -304,10 +305,6 @@ def _rows(options: CommonOptions, mapping: RowMapping, *, id_optional: bool = Fa
     )
     rows.findings.ignored = mapping.ignored
     _echo_findings(rows)
-    if lacking := ", ".join(mapping.lacking()):
-        _echo(
-            [f"The export has no column for {lacking}; subscriptions need --map or --set for it."]
-        )
     return rows
 
 

@@ -8,10 +8,11 @@ from typing import ParamSpec, TypeVar
 
 import click
 
+from adapty_async._input.mapping import RowMapping
 from adapty_async._input.presets import PRESETS
 from adapty_async.errors import AdaptyError, InvalidInputError
 
-__all__ = ("COLUMN_OPTIONS", "by_option", "naming_options")
+__all__ = ("COLUMN_OPTIONS", "by_option", "hints", "naming_options")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +34,14 @@ def by_option(error: AdaptyError) -> AdaptyError:
     if isinstance(error, InvalidInputError) and error.field in _OPTION_OF:
         return InvalidInputError(_OPTION_OF[error.field], error.rule)
     return error
+
+
+def hints(mapping: RowMapping) -> list[str]:
+    """Return what the export of the preset does not have, as lines for people."""
+    fields = ", ".join(mapping.lacking())
+    if not fields:
+        return []
+    return [f"The export has no column for {fields}; subscriptions need --map or --set for it."]
 
 
 def naming_options(function: Callable[P, T]) -> Callable[P, T]:

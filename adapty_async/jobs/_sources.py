@@ -115,7 +115,8 @@ class Lines:
         findings: the number of suspicious ids, after `plan`.
 
     Raises:
-        ConfigError: the format is not known, or does not go with `column`.
+        ConfigError: the name shows no format, or the format does not go with `column`.
+        InvalidInputError: the format or the encoding is unknown.
     """
 
     def __init__(

@@ -113,7 +113,7 @@ def test_save_needs_more_than_text(sandbox: Sandbox, invoke: Invoke, put: Put) -
     result = invoke("save", put("ids.txt", ids(1)))
     assert result.exit_code == 2
     assert result.stderr == (
-        "adapty-async: INPUT: must be CSV, NDJSON or a table: a line of text is no profile\n"
+        "adapty-async: INPUT: must be CSV, NDJSON or a table: a line of text is not a profile\n"
     )
     assert sandbox.arrivals() == []
 

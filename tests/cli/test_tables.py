@@ -190,6 +190,19 @@ def test_a_file_of_an_unknown_format_names_the_option(invoke: Invoke, put: Put) 
     assert "--format: is required: the name does not end in a known suffix" in result.stderr
 
 
+def test_fields_that_an_export_lacks_are_named(invoke: Invoke, put: Put) -> None:
+    """A command names the fields that need an option, before it shows or sends a row."""
+    path = put("visits.csv", "profile_id,paywall_showed_at\np1,2026-01-01\n")
+    result = invoke(
+        "import-transactions", path, "--by", "profile-id", "--from", "adapty-s3", "--sample", 1
+    )
+
+    assert (
+        "The export has no column for purchase_type, purchased_at, originally_purchased_at, "
+        "renew_status; subscriptions need --map or --set for it."
+    ) in result.stderr
+
+
 def test_a_row_that_has_a_constant_names_the_option(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:

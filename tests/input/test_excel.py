@@ -235,6 +235,51 @@ def _to_strict(content: bytes) -> bytes:
     return content
 
 
+@pytest.mark.parametrize(
+    ("value", "hidden"),
+    [
+        pytest.param("1", 2, id="one"),
+        pytest.param("true", 2, id="true"),
+        pytest.param("&#49;", 2, id="reference"),
+        pytest.param("0", None, id="zero"),
+        pytest.param("false", None, id="false"),
+    ],
+)
+def test_a_row_is_hidden_unless_it_is_certain_that_it_is_not(
+    tmp_path: Path, value: str, hidden: int | None
+) -> None:
+    """XML can write the same value in several ways."""
+    path = write_excel(tmp_path / "ids.xlsx", [["id"], ["u1"]])
+    row = f'<row hidden="{value}" r="2"'.encode()
+    _rewritten(path, "xl/worksheets/sheet1.xml", lambda one: one.replace(b'<row r="2"', row))
+
+    assert first_hidden_row(str(path), "Users") == hidden
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda name: name.replace("sheet1", "Sheet1"), id="sheet"),
+        pytest.param(lambda name: name.replace("xl/workbook", "xl/Workbook"), id="workbook"),
+        pytest.param(lambda name: name.replace("/", "\\"), id="backslashes"),
+    ],
+)
+def test_names_of_parts_are_read_as_calamine_reads_them(
+    tmp_path: Path, change: Callable[[str], str]
+) -> None:
+    """A workbook whose parts have names in other letters is read, so it is checked too."""
+    path = book_of(tmp_path / "ids.xlsx", lambda book: None)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            hidden = content.replace(b'<row r="3"', b'<row r="3" hidden="1"')
+            archive.writestr(change(name), hidden)
+
+    with pytest.raises(InvalidInputError, match="has hidden rows, the first is 3"):
+        open_rows(str(path), None, used("id"))
+
+
 def test_hidden_rows_of_strict_open_xml_are_rejected(tmp_path: Path) -> None:
     """A workbook in the strict form is checked like any other."""
 

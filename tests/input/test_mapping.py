@@ -254,6 +254,9 @@ def test_the_name_of_a_run_changes_with_the_mapping() -> None:
     plain = transactions(options(id_column="user"))
     first, second = (transactions(options((name, "store"))) for name in "ab")
 
+    both = (("a", "store"), ("b", "environment"))
+
+    assert str(transactions(options(*both))) == str(transactions(options(*reversed(both))))
     assert str(plain) == ""
     assert re.fullmatch(", columns [0-9a-f]{12}", str(first))
     assert str(first) != str(second)
@@ -439,6 +442,19 @@ def test_a_preset_maps_to_fields_that_exist(name: str) -> None:
     assert preset.source in page
     for column in preset.columns.values():
         assert f"`{column}`" in page
+
+
+def test_a_schema_has_the_names_of_columns() -> None:
+    """A program can see which columns a bulk method reads, and which it needs."""
+    assert v2.GRANT_COLUMNS.names() == ["access_level_id", "expires_at", "starts_at"]
+    assert v2.GRANT_COLUMNS.required == ("access_level_id",)
+    assert {"email", "custom_attributes.NAME", "installation_meta.device_id"} <= {
+        *v2.ATTRIBUTE_COLUMNS.names()
+    }
+    assert {name for name in dir(v2.GRANT_COLUMNS) if not name.startswith("_")} == {
+        "names",
+        "required",
+    }
 
 
 def test_a_schema_shows_its_structs() -> None:

@@ -157,6 +157,18 @@ def test_a_file_needs_its_format(path: str, options: dict[str, Any], message: st
         Lines(path, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [({"format": "xml"}, "format"), ({"encoding": "x"}, "encoding")],
+    ids=["format", "encoding"],
+)
+def test_an_unknown_format_is_never_read_as_text(options: dict[str, Any], field: str) -> None:
+    """Each line of a file of another format would be an id."""
+    with pytest.raises(InvalidInputError, match=f"^{field}: ") as raised:
+        Lines("ids.txt", **options)
+    assert raised.value.field == field
+
+
 @pytest.mark.parametrize("position", range(0, 27, 3))
 def test_any_changed_byte_is_noticed(tmp_path: Path, position: int) -> None:
     """A byte that changes in the header or in a part is an error, and nothing is returned."""
