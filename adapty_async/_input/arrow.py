@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -19,6 +20,7 @@ from adapty_async.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import parquet
 
 __all__ = (
     "ArrowTable",
@@ -250,21 +252,59 @@ def open_parquet(path: str) -> Iterator[ArrowTable]:
         InvalidInputError: the file cannot be read.
     """
     require("pyarrow", "arrow")
+    with _readable(path, "a Parquet file"), _parquet(path, []) as file:
+        # Parquet has no offsets that could be wrong: its decoder makes them
+        yield ArrowTable(path, file.schema_arrow, lambda names: _parquet_batches(path, file, names))
+
+
+def _parquet(path: str, shared: list[str]) -> parquet.ParquetFile:
+    """Open a file; the columns in `shared` are read with each value once."""
     from pyarrow import parquet  # noqa: PLC0415  an extra
 
-    with (
-        _readable(path, "a Parquet file"),
-        parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file,
-    ):
+    return parquet.ParquetFile(
+        path, buffer_size=_BUFFER_BYTES, pre_buffer=False, read_dictionary=shared
+    )
 
-        def read(names: list[str]) -> Iterable[pa.RecordBatch]:
-            batches: Iterable[pa.RecordBatch] = file.iter_batches(
-                _BATCH_ROWS, columns=names, use_threads=False
-            )
-            return batches
 
-        # Parquet has no offsets that could be wrong: its decoder makes them
-        yield ArrowTable(path, file.schema_arrow, read)
+def _parquet_batches(
+    path: str, file: parquet.ParquetFile, names: list[str]
+) -> Iterator[pa.RecordBatch]:
+    shared = _long_columns(path, file, names)
+    with _parquet(path, shared) if shared else contextlib.nullcontext(file) as source:
+        yield from source.iter_batches(_BATCH_ROWS, columns=names, use_threads=False)
+
+
+def _long_columns(path: str, file: parquet.ParquetFile, names: list[str]) -> list[str]:
+    """
+    Return the columns in which a value is too long, but stored once for many rows.
+
+    Otherwise each row would get its copy before the length is known. Reading columns with each
+    value once takes longer, so the others are not read like that.
+    """
+    leaves = map(file.schema.column, range(len(file.schema)))
+    texts = [one.path for one in leaves if one.path in names and one.physical_type == "BYTE_ARRAY"]
+    # not the metadata of its columns: reading those of a damaged file may end the process
+    large = [
+        group
+        for group in range(file.metadata.num_row_groups)
+        if file.metadata.row_group(group).total_byte_size > MAX_CELL_BYTES
+    ]
+    if not texts or not large:
+        return []
+    with _parquet(path, texts) as source:
+        return [name for name in texts if any(_has_long(source, one, name) for one in large)]
+
+
+def _has_long(source: parquet.ParquetFile, group: int, name: str) -> bool:
+    """Return whether a long value is among those that a group of rows stores once."""
+    batches = source.iter_batches(1, row_groups=[group], columns=[name], use_threads=False)
+    return any(LONG_CELL in _shared_values(one, name) for one in itertools.islice(batches, 1))
+
+
+def _shared_values(batch: pa.RecordBatch, name: str) -> Sequence[Any]:
+    paths = {column.name: column.path for column in _columns(batch.schema)}
+    cells = _array_at(batch, paths[name])
+    return _values(getattr(cells, "dictionary", cells))
 
 
 @contextlib.contextmanager

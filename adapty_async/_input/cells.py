@@ -4,8 +4,8 @@ A converter of typed cells, of tables and data frames, to the text that a CSV fi
 Invariants:
 
 - A missing value of any library (None, NaN, NaT, NA) is no cell. It never becomes text.
-- An id is never rounded: a float that may have lost digits, or has a fraction, is not an id. What
-  a float holds is decided by the type of the cell, before it becomes a float of Python.
+- An id is never rounded: a float that may have lost digits, or has a fraction, is not an id. The
+  type of the cell decides which floats are exact, before it becomes a float of Python.
 """
 
 from __future__ import annotations

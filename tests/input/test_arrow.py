@@ -244,6 +244,39 @@ def test_memory_is_that_of_a_batch(tmp_path: Path, suffix: str) -> None:
     assert most - before < size / 3
 
 
+@pytest.mark.parametrize("kind", ["text", "struct"])
+def test_a_long_value_is_not_copied_for_each_row(tmp_path: Path, kind: str) -> None:
+    """A long value that a file stores once costs its rows, and not memory for each of them."""
+    size, count = 2 * 2**20, 60
+    indexes = pa.array([0] * count + [1], pa.int32())
+    ids = pa.DictionaryArray.from_arrays(indexes, ["u" * size, "u1"])
+    table = pa.table(
+        {"id": ids} if kind == "text" else {"a": pa.StructArray.from_arrays([ids], ["b"])}
+    )
+    path = write_parquet(tmp_path / "ids.parquet", table, store_schema=False)
+    del ids, table
+    before = most = pa.total_allocated_bytes()
+    name = "id" if kind == "text" else "a.b"
+    for row in open_rows(str(path), None, used(name), id_column=name):
+        most = max(most, pa.total_allocated_bytes())
+        assert row.line > count or "is longer than 1 MiB" in str(row.broken)
+
+    assert (row.line, row.value) == (count + 1, {name: "u1"})
+    assert most - before < 10 * size
+
+
+def test_long_columns_of_short_values_are_read_as_usual(tmp_path: Path) -> None:
+    """A column of several MiB, without a long value, has all its cells."""
+    json = pa.ExtensionArray.from_storage(
+        pa.json_(pa.string()), pa.array([f"{number:01000}" for number in range(2_000)])
+    )
+    path = write_parquet(tmp_path / "ids.parquet", pa.table({"id": json, "x": json.storage}))
+
+    rows = rows_of(path, "id", "x")
+    assert [row.value["id"] for row in rows] == json.storage.to_pylist()
+    assert [row.value["x"] for row in rows] == json.storage.to_pylist()
+
+
 def test_options_of_text_do_not_go_with_tables(tmp_path: Path) -> None:
     """An option that a format does not have is refused."""
     path = str(write_parquet(tmp_path / "ids.parquet", {"id": ["u1"]}))
