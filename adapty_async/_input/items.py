@@ -373,7 +373,7 @@ def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
     return TableItems(found, make)
 
 
-def _read_as(items: InputFile, mapping: RowMapping, form: Format) -> dict[str, str | None]:
+def _read_as(items: InputFile, mapping: RowMapping, form: str) -> dict[str, str | None]:
     """Return the names by which `adapty_async.cli` reads the ids of a file again."""
     return {
         "form": form,
