@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-__all__ = ("Findings", "kind_of", "listed", "shown")
+__all__ = ("Findings", "escaped", "kind_of", "listed", "shown")
 
 # Line numbers that are shown of a kind.
 _SHOWN_LINES = 3
@@ -186,6 +186,11 @@ class Findings:
 def shown(name: str) -> str:
     """Return a name that looks like a column's; without a header line it may be personal data."""
     return name if _NAME.fullmatch(name) else "…"
+
+
+def escaped(name: str) -> str:
+    """Return a name with escapes for what a terminal would interpret."""
+    return name if name.isprintable() else repr(name)[1:-1]
 
 
 def listed(names: Collection[str], form: str = "{}") -> str:

@@ -18,12 +18,11 @@ from typing import Any
 
 import msgspec
 
-from adapty_async._input.findings import shown
+from adapty_async._input.findings import escaped, shown
 from adapty_async._input.presets import PRESETS, Preset, utc
 from adapty_async._input.schema import (
     ColumnSchema,
     RowSchema,
-    escaped,
     id_columns,
     id_from,
     require_distinct,
@@ -199,7 +198,7 @@ class RowMapping:
         if not is_all:
             return
         if self._id_field is not None:
-            id_columns(self.id_column)(list(names))
+            id_columns(self.id_column, label="input", noun="key")(list(names))
         if not self._has_ids_only:
             self._schema.check_keys([*self._require_mapped(names), *self._options.constants])
 

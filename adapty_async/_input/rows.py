@@ -33,7 +33,7 @@ from adapty_async._input.files import (
     known_encoding,
     open_text,
 )
-from adapty_async._input.findings import Findings
+from adapty_async._input.findings import Findings, escaped
 from adapty_async._input.fingerprint import difference, fingerprint
 from adapty_async._input.keys import KeyCheck, checking_all, checking_first
 from adapty_async._input.records import (
@@ -510,7 +510,7 @@ def _json_row(line: Row, id_column: str | None) -> Row:
     if value.keys() == _FAILURE_KEYS:
         return _from_failure(line.line, value)
     if id_column is not None and id_column in value and _is_repeated(id_column, line.value):
-        return Row(line.line, line.value, f'has the key "{id_column}" more than once')
+        return Row(line.line, line.value, f'has the key "{escaped(id_column)}" more than once')
     return Row(line.line, value)
 
 

@@ -11,14 +11,13 @@ from typing import Any
 import msgspec
 
 from adapty_async._api.validation import RequestStruct
-from adapty_async._input.findings import listed, shown
+from adapty_async._input.findings import escaped, listed, shown
 from adapty_async._input.tables import ColumnCheck
 from adapty_async.errors import InvalidInputError
 
 __all__ = (
     "ColumnSchema",
     "RowSchema",
-    "escaped",
     "id_columns",
     "id_from",
     "iso_date_time",
@@ -40,19 +39,21 @@ _DATE_TIME_RULE = (
 )
 
 
-def escaped(name: str) -> str:
-    """Return a name of the caller with escapes for what a terminal would interpret."""
-    return name if name.isprintable() else repr(name)[1:-1]
+def id_columns(column: str, *, label: str = "header", noun: str = "column") -> ColumnCheck:
+    """
+    Return a check that an input has the column with the ids; other columns are allowed.
 
-
-def id_columns(column: str) -> ColumnCheck:
-    """Return a check that an input has the column with the ids; other columns are allowed."""
+    Args:
+        column: its name.
+        label: what has the columns, in the message.
+        noun: what they are called there.
+    """
 
     def check(names: list[str]) -> Collection[str]:
         if column not in names:
             wanted = escaped(column)
             raise InvalidInputError(
-                "header", f'has no column "{wanted}"; found: {listed(names) or "none"}'
+                label, f'has no {noun} "{wanted}"; found: {listed(names) or "none"}'
             )
         require_distinct([name for name in names if name == column])
         return {column}
@@ -331,7 +332,7 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
         inner = fields.setdefault(head, {})
         if inner is None or (isinstance(inner, dict) and tail in inner):
             raise InvalidInputError(escaped(name), f"has two values: {head} has one too")
-        if isinstance(inner, dict):  # other values are refused as that of their own field
+        if isinstance(inner, dict):  # another value breaks the rule of its own field
             inner[tail] = _typed(name, flat[name])
     return fields
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from adapty_async._input.cells import UnusableCellError, id_text, number, plain, text
-from adapty_async._input.findings import Findings
+from adapty_async._input.findings import Findings, escaped
 
 __all__ = ("ColumnCheck", "Table", "TableRows", "table_rows")
 
@@ -122,7 +122,7 @@ def _row(
         try:
             cell = convert(value)
         except UnusableCellError as error:
-            fault = fault or f'{label}: the cell in column "{name}" {error}'
+            fault = fault or f'{label}: the cell in column "{escaped(name)}" {error}'
             cells[name] = str(value)[:_SHOWN_CHARACTERS]
         else:
             if cell is not None:

@@ -129,7 +129,8 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
         Return the rows of a file; `is_same` if it is the input of the journal.
 
         Raises:
-            InvalidInputError: the file cannot be read, or has no column with ids.
+            InvalidInputError: the file cannot be read, has no column with ids, or is not the input
+                of the journal although it was.
         """
         form = self.form if is_same else format_of(path) or self.form or "text"
         if form != "text" and self.column is None:
@@ -152,4 +153,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
             id_column=decisive,
             id_optional=self.id_optional,
         )
+        # what is read from now on is what was counted, so this holds for all of it
+        if is_same and (different := self.difference(path)):
+            raise InvalidInputError(path, f"was changed meanwhile: {different}")
         return RecordedRows(rows, column)

@@ -66,7 +66,7 @@ def sample_text(rows: list[SampledRow], noun: str) -> str:
     for one in rows:
         lines += ["", f"{noun} {one.row.line}:"]
         if one.request is None:
-            lines.append(f"cannot be sent: {one.error}")
+            lines.append(f"cannot be sent: {visible(str(one.error))}")
             continue
         lines += _request_lines(one.request)
         if one.request.if_missing is not None:

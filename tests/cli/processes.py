@@ -68,6 +68,8 @@ class Terminal:
     def __init__(self, *arguments: object, columns: int | None = None) -> None:
         self._here, there = pty.openpty()
         environment = {**os.environ, "TERM": "xterm"}
+        for size in ("COLUMNS", "LINES"):  # set, they would hide the size of the terminal
+            environment.pop(size, None)
         if columns is None:
             environment |= {"COLUMNS": "120", "LINES": "40"}
         else:

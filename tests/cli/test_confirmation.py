@@ -62,7 +62,7 @@ def test_ids_are_shown_in_quotes(first: str | None, last: str | None, shown: str
         pytest.param("ids.txt", "u1\n", '1 user in {} (id "u1")', id="one"),
         pytest.param(
             "ids.csv",
-            "customer_user_id,x\nu1,1\n,2\nu3\n",
+            "customer_user_id,revoke_at\nu1,\n,2034-01-15T10:30:00Z\nu3\n",
             '2 users in {} (first id "u1", last id not readable)',
             id="broken",
         ),
@@ -147,10 +147,11 @@ def test_a_dry_run_has_the_first_and_the_last_id(invoke: Invoke, put: Put) -> No
 
 
 @pytest.mark.parametrize("encode", [outcome_json, failure_json])
-def test_listed_ids_of_a_job_are_no_escapes(encode: Callable[[JobOutcome], str]) -> None:
+def test_listed_ids_of_a_job_are_no_escapes(encode: Callable[[JobOutcome, str], str]) -> None:
     """The list of a job can be shown on a terminal, and is read as the ids that it is about."""
     hostile = f"{HOSTILE}\x7f\U000e0001ü"
-    line = encode(JobOutcome(index=0, line=1, item=hostile, status=OutcomeStatus.FAILED))
+    outcome = JobOutcome(index=0, line=1, item=hostile, status=OutcomeStatus.FAILED)
+    line = encode(outcome, "v2 delete by customer-user-id")
 
     assert line.isprintable()
     assert hostile in json.loads(line).values()

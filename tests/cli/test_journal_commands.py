@@ -17,6 +17,7 @@ from adapty_async._input.fingerprint import fingerprint
 from adapty_async._journal import JournalIdentity
 from adapty_async.bulk import summarise
 from adapty_async.cli._recorded import RecordedInput
+from adapty_async.errors import InvalidInputError
 from adapty_async.sandbox import Sandbox
 from tests.cli import processes
 from tests.cli.conftest import Invoke
@@ -306,6 +307,22 @@ def test_a_journal_says_how_its_input_is_read(
     found = RecordedInput.of(identity, column)
 
     assert (found.column, found.form, found.encoding, found.id_optional) == facts
+
+
+def test_an_input_that_changes_after_it_was_compared_is_not_listed(put: Put) -> None:
+    """The ids in a report are those of the file that was compared."""
+    path = put("ids.csv", "customer_user_id\na\nb\n")
+    identity = msgspec.structs.replace(
+        IDENTITY,
+        operation="v1 delete by customer-user-id, from csv",
+        input=fingerprint(path, path.stat().st_size),
+    )
+    recorded = RecordedInput.of(identity, None)
+    assert recorded.difference(str(path)) is None
+    assert [one.id for one in recorded.rows(str(path), is_same=True)] == ["a", "b"]
+    path.write_text("customer_user_id\nc\nd\n")
+    with pytest.raises(InvalidInputError, match="was changed meanwhile: the file's first"):
+        recorded.rows(str(path), is_same=True)
 
 
 async def test_a_list_without_a_column_of_ids_is_refused(

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from adapty_async import v2
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke, StartSandbox
 from tests.cli.processes import COMMAND, run, started, wait_for_arrivals
@@ -70,13 +71,13 @@ def test_each_row_has_a_line(sandbox: Sandbox, invoke: Invoke, put: Put, tmp_pat
         ),
         pytest.param(
             ("save", "--api", "v2", "--by", "profile-id"),
-            '{"profile_id": "p1", "first_name": "x"}\n{"profile_id": "p2", "no_field": 1}\n',
+            '{"profile_id": "p1", "first_name": "x"}\n{"profile_id": "p2", "first_name": 1}\n',
             ["p1", "p2"],
             id="update",
         ),
         pytest.param(
             ("import-transactions", "--by", "customer-user-id", "--column", "user"),
-            '{"user": "u1"}\n',
+            json.dumps({"user": "u1"} | dict.fromkeys(v2.TRANSACTION_COLUMNS.required, "x")) + "\n",
             ["u1"],
             id="import",
         ),

@@ -156,7 +156,7 @@ def test_a_field_with_two_values_costs_its_row(
             'columns: names a column that is not in the input: "mail"',
             id="mapped",
         ),
-        pytest.param(["email"], {}, 'header: has no column "customer_user_id"', id="no-ids"),
+        pytest.param(["email"], {}, 'input: has no key "customer_user_id"', id="no-ids"),
         pytest.param(
             ["customer_user_id", "colour"], {}, 'input: unknown key "colour"; exp', id="unknown"
         ),
