@@ -165,7 +165,7 @@ def adopted(
     spans: Mapping[int, bytes | bytearray],
 ) -> JournalIdentity:
     """
-    Return the identity of a journal, with a new run's account if nothing was done so far.
+    Return the identity of a journal, with the new run's account if nothing was done so far.
 
     A run with a rejected key leaves a journal without a single item that was done or may be done.
     The run with the correct key may use it. Digests depend on the key, so that holds by position

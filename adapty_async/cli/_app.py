@@ -36,7 +36,7 @@ from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perfo
 from adapty_async.cli._next import next_steps
 from adapty_async.cli._numbers import RATE, FiniteRange
 from adapty_async.cli._options import CommonOptions, key_in
-from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
+from adapty_async.cli._proxies import connection_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sample import sample, sample_json, sample_text
 from adapty_async.cli._streams import write_error
@@ -476,8 +476,8 @@ def _client(
     client = kind(**settings)
     if options.trust_env:
         require_usable_proxy(client.origin)
-    hooks = proxy_hooks(client.origin, trust_env=options.trust_env)
-    return kind(**settings, hooks=hooks) if hooks else client
+    hooks = connection_hooks(client.origin, trust_env=options.trust_env)
+    return kind(**settings, hooks=hooks)
 
 
 def _variant(options: CommonOptions) -> str:

@@ -47,7 +47,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
             time = duration_text(self.rows / _EXAMPLE_RATE, round_up=True)
             return (
                 "The time depends on the request rate of your key, which Adapty does not publish "
-                f"and no earlier run has measured: at {_EXAMPLE_RATE:g} requests/s, that takes "
+                f"and no earlier run has reached: at {_EXAMPLE_RATE:g} requests/s, that takes "
                 f"{time} or more."
             )
         time = duration_text(self.seconds, round_up=True)

@@ -100,13 +100,13 @@ def _workers(count: int) -> str:
     return "1 worker" if count == 1 else f"{count:,} workers"
 
 
-def outcome_json(outcome: JobOutcome, _operation: str) -> str:
+def outcome_json(outcome: JobOutcome, _operation: str = "") -> str:
     """Return an outcome as a line of JSON."""
     content = {"line": outcome.line, "id": outcome.item, "status": outcome.status.value}
     return visible_json(content)
 
 
-def failure_json(outcome: JobOutcome, operation: str) -> str:
+def failure_json(outcome: JobOutcome, operation: str = "") -> str:
     """
     Return an outcome as a line of a failures file, which can be an input itself.
 

@@ -11,7 +11,7 @@ from adapty_async.cli._streams import write_error
 from adapty_async.errors import ConfigError
 from adapty_async.hooks import Hook, RetryScheduled
 
-__all__ = ("proxy_hooks", "require_usable_proxy")
+__all__ = ("connection_hooks", "proxy_hooks", "require_usable_proxy")
 
 
 def require_usable_proxy(origin: str) -> None:
@@ -33,13 +33,23 @@ def proxy_hooks(origin: str, *, trust_env: bool) -> tuple[Hook, ...]:
     scheme = urlsplit(origin).scheme
     proxies = _proxies_for(origin)
     if scheme in proxies:
-        hint = f"{_variable(f'{scheme}_proxy')} is set but not used: --trust-env uses its proxy."
+        unused = _variable(f"{scheme}_proxy")
+        hint = f"A connection failed. {unused} is set but not used: --trust-env uses its proxy."
         return () if trust_env else (_hint_once(hint),)
     if "all" in proxies:
         wanted = f"{scheme}_proxy".upper()
-        hint = f"{_variable('all_proxy')} is not supported: set {wanted}, and add --trust-env."
+        hint = (
+            f"A connection failed. {_variable('all_proxy')} is not supported: set {wanted}, and "
+            "add --trust-env."
+        )
         return (_hint_once(hint),)
     return ()
+
+
+def connection_hooks(origin: str, *, trust_env: bool) -> tuple[Hook, ...]:
+    """Return hooks that name the address, and an unused proxy, if a connection fails."""
+    hint = f"No connection to {origin}: retried until it succeeds or the run stops."
+    return (*proxy_hooks(origin, trust_env=trust_env), _hint_once(hint))
 
 
 def _proxies_for(origin: str) -> dict[str, str]:
@@ -60,6 +70,6 @@ def _hint_once(hint: str) -> Callable[[object], None]:
 
     def on_event(event: object) -> None:
         if hints and isinstance(event, RetryScheduled) and event.error == "ConnectError":
-            write_error(f"A connection failed. {hints.pop()}")
+            write_error(hints.pop())
 
     return on_event

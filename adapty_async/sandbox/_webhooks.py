@@ -7,6 +7,7 @@ Source: https://adapty.io/docs/set-up-webhook-integration#handle-webhook-events
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from http import HTTPStatus
@@ -19,6 +20,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+_logger = logging.getLogger("adapty_async.sandbox")
 # "approximately 1 minute after the initial failure, doubling on each subsequent attempt — up to 9
 # retries": they take 8.5 hours, so no event reaches the age of 24 hours, after which none is sent.
 _FIRST_RETRY = 60.0
@@ -162,7 +164,10 @@ class Webhooks:
         self.deliveries.append(delivery)
         if HTTPStatus.OK <= delivery.status < HTTPStatus.BAD_REQUEST:
             self._failing_since = None
-        elif self._failing_since is None:
+            return
+        answer = f"status {delivery.status}" if delivery.status else "no response"
+        _logger.warning("a webhook was not delivered: %s", answer)
+        if self._failing_since is None:
             self._failing_since = self._now()
 
     def _has_given_up(self) -> bool:

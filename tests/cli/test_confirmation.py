@@ -62,7 +62,7 @@ def test_ids_are_shown_in_quotes(first: str | None, last: str | None, shown: str
         pytest.param("ids.txt", "u1\n", '1 user in {} (id "u1")', id="one"),
         pytest.param(
             "ids.csv",
-            "customer_user_id,revoke_at\nu1,\n,2034-01-15T10:30:00Z\nu3\n",
+            "customer_user_id,revoke_at\nu1,1\n,2\nu3\n",
             '2 users in {} (first id "u1", last id not readable)',
             id="broken",
         ),
@@ -186,7 +186,7 @@ def test_a_dry_run_estimates_the_time(invoke: Invoke, put: Put) -> None:
         "basis": "rate",
     }
     text = invoke("delete", path, *BY, "--dry-run").stdout
-    assert "which Adapty does not publish and no earlier run has measured" in text
+    assert "which Adapty does not publish and no earlier run has reached" in text
     assert "at 100 requests/s, that takes 10 s or more" in text
 
 

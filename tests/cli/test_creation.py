@@ -162,3 +162,26 @@ def test_a_public_key_alone_is_no_key_for_the_command_line(
     assert result.exit_code == 2
     told = "no API key: set ADAPTY_API_KEY, or name a file with it by --api-key-file\n"
     assert result.stderr == f"adapty-async: {told}"
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        pytest.param((), "Look each of them up at Adapty; a new journal sends", id="create"),
+        pytest.param(
+            ("--if-missing",), "Use a new journal: profiles that exist are found.", id="if-missing"
+        ),
+    ],
+)
+def test_unknown_rows_are_not_left_for_the_same_command(
+    options: tuple[str, ...], advice: str, sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """After a failure of the server, the advice is what can help."""
+    path = put("ids.txt", "u1\n")
+    sandbox.fail_next(*(["404"] if options else []), "500", *["503"] * 9)
+    result = invoke("create", path, *options, "--journal", path.with_name("journal"))
+
+    assert result.exit_code == 1, result.output
+    assert "  unknown            1" in result.stdout
+    assert advice in result.stdout
+    assert "resume" not in result.stdout

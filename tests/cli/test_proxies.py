@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
+from adapty_async.cli._proxies import connection_hooks, proxy_hooks, require_usable_proxy
 from adapty_async.errors import ConfigError
 from adapty_async.hooks import CallStarted, RetryScheduled
 from adapty_async.sandbox import Sandbox
@@ -43,6 +43,17 @@ def hint_of(origin: str, capsys: pytest.CaptureFixture[str], *, trust_env: bool 
         for event in (CallStarted("v1.profiles.delete"), FAILED, FAILED):
             hook(event)
     return capsys.readouterr().err
+
+
+def test_an_address_without_a_connection_is_named_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A wrong address does not look like an outage of the service."""
+    for hook in connection_hooks(ORIGIN, trust_env=False):
+        for event in (CallStarted("v1.profiles.delete"), FAILED, FAILED):
+            hook(event)
+    told = f"No connection to {ORIGIN}: retried until it succeeds or the run stops.\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "Https_Proxy"])

@@ -218,9 +218,11 @@ def levels_of(sandbox: Sandbox, user: str) -> list[tuple[str, str | None]]:
     return [(one.access_level_id, until(one.expires_at)) for one in levels or ()]
 
 
-def until(at: dt.datetime | None) -> str | None:
+def until(at: dt.datetime | str | None) -> str | None:
     """Return a time as in the inputs of these tests."""
-    return None if at is None else at.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if not isinstance(at, dt.datetime):
+        return at
+    return at.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def test_an_option_of_a_grant_is_that_of_all_rows(

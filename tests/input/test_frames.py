@@ -427,7 +427,7 @@ def test_a_missing_struct_has_no_fields() -> None:
 @pytest.mark.parametrize("make", [pl.DataFrame, pa.table], ids=["polars", "pyarrow"])
 def test_a_field_and_a_column_of_one_name_are_refused(make: Callable[[Any], Any]) -> None:
     """A struct's field and a column with a dot may have one name, and then neither is chosen."""
-    required = dict.fromkeys(v2.TRANSACTION_COLUMNS.required, ["x"])
+    required = {name: ["x"] for name in v2.TRANSACTION_COLUMNS.required}
     twice = {"price.value": [1], "price": [{"value": 2}]}
     frame = make({**required, **twice, "customer_user_id": ["u1"]})
     with pytest.raises(InvalidInputError, match="more than once"):

@@ -302,7 +302,7 @@ async def test_after_a_day_without_success_events_get_one_attempt(endpoint: Endp
 
 @pytest.mark.parametrize("response", [(401, "{}"), (200, "OK"), (302, "{}"), (200, "")], ids=str)
 async def test_nothing_is_sent_before_the_verification(
-    endpoint: Endpoint, response: tuple[int, str]
+    endpoint: Endpoint, response: tuple[int, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a 2xx status and a JSON body, events wait; each attempt asks for verification."""
     clock = FakeClock()
@@ -318,6 +318,7 @@ async def test_nothing_is_sent_before_the_verification(
     await webhooks.aclose()
 
     assert (endpoint.verifications, len(endpoint.requests), clock.sleeps) == (2, 1, [MINUTE])
+    assert ("a webhook was not delivered: status 401" in caplog.text) is (response[0] == 401)
 
 
 async def test_an_endpoint_that_does_not_listen_is_retried() -> None:
