@@ -35,8 +35,15 @@ def _texts() -> Iterator[str]:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield node.value
             if isinstance(node, ast.JoinedStr):
-                parts = (one.value if isinstance(one, ast.Constant) else "…" for one in node.values)
-                yield "".join(map(str, parts))
+                yield "".join(map(_shown, node.values))
+
+
+def _shown(part: ast.expr) -> str:
+    """Return a part of a text as the page has it; a message about a key is one about a column."""
+    if isinstance(part, ast.Constant):
+        return str(part.value)
+    value = part.value if isinstance(part, ast.FormattedValue) else part
+    return "column" if isinstance(value, ast.Name) and value.id == "noun" else "…"
 
 
 def _parts(message: str) -> list[str]:
