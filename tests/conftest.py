@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
@@ -22,6 +23,10 @@ settings.register_profile(
     "mutation", parent=settings.get_profile("unhurried"), max_examples=20, derandomize=True
 )
 settings.load_profile("unhurried")
+
+# a shell's background job ignores Ctrl-C, and so would the commands that tests interrupt
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # the settings with which coverage measures the processes of a test
 _MEASURED_PROCESSES = "COVERAGE_PROCESS_CONFIG"
