@@ -61,8 +61,8 @@ def _sampled(job: Job, row: Row, defaults: RequestDefaults) -> SampledRow:
 
 def sample_text(rows: list[SampledRow], noun: str) -> str:
     """Return the requests for people: method, URL, headers and body."""
-    count = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
-    lines = [f"The first {count} of the input; nothing was sent."]
+    what = "row" if len(rows) == 1 else f"{len(rows):,} rows"
+    lines = [f"The first {what} of the input; nothing was sent."]
     for one in rows:
         lines += ["", f"{noun} {one.row.line}:"]
         if one.request is None:

@@ -52,7 +52,7 @@ def test_a_creation_is_shown_as_well(invoke: Invoke, put: Put) -> None:
 
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "The first 1 row of the input; nothing was sent.",
+        "The first row of the input; nothing was sent.",
         "",
         "line 2:",
         "GET https://api.adapty.io/api/v2/server-side-api/profile/",
