@@ -79,7 +79,6 @@ def test_each_command_has_an_example_that_it_understands(
         pytest.param("bash", "adapty-async delete ids", 2, "file,ids", id="an input"),
         pytest.param("bash", "adapty-async status run", 2, "file,run", id="a journal"),
         pytest.param("bash", "adapty-async report x --check i", 4, "file,i", id="a list"),
-        pytest.param("bash", "adapty-async export ltv -o l", 4, "file,l", id="an output"),
         pytest.param("zsh", "adapty-async delete --api ", 3, "plain\nv2\n_", id="zsh"),
         pytest.param("fish", "adapty-async delete --api ", 3, "plain,v2", id="fish"),
     ],

@@ -32,8 +32,8 @@ MISSING = [
     pd.NA,
     pd.NaT,
     np.float64("nan"),
-    np.datetime64("NaT"),
-    np.timedelta64("NaT"),
+    np.datetime64("NaT", "s"),
+    np.timedelta64("NaT", "s"),
 ]
 
 
