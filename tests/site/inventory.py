@@ -10,8 +10,13 @@ from pathlib import Path
 import adapty_async
 
 _HEADER_LINES = 4
-# Values that the page of the package describes in a sentence.
-_IN_PROSE = {"adapty_async.UNSET", "adapty_async.__version__"}
+# Values that the page of the package describes in a sentence, and hooks that only pytest calls.
+_IN_PROSE = {
+    "adapty_async.UNSET",
+    "adapty_async.__version__",
+    "adapty_async.integrations.pytest.pytest_addoption",
+    "adapty_async.integrations.pytest.pytest_configure",
+}
 
 
 def names_in(folder: Path) -> set[str]:
