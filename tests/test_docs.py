@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from adapty_async import AdaptyClient, v1, v2, web
+from adapty_async.integrations._sandbox_thread import environment_of
 from adapty_async.sandbox import Sandbox
 from tests.warm import run_warm
 
@@ -31,24 +32,13 @@ _EXAMPLES = [
 ]
 
 
-def _environment(sandbox: Sandbox) -> dict[str, str]:
-    return {
-        "ADAPTY_API_KEY": sandbox.api_key,
-        "ADAPTY_PUBLIC_KEY": sandbox.public_key,
-        "ADAPTY_BASE_URL": sandbox.url,
-        "ADAPTY_MAIL_API_KEY": sandbox.mail_api_key,
-        "ADAPTY_MAIL_BASE_URL": sandbox.url,
-        "ADAPTY_EXPORT_BASE_URL": sandbox.url,
-    }
-
-
 async def _run(arguments: Sequence[str], sandbox: Sandbox, folder: Path) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-W",
         "error",
         *arguments,
-        env=os.environ | _environment(sandbox),
+        env=os.environ | environment_of(sandbox),
         cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -92,7 +82,7 @@ async def test_example_runs(code: str, tmp_path: Path) -> None:
     """An example runs to its end against the sandbox, without a warning."""
     async with Sandbox() as sandbox:
         sandbox.seed_profiles(f"user_{number}" for number in range(1000))
-        status, output = await run_warm(code, _environment(sandbox), tmp_path)
+        status, output = await run_warm(code, environment_of(sandbox), tmp_path)
     assert status == 0, output
     assert "failed=" not in output
 

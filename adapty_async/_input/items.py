@@ -254,7 +254,7 @@ class _FileItems(TableItems[ItemT]):
         rows: SizedRows,
         make: Callable[[Any], ItemT],
         reading: str,
-        read_as: dict[str, str | None],
+        read_as: dict[str, str | bool | None],
     ) -> None:
         super().__init__(rows, make)
         self._file = rows
@@ -294,7 +294,7 @@ def ids_in(items: _Items[str] | TableSource, by: str) -> _Items[str]:
     """
     if not _is_table(items):
         return cast("_Items[str]", items)
-    return _items_in(items, _mapping_of(items, None, by), "id")
+    return _items_in(items, mapping := _mapping_of(items, None, by), mapping.id)
 
 
 def pairs_in(
@@ -309,7 +309,7 @@ def pairs_in(
     """
     if not _is_table(items):
         return cast("_Items[tuple[str, ItemT]]", items)
-    return _items_in(items, _mapping_of(items, schema, by), "item")
+    return _items_in(items, mapping := _mapping_of(items, schema, by), mapping.item)
 
 
 def structs_in(items: _Items[ItemT] | TableSource, schema: ColumnSchema) -> _Items[ItemT]:
@@ -322,7 +322,7 @@ def structs_in(items: _Items[ItemT] | TableSource, schema: ColumnSchema) -> _Ite
     """
     if not _is_table(items):
         return cast("_Items[ItemT]", items)
-    return _items_in(items, _mapping_of(items, schema, None), "struct")
+    return _items_in(items, mapping := _mapping_of(items, schema, None), mapping.struct)
 
 
 def require_no_table(items: object) -> None:
@@ -378,14 +378,13 @@ def _mapping_of(items: object, schema: ColumnSchema | None, id_field: str | None
     return RowMapping(options, schema, id_field)
 
 
-def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
-    """Open a file or a data frame; `kind` is the method of the mapping that makes an item."""
-    make: Callable[[Any], Any] = getattr(mapping, kind)
+def _items_in(items: object, mapping: RowMapping, make: Callable[[Any], Any]) -> TableItems[Any]:
+    """Open a file or a data frame; `make` is the method of the mapping that makes an item."""
     if isinstance(items, InputFile):
         rows = _open(items, mapping)
         if not isinstance(rows, SizedRows):
             raise InvalidInputError(items.path, "must be a file, not a pipe")
-        if rows.form == "text" and kind != "id":
+        if rows.form == "text" and make != mapping.id:
             raise InvalidInputError(
                 items.path, "must be CSV, NDJSON or a table: a line of text is an id only"
             )
@@ -421,13 +420,14 @@ def _open(file: InputFile, mapping: RowMapping) -> Rows:
     )
 
 
-def _read_as(items: InputFile, mapping: RowMapping, form: str) -> dict[str, str | None]:
+def _read_as(items: InputFile, mapping: RowMapping, form: str) -> dict[str, str | bool | None]:
     """Return the names by which `adapty_async.cli` reads the ids of a file again."""
     return {
         "form": form,
         "encoding": None if form in TABLE_FORMATS else items.encoding or "utf-8",
         "sheet": items.sheet,
         "column": mapping.id_column,
+        "skip_rows_without_id": items.skip_rows_without_id,
     }
 
 

@@ -36,12 +36,10 @@ _SAVING = re.compile(f"mail save{_COLUMN}{_FORM}", re.DOTALL)
 _WITHOUT_ID = re.compile(r"(v1|v2|mail) (delete|grant|revoke) ")
 
 
-def _read_as(described: dict[str, Any]) -> dict[str, str]:
-    """Return the parts of `_FORM` and the column in the identity of an input, if it has them."""
+def _read_as(described: dict[str, Any]) -> dict[str, Any]:
+    """Return how a program read its input: `_FORM`, the column, and whether rows were left out."""
     parts = described.get("read_as")
-    if not isinstance(parts, dict):
-        return {}
-    return {name: part for name, part in parts.items() if isinstance(part, str)}
+    return {} if not isinstance(parts, dict) else {k: v for k, v in parts.items() if v is not None}
 
 
 class RecordedRows:
@@ -90,7 +88,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
         """Parse the identity of a journal; `column` is the user's option."""
         operation = identity.operation
         found = _SAVING.fullmatch(operation) or _OPERATION.fullmatch(operation)
-        names = {} if found is None else found.groupdict()
+        names: dict[str, Any] = {} if found is None else found.groupdict()
         names |= _read_as(identity.input)
         by = names.get("by", "external_profile_id") if found else None
         run_column = names.get("column") or (by and by.replace("-", "_"))
@@ -101,7 +99,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
             form=cast("Format | None", names.get("form")),
             encoding=names.get("encoding"),
             sheet=names.get("sheet"),
-            id_optional=_WITHOUT_ID.match(operation) is not None,
+            id_optional=names.get("skip_rows_without_id", _WITHOUT_ID.match(operation) is not None),
             is_id_enough=is_id_enough(operation),
         )
 

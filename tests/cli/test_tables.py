@@ -302,3 +302,17 @@ def test_a_report_lists_the_users_that_a_program_erased(
         listed.append([one["id"] for one in report["listed"]])
 
     assert listed == [["real"], ["real"], ["bystander"]]
+
+
+def test_a_report_leaves_out_the_rows_that_a_program_left_out(
+    sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path
+) -> None:
+    """A row that was left out does not give its outcome to the next one."""
+    sandbox.seed_profiles(["u1", "u3"])
+    path = put("list.csv", "customer_user_id,email\nu1,a\n,b\n bad,c\nu3,d\n")
+    _erase(sandbox, InputFile(path, skip_rows_without_id=True), tmp_path / "run.db")
+    given = ("report", tmp_path / "run.db", "--input", path, "--with-ids", "--format", "json")
+
+    listed = json.loads(invoke(*given).stdout)["listed"]
+    found = {one["line"]: (one["id"], one["status"]) for one in listed}
+    assert found == {2: ("u1", "done"), 4: (" bad", "none"), 5: ("u3", "done")}
