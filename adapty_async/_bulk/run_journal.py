@@ -102,11 +102,16 @@ def input_of(items: object, job_id: str | None) -> InputIdentity:
     Return the identity of an input, by which a resumed run compares it.
 
     Raises:
-        ConfigError: the job id is empty.
+        ConfigError: the job id is empty, or the items have no order.
     """
     if job_id is not None:
         if not job_id:
             raise ConfigError("job_id must not be empty")
+        if isinstance(items, set | frozenset):  # each process orders it in its own way
+            raise ConfigError(
+                "job_id needs items in the same order each time, which a set does not have: sort "
+                "them, or leave job_id out"
+            )
         return JobId(job_id)
     return items if isinstance(items, InputIdentity) else AnyOrder()
 
