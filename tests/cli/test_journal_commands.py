@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import stat
@@ -51,6 +52,11 @@ def erase(sandbox: Sandbox, invoke: Invoke, put: Put) -> Callable[..., Erased]:
 def erased(erase: Callable[..., Erased]) -> Erased:
     """Erase some users without faults."""
     return erase()
+
+
+def line_now(number: int, one: str, status: str) -> bytes:
+    """Return a line of an outcomes file of a run that ended just now."""
+    return line(number, one, status, at=f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}")
 
 
 def test_the_report_agrees_with_the_run(erase: Callable[..., Erased], invoke: Invoke) -> None:
@@ -172,7 +178,7 @@ def test_another_list_is_checked_by_the_outcomes_file(
     """A list in another order and format needs an outcomes file, and maybe its column's name."""
     _, journal, _ = erased
     other = put("other.csv", f"mail,user\nx,c\nx,{CANARY}\nx,\nx,missing\n")
-    outcomes = put("outcomes.ndjson", line(1, CANARY, "done") + line(6, "c", "absent"))
+    outcomes = put("outcomes.ndjson", line_now(1, CANARY, "done") + line_now(6, "c", "absent"))
     refused = invoke("report", journal, "--check", other, "--column", "user")
     given = ("--outcomes", outcomes, "--check", other)
     result = invoke("report", journal, *given, "--column", "user")
@@ -191,6 +197,26 @@ def test_another_list_is_checked_by_the_outcomes_file(
         'adapty-async: header: has no column "customer_user_id"; found: mail, user; name it with '
         "--column\n"
     )
+
+
+def test_a_list_that_other_runs_have_done_passes_no_check(
+    erased: Erased, invoke: Invoke, put: Put
+) -> None:
+    """An outcomes file of other runs proves nothing about those of the journal."""
+    _, journal, _ = erased
+    other = put("other.txt", "a\nb\n")
+    outcomes = put("outcomes.ndjson", line(1, "a", "done") + line(2, "b", "absent"))
+    given = ("report", journal, "--outcomes", outcomes, "--check", other)
+    result = invoke(*given, "--format", "json")
+    page = invoke(*given).stdout
+
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["check"]["ok"] is False
+    assert result.stderr == (
+        "other.txt: each of 2 rows has a final outcome, by the outcomes file.\n"
+        "The outcomes file has outcomes of other runs than the journal's: it proves nothing.\n"
+    )
+    assert "It has outcomes of other runs than the journal's" in page
 
 
 @pytest.mark.parametrize(
@@ -330,7 +356,7 @@ async def test_a_list_without_a_column_of_ids_is_refused(
 ) -> None:
     """Where neither the journal nor the user names the column, none is guessed."""
     identity = msgspec.structs.replace(IDENTITY, operation="my own job")
-    await write(tmp_path / "run.db", Recorded(run=run()), identity=identity)
+    await write(tmp_path / "run.db", Recorded(run=run(), states="d"), identity=identity)
     path, outcomes = put("ids.csv", "a\nb\n"), put("outcomes.ndjson", line(1, "b", "done"))
     given = ("report", tmp_path / "run.db", "--outcomes", outcomes, "--check", path)
     refused = invoke(*given)
@@ -425,7 +451,7 @@ def test_an_input_that_grew_is_not_said_to_be_the_same(erased: Erased, invoke: I
 def test_a_pipe_can_be_checked(erased: Erased, invoke: Invoke, put: Put) -> None:
     """Standard input is another list, and is looked up in the outcomes file."""
     _, journal, _ = erased
-    outcomes = put("outcomes.ndjson", line(1, "a", "done"))
+    outcomes = put("outcomes.ndjson", line_now(1, "a", "done"))
     pipe = journal.with_name("pipe")
     os.mkfifo(pipe)
     writer = os.open(pipe, os.O_RDWR)

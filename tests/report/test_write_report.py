@@ -66,6 +66,23 @@ def test_an_id_without_an_outcome_is_named_by_its_position(folder: Path) -> None
     assert content["outcomes"]["counts"] == {"absent": 1, "done": 2}
 
 
+@pytest.mark.parametrize("ids", [None, ["u1"]], ids=["items", "ids"])
+async def test_an_outcomes_file_of_other_runs_proves_nothing(
+    ids: list[str] | None, tmp_path: Path
+) -> None:
+    """A complete journal and an id that is done elsewhere are no proof together."""
+    await write(tmp_path / "run.db", Recorded(run=run(), states="dddddddddd"))
+    facts = {"http_status": 204, "request_id": None, "attempts": 1, "error": None}
+    entry = {"line": 1, "id": "u1", "status": "done", "at": "2020-01-01T00:00:00Z"} | facts
+    (tmp_path / "other.ndjson").write_text(json.dumps(entry) + "\n")
+    output = tmp_path / "report.html"
+
+    assert not write_report(
+        tmp_path / "run.db", output, outcomes=tmp_path / "other.ndjson", ids=ids
+    )
+    assert "outcomes of other runs" in output.read_text("utf-8")
+
+
 def test_a_journal_that_does_not_know_its_items_is_not_complete_by_itself(folder: Path) -> None:
     """Without ids, a run over an iterable has no number of items to compare with."""
     assert not write_report(folder / "run.db", folder / "report.html")
