@@ -204,7 +204,7 @@ def _input(report: Report) -> Iterator[tuple[str, Content]]:
         yield "Input", element("span", "a job of the caller's, ", _name(f"{known['job_id']}"))
     elif "sha256" not in known:
         yield "Input", "not a file, so its content is not recorded"
-    else:
+    if "sha256" in known:
         yield "Input", f"a file of {known.get('rows', 0):,} rows, {known.get('size', 0):,} bytes"
         yield "SHA-256 of the input", _code(f"{known['sha256']}")
     if report.is_input_verified:
