@@ -14,11 +14,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from adapty_async import AdaptyClient
 from adapty_async._input.fingerprint import fingerprint
 from adapty_async._journal import JournalIdentity
 from adapty_async.bulk import summarise
 from adapty_async.cli._recorded import RecordedInput
 from adapty_async.errors import InvalidInputError
+from adapty_async.files import InputFile
 from adapty_async.sandbox import Sandbox
 from tests.cli import processes
 from tests.cli.conftest import Invoke
@@ -197,6 +199,39 @@ def test_another_list_is_checked_by_the_outcomes_file(
         'adapty-async: header: has no column "customer_user_id"; found: mail, user; name it with '
         "--column\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("ids.csv", f"customer_user_id,x\nb,1\n{CANARY},2\nb,3\nnone,4\n", id="csv"),
+        pytest.param("ids.txt", f"b\n\n{CANARY}\n\nb\nnone\n", id="text"),
+        pytest.param(
+            "skip.csv", f"customer_user_id,x\nb,1\n,2\n{CANARY},3\nnone,4\n", id="without-id"
+        ),
+    ],
+)
+async def test_the_records_of_a_program_pass_the_check_of_its_file(
+    name: str, content: str, sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path
+) -> None:
+    """Its outcomes file numbers the items, and the lines of the file may have other numbers."""
+    sandbox.seed_profiles([CANARY, "b"])
+    path, journal, outcomes = put(name, content), tmp_path / "run.db", tmp_path / "run.ndjson"
+    async with AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty:
+        await adapty.v2.profiles.bulk_delete(
+            InputFile(path, skip_rows_without_id=name == "skip.csv"),
+            by="customer_user_id",
+            journal=journal,
+            outcomes=outcomes,
+        )
+    given = ("report", journal, "--outcomes", outcomes, "--check", path, "--format", "json")
+    passed = invoke(*given)
+    lines = outcomes.read_bytes().splitlines(keepends=True)
+    outcomes.write_bytes(b"".join(lines[:-1]))
+    lacking = json.loads(invoke(*given).stdout)["check"]
+
+    assert (passed.exit_code, json.loads(passed.stdout)["check"]["missing"]) == (0, [])
+    assert [each["state"] for each in lacking["missing"]] == ["none"]
 
 
 def test_a_list_that_other_runs_have_done_passes_no_check(
