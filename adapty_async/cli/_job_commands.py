@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from adapty_async._bulk.item_processor import MAX_CONCURRENCY
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.cli._apis import ALL_BY, api_option, require_kind
 from adapty_async.cli._app import _exit_on_error, _run
@@ -233,7 +234,7 @@ async def _plan(
 @_STORE
 @click.option(
     "--concurrency",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_CONCURRENCY),
     help="Requests in flight at most, of this worker; by default as many as help.",
 )
 @click.option(
