@@ -26,12 +26,19 @@ _TABLE = """CREATE TABLE outcome (
   key BLOB PRIMARY KEY, id BLOB, line INTEGER, status TEXT, at TEXT, http_status INTEGER,
   request_id TEXT, attempts INTEGER, error TEXT
 ) WITHOUT ROWID"""
-# a duplicate is another row of the same id, and does not contain the outcome of the first
 _RECORD = """INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET line = excluded.line, status = excluded.status, at = excluded.at,
   http_status = excluded.http_status, request_id = excluded.request_id,
   attempts = excluded.attempts, error = excluded.error
-WHERE excluded.status <> 'duplicate'"""
+WHERE """
+_IS_SETTLED = "outcome.status IN ('done', 'absent')"
+# The same row, which the run that was stopped had not sent, may be a duplicate of another one.
+_REPLACES_ROW = f"excluded.status <> 'duplicate' OR NOT {_IS_SETTLED}"
+# A duplicate is another row of the same id, and does not contain the outcome of the first. So is a
+# row that was not sent after the first was done.
+_REPLACES_ID = (
+    f"excluded.status <> 'duplicate' AND NOT (excluded.status = 'not_sent' AND {_IS_SETTLED})"
+)
 _INDEX = "CREATE INDEX by_id ON outcome (id, status)"
 # Bits of an integer in SQLite, without its sign.
 _BITS = 63
@@ -150,7 +157,8 @@ class OutcomesFile:
     def _load(self) -> None:
         self._db.execute(_TABLE)
         with self._db, self._path.open("rb") as file:
-            self._db.executemany(_RECORD, self._rows(file))
+            replaces = _REPLACES_ROW if self._by_line else _REPLACES_ID
+            self._db.executemany(_RECORD + replaces, self._rows(file))
             self._db.execute(_INDEX)
 
     def _rows(self, file: Any) -> Iterator[tuple[Any, ...]]:

@@ -86,6 +86,8 @@ def test_an_item_has_the_facts_of_its_line(tmp_path: Path) -> None:
         pytest.param((("done", None), ("skipped", "duplicate")), id="duplicate-last"),
         pytest.param((("skipped", "duplicate"), ("done", None)), id="duplicate-first"),
         pytest.param((("failed", None), ("skipped", "done")), id="done-by-a-run-without-a-file"),
+        pytest.param((("done", None), ("not_sent", None)), id="another-row-that-was-not-reached"),
+        pytest.param((("not_sent", None), ("done", None)), id="not-reached-at-first"),
     ],
 )
 def test_a_skipped_line_says_how_the_id_ended(
@@ -119,6 +121,19 @@ def test_an_id_in_several_rows_is_several_items(tmp_path: Path) -> None:
     with OutcomesFile(path, by_line=True) as outcomes:
         assert check("ids", rows("a"), None, outcomes).ok
         assert [each.status for each in outcomes.items()][:2] == ["absent", "done"]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [("not_sent", "duplicate"), ("failed", "duplicate"), ("done", "done"), ("absent", "absent")],
+)
+def test_a_row_may_be_a_duplicate_when_the_run_resumes(
+    status: str, expected: str, tmp_path: Path
+) -> None:
+    """A row that was not sent is final once it is a duplicate, and a result is not replaced."""
+    lines = line(5, "a", status), line(5, "a", "skipped", earlier="duplicate")
+    with OutcomesFile(put(tmp_path, *lines), by_line=True) as outcomes:
+        assert [each.status for each in outcomes.items()] == [expected]
 
 
 def test_a_last_line_that_is_torn_is_left_out(tmp_path: Path) -> None:
