@@ -180,9 +180,13 @@ def _here(store: str | None) -> str:
     Return the address of a store that exists already.
 
     Raises:
-        InvalidInputError: there is none by default.
+        InvalidInputError: there is none by default, or no file with the name of the address.
     """
     if store is not None:
+        scheme, _, path = store.partition(":///")
+        file = Path(urllib.parse.unquote(path))
+        if scheme == "sqlite" and path and not file.exists():  # opening it would create it
+            raise InvalidInputError("--store", f"there is no file {visible(str(file))}")
         return store
     folder = Path.cwd()
     if not (folder / _STORE_NAME).exists():
