@@ -47,9 +47,9 @@ _STATUS = "SELECT status FROM outcome WHERE key = ?"
 _OUTSIDE = """SELECT EXISTS (
   SELECT 1 FROM outcome WHERE status IN ('done', 'absent') AND NOT at BETWEEN ? AND ?
 )"""
-# Seconds by which an outcome may be outside of the recorded times of the runs: one that was killed
-# may have lost its last moment.
-_SLACK_SECONDS = 60.0
+# Seconds by which an outcome may be outside of the recorded times of the runs: a clock that was set
+# back during a run, such as by the hours of a time zone, leaves no trace in the journal.
+_SLACK_SECONDS = 86400.0
 
 
 class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,7 +193,7 @@ class OutcomesFile:
         1. While a run is in progress, the journal and the file are of different moments.
         2. More items are done or absent than in the journal. A run that was killed may have
            recorded some outcomes in the file alone, until they are sent again.
-        3. An item ended at a time at which no run was working.
+        3. An item ended more than a day before or after the runs.
         """
         if runs.is_in_use:
             return False
@@ -248,7 +248,7 @@ class OutcomesFile:
 
 
 def _times_of(runs: JournalSummary) -> tuple[str, str]:
-    """Return the time from and the time to which the runs were working, as in the database."""
+    """Return the times from and to which the runs may have worked, as in the database."""
     times = [each for run in runs.runs for each in (run.started_at, run.ended_at or run.last_at)]
     times += [each for one in runs.minutes for each in (one.first_at, one.last_at)]
     low, high = min(times) - _SLACK_SECONDS, max(times) + _SLACK_SECONDS

@@ -345,8 +345,8 @@ def _outcomes(outcomes: OutcomesSummary) -> Iterator[Content]:
         yield element(
             "p",
             "It has outcomes of other runs than the journal's, so it proves nothing about these:"
-            " more items are done or absent than in the journal, or some ended when no run was"
-            " working.",
+            " more items are done or absent than in the journal, or some ended more than a day"
+            " before or after the runs.",
             class_="verdict open",
         )
 

@@ -240,7 +240,9 @@ def test_a_list_that_other_runs_have_done_passes_no_check(
     """An outcomes file of other runs proves nothing about those of the journal."""
     _, journal, _ = erased
     other = put("other.txt", "a\nb\n")
-    outcomes = put("outcomes.ndjson", line(1, "a", "done") + line(2, "b", "absent"))
+    long_ago = "2020-01-01T00:00:00Z"
+    lines = line(1, "a", "done", at=long_ago) + line(2, "b", "absent", at=long_ago)
+    outcomes = put("outcomes.ndjson", lines)
     given = ("report", journal, "--outcomes", outcomes, "--check", other)
     result = invoke(*given, "--format", "json")
     page = invoke(*given).stdout

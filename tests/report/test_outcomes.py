@@ -271,7 +271,7 @@ BY_DIGEST = msgspec.structs.replace(IDENTITY, keys="digest", input={})
 OF_ANY_ROW = msgspec.structs.replace(BY_DIGEST, operation="v2 update by profile-id, from csv")
 KILLED = run(ended_at=None)
 # The runs of `run()` begin at 2026-11-30T00:54:00Z and take a minute.
-WITHIN, BEFORE, AFTER = "2026-11-30T00:54:30Z", "2026-11-30T00:52:59Z", "2026-11-30T00:56:01Z"
+WITHIN, BEFORE, AFTER = "2026-11-30T00:54:30Z", "2026-11-29T00:53:59Z", "2026-12-01T00:55:01Z"
 
 
 @pytest.mark.parametrize(
@@ -311,19 +311,19 @@ def a_line(number: int, status: str, at: str = WITHIN) -> bytes:
     ("at", "expected"),
     [
         pytest.param(BEFORE, True, id="before"),
-        pytest.param("2026-11-30T00:53:01Z", False, id="just before"),
+        pytest.param("2026-11-29T00:54:00Z", False, id="a day before"),
         pytest.param(WITHIN, False, id="within"),
-        pytest.param("2026-11-30T00:55:59Z", False, id="just after"),
+        pytest.param("2026-12-01T00:55:00Z", False, id="a day after"),
         pytest.param(AFTER, True, id="after"),
-        pytest.param("2026-11-30T01:00:30Z", False, id="when the clock was wrong"),
+        pytest.param("2026-12-01T01:00:30Z", False, id="when the clock was wrong"),
         pytest.param(None, False, id="at no time"),
     ],
 )
 async def test_an_outcome_at_another_time_is_of_another_run(
     at: str | None, *, expected: bool, tmp_path: Path
 ) -> None:
-    """An item is not done by a run that was not working then, whichever clock it had."""
-    minutes = [] if at != "2026-11-30T01:00:30Z" else [minute(6, done=1)]
+    """An item is not done by a run that was over for a day, whichever clock it had."""
+    minutes = [] if at != "2026-12-01T01:00:30Z" else [minute(6, done=1)]
     recorded = Recorded(run=run(), states="dd", minutes=minutes)
     await write(tmp_path / "run.db", recorded)
     lines = [line(1, "a", "done", at=WITHIN), line(2, "b", "done", at=at), line(3, "c", "failed")]
