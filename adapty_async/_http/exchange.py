@@ -63,6 +63,7 @@ Kept: TypeAlias = set["weakref.ref[Any]"]
 #: Reads the body of a response with this status, and returns what the decoder needs of it.
 ReadBody: TypeAlias = Callable[[aiohttp.StreamReader, Request, int], Awaitable[bytes]]
 
+# Maximum bytes of a response's body, which is held in memory.
 _BODY_LIMIT = 8 * 1024 * 1024
 #: Maximum number of connections that are tried to find one without unread bytes.
 CONNECTIONS = 3
