@@ -80,7 +80,7 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def _surely_unprocessed(error: BaseException) -> bool:
-    """Return whether a response proves that nothing was processed: a 429, some of the 503s."""
+    """Return whether nothing was processed: after a 429, or a 503 with `Retry-After`."""
     throttled = isinstance(error, RateLimitError)
     return throttled or (
         isinstance(error, ServerError) and error.status == 503 and error.retry_after is not None

@@ -314,7 +314,7 @@ def _remarks(report: Report) -> Iterator[Content]:
 
 
 def _reasons(report: Report) -> Iterator[Content]:
-    """Yield the table of errors, by which items were not done."""
+    """Yield the table of the reasons why items were not done."""
     if not report.reasons:
         yield element("p", "No item that was sent ended with an error.")
         return
