@@ -51,6 +51,7 @@ def _folder_first(path: Path) -> tuple[Path, str]:
 def _defined(
     scope: ast.Module | ast.ClassDef, lines: list[str], outer: str = ""
 ) -> Iterator[tuple[str, str]]:
+    attributes = _attributes(scope)
     for node in scope.body:
         if isinstance(node, _FUNCTIONS) and not node.name.startswith("__"):
             yield outer + node.name, _purpose(node) or f"({ast.unparse(node.args)})"
@@ -59,7 +60,10 @@ def _defined(
             yield from _defined(node, lines, f"{outer}{node.name}.")
         elif isinstance(node, _ASSIGNMENTS):
             for name in _targets(node):
-                yield outer + name, _documented(scope, name) or _comment_above(node, lines)
+                about = attributes.pop(name.partition(" ")[0], None)
+                yield outer + name, about or _comment_above(node, lines)
+    for name, about in attributes.items():  # those that a method sets
+        yield outer + name, about
 
 
 def _targets(node: ast.Assign | ast.AnnAssign) -> list[str]:
@@ -73,11 +77,10 @@ def _targets(node: ast.Assign | ast.AnnAssign) -> list[str]:
     return [name + value for name in names if not name.startswith("__")]
 
 
-def _documented(scope: ast.Module | ast.ClassDef, target: str) -> str:
-    """Return the first line about a field in the "Attributes" of its class."""
-    name = re.escape(target.partition(" ")[0])
-    found = re.search(rf"^    {name}: (.+)", ast.get_docstring(scope) or "", re.MULTILINE)
-    return found[1] if found else ""
+def _attributes(scope: ast.Module | ast.ClassDef) -> dict[str, str]:
+    """Return the attributes that a docstring lists, each with its first line."""
+    _, _, listed = (ast.get_docstring(scope) or "").partition("\nAttributes:\n")
+    return dict(re.findall(r"^    (\w+): (.+)", listed.partition("\n\n")[0], re.MULTILINE))
 
 
 def _comment_above(node: ast.stmt, lines: list[str]) -> str:
