@@ -14,7 +14,9 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
+import os
 import ssl
 import weakref
 from collections.abc import Awaitable, Callable
@@ -207,4 +209,7 @@ def _cause(error: Exception) -> str:
     inner = getattr(error, "os_error", error)
     if isinstance(inner, ssl.SSLError):
         return "TLS failed"
+    number = getattr(inner, "errno", None)
+    if number in errno.errorcode:  # the text of asyncio is that of the call, not of the reason
+        return os.strerror(number)
     return getattr(inner, "strerror", None) or type(inner).__name__

@@ -133,11 +133,12 @@ class RowMapping:
             return preset.column_of_ids(field)
         return chosen or field
 
-    def __str__(self) -> str:
-        """The part of a run's name by which a journal identifies the mapping; empty if plain."""
+    @property
+    def digest(self) -> str | None:
+        """The digest by which a run's name identifies the mapping; None if it is plain."""
         if self._is_plain:
-            return ""
-        return f", columns {hashlib.sha256(self._description.encode()).hexdigest()[:12]}"
+            return None
+        return hashlib.sha256(self._description.encode()).hexdigest()[:12]
 
     @property
     def _description(self) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from adapty_async._report.check import Check, InputRow, States, check, listed
 from adapty_async._report.figures import Report, as_json, figures_of, intervals, journal_file
 from adapty_async._report.file import write_file
-from adapty_async._report.outcomes import ListedItem, OutcomesFile, is_id_enough, name_of
+from adapty_async._report.outcomes import ListedItem, OutcomesFile, name_of
 from adapty_async._report.page import page, verdict
+from adapty_async._report.run_name import RunName, is_id_enough
 
 __all__ = (
     "Check",
@@ -14,6 +15,7 @@ __all__ = (
     "ListedItem",
     "OutcomesFile",
     "Report",
+    "RunName",
     "States",
     "as_json",
     "check",

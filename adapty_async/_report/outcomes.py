@@ -6,7 +6,6 @@ import contextlib
 import datetime as dt
 import hashlib
 import os
-import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import msgspec
 from adapty_async._bulk.outcomes_file import OutcomeLine, parse_line
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary", "is_id_enough", "name_of")
+__all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary", "name_of")
 
 #: The states of items for which nothing is left to do.
 FINAL = frozenset({"done", "absent", "duplicate"})
@@ -32,10 +31,6 @@ ON CONFLICT (key) DO UPDATE SET line = excluded.line, status = excluded.status, 
   attempts = excluded.attempts, error = excluded.error
 WHERE excluded.status <> 'duplicate'"""
 _INDEX = "CREATE INDEX by_id ON outcome (id, status)"
-# The operations of a command, and of a method of a program, in which an id has one request. Rows
-# of a grant or revocation have fields of their own, unless they are lines of text.
-_BY_COMMAND = re.compile(r"(v1|v2|mail) delete |v2 (grant|revoke) .*, from text", re.DOTALL)
-_BY_METHOD = re.compile(r"(v1|v2|mail)\.profiles\.(delete|get) by ")
 # Bits of an integer in SQLite, without its sign.
 _BITS = 63
 _STATUSES = "SELECT DISTINCT status FROM outcome WHERE id = ? AND status <> 'duplicate'"
@@ -190,11 +185,6 @@ class OutcomesFile:
                 attempts=attempts,
                 error=error,
             )
-
-
-def is_id_enough(operation: str) -> bool:
-    """Return whether every request of an id is the same, by the name of a run's operation."""
-    return any(pattern.match(operation) for pattern in (_BY_COMMAND, _BY_METHOD))
 
 
 def name_of(path: Path) -> str:

@@ -21,6 +21,7 @@ from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async._input.mapping import ColumnOptions, RowMapping
 from adapty_async._input.rows import Rows, SizedRows, open_rows
 from adapty_async._input.schema import ColumnSchema
+from adapty_async._report import RunName
 from adapty_async._version import __version__
 from adapty_async.bulk import JournalSummary
 from adapty_async.cli import _demo
@@ -177,7 +178,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
         mapping = _mapping(options, None, field, column)
         job = _job(
             "Deleting",
-            f"{api} delete by {by}, column {mapping.id_column}",
+            RunName(what=f"{api} delete", by=by, column=mapping.id_column),
             _id_rows(options, mapping),
             lambda value: describe(**{field: mapping.id(value)}),
             options,
@@ -227,7 +228,7 @@ def _saving(options: CommonOptions, recorded: JournalSummary | None) -> Job:
     _require_fields(rows, "profile")
     return _job(
         "Saving",
-        f"mail save{_column(mapping, 'external_profile_id')}{mapping}",
+        _named("mail save", mapping, usual="external_profile_id"),
         rows,
         lambda value: mail.save_profile(mapping.struct(value)),
         options,
@@ -246,13 +247,16 @@ def _updating(by: str, options: CommonOptions, recorded: JournalSummary | None) 
         ids: dict[str, Any] = {field: item_id}
         return v2.update_profile(attributes, **ids)
 
-    name = f"v2 update by {by}{_column(mapping, field)}{mapping}"
+    name = _named("v2 update", mapping, by, usual=field)
     return _job("Updating", name, rows, build, options, recorded)
 
 
-def _column(mapping: RowMapping, usual: str) -> str:
-    """Return the part of a run's name with the column of the ids; empty if it is the usual one."""
-    return "" if mapping.id_column == usual else f", column {mapping.id_column}"
+def _named(
+    what: str, mapping: RowMapping, by: str | None = None, *, usual: str | None = None
+) -> RunName:
+    """Return the name of a run; it does not state the usual column of the ids."""
+    column = None if mapping.id_column == usual else mapping.id_column
+    return RunName(what=what, by=by, column=column, columns=mapping.digest)
 
 
 def _mapping(
@@ -435,7 +439,7 @@ def demo(profiles: str | None, ids: str | None) -> None:
 
 def _job(
     title: str,
-    name: str,
+    name: RunName,
     rows: Rows,
     build: Callable[[Any], Operation[Any]],
     options: CommonOptions,
@@ -444,7 +448,9 @@ def _job(
     is_file = isinstance(rows, SizedRows)
     return Job(
         title="Checking" if options.dry_run else title,
-        name=f"{name}, from {rows.form}{_variant(options)}",
+        name=msgspec.structs.replace(
+            name, form=rows.form, encoding=options.encoding, sheet=options.sheet
+        ),
         journal=options.journal,
         recorded=recorded,
         dedupe=is_file if options.dedupe is None else options.dedupe,
@@ -479,13 +485,6 @@ def _client(
         require_usable_proxy(client.origin)
     hooks = connection_hooks(client.origin, trust_env=options.trust_env)
     return kind(**settings, hooks=hooks)
-
-
-def _variant(options: CommonOptions) -> str:
-    """Return what determines the rows of an input, besides its format, for the name of a run."""
-    if options.sheet is not None:
-        return f', sheet "{options.sheet}"'
-    return "" if options.encoding is None else f" in {options.encoding}"
 
 
 def _sends_nothing(options: CommonOptions) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from adapty_async import mail, v1
 from adapty_async._input.rows import Rows, open_rows
 from adapty_async._input.schema import id_columns, id_from, rows_of
+from adapty_async._report import RunName
 from adapty_async.cli._demo_data import write_examples
 from adapty_async.cli._job import Exit, Job, perform
 from adapty_async.cli._report import report_text
@@ -54,7 +55,7 @@ async def _save(sandbox: Sandbox, people: Rows, write: Callable[[str], object]) 
     write(f"1. Save the profiles of {people.path} through the Mail API")
     job = Job(
         title="Saving",
-        name="demo save",
+        name=RunName(what="demo save"),
         rows=people,
         build=lambda value: mail.save_profile(_PROFILES.struct(value)),
     )
@@ -82,7 +83,7 @@ async def _erase(
     listed = set(_usable(users, lambda value: id_from(value, "customer_user_id")))
     job = Job(
         title="Deleting",
-        name="demo delete",
+        name=RunName(what="demo delete"),
         rows=users,
         build=lambda value: v1.delete_profile(customer_user_id=id_from(value, "customer_user_id")),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from adapty_async._report import RunName
 from adapty_async.bulk import JournalSummary, summarise
 from adapty_async.errors import JournalError
 
@@ -29,11 +30,11 @@ class EarlierRuns(msgspec.Struct, frozen=True, kw_only=True):
     rate: float | None = None
 
 
-def earlier_runs(summary: JournalSummary | None, name: str, origin: str) -> EarlierRuns:
+def earlier_runs(summary: JournalSummary | None, name: RunName, origin: str) -> EarlierRuns:
     """Return the results of earlier runs; nothing if the journal is new or of another run."""
     if summary is None:
         return EarlierRuns()
-    if (summary.identity.operation, summary.identity.origin) != (name, origin):
+    if (summary.identity.operation, summary.identity.origin) != (str(name), origin):
         return EarlierRuns()  # the run raises an error
     rates = [run.rate for run in summary.runs if run.rate is not None]
     return EarlierRuns(settled=summary.settled, rate=rates[-1] if rates else None)
@@ -46,8 +47,10 @@ def require_same_api(journal: Path | None, summary: JournalSummary | None, api: 
     Raises:
         JournalError: it belongs to runs of another API; the message names the option.
     """
-    earlier = "" if summary is None else summary.identity.operation.partition(" ")[0]
-    if journal is not None and earlier in _APIS - {api}:
+    if journal is None or summary is None:
+        return
+    earlier = RunName.parse(summary.identity.operation).api
+    if earlier in _APIS - {api}:
         raise JournalError(
             f"the journal {click.format_filename(journal)} belongs to a run with --api {earlier}, "
             f"and this one would use {api}: add --api {earlier} to resume it, or name a new journal"

@@ -15,6 +15,7 @@ from adapty_async._bulk.item_processor import MOST_WORKERS
 from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._input.rows import Row, Rows, SizedRows
 from adapty_async._journal import Journal, belongs_to_journal
+from adapty_async._report import RunName
 from adapty_async.bulk import BulkReport, BulkRun, JournalSummary, StopReason
 from adapty_async.cli._dry_journal import DryJournal
 from adapty_async.cli._feed import ThreadedReader
@@ -49,7 +50,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     title: str
-    name: str
+    name: RunName
     rows: Rows
     build: Callable[[Any], Operation[Any]]
     journal: Path | None = None
@@ -111,7 +112,7 @@ async def perform(
         run = client.bulk(
             job.rows if isinstance(job.rows, SizedRows) else ThreadedReader(job.rows),
             build=_checked(job.build),
-            name=job.name,
+            name=str(job.name),
             journal=_journal_of(job),
             dedupe=job.dedupe,
             concurrency=job.concurrency,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from adapty_async._report import RunName
 from adapty_async.bulk import ItemState, JournalSummary, summarise
 from adapty_async.cli._job import Exit, JobResult, exit_code
 
@@ -31,8 +31,6 @@ _UNKNOWN_CREATIONS = (
     "Unknown rows are not created again with this journal. Use a new journal: profiles that exist "
     "are found."
 )
-# The names of runs that look a profile up before they create it.
-_LOOKS_FIRST = re.compile("v2 (create if|import transactions, create) missing,")
 # Items in these states are sent by the next run.
 _SENT_AGAIN = (ItemState.FAILED, ItemState.LOST, ItemState.RESERVED, ItemState.NOT_SENT)
 _MAYBE_DONE = (
@@ -41,7 +39,7 @@ _MAYBE_DONE = (
 )
 
 
-def next_steps(result: JobResult, journal: Path, name: str, failures: Path | None) -> list[str]:
+def next_steps(result: JobResult, journal: Path, name: RunName, failures: Path | None) -> list[str]:
     """
     Return what helps after a run, as lines for people. Blocks.
 
@@ -61,7 +59,7 @@ def next_steps(result: JobResult, journal: Path, name: str, failures: Path | Non
     if result.error is not None or _is_resumable(summary):
         lines.append(_RESUME)
     if result.report.unknown:
-        lines.append(_UNKNOWN_CREATIONS if _LOOKS_FIRST.match(name) else _UNKNOWN)
+        lines.append(_UNKNOWN_CREATIONS if name.looks_first else _UNKNOWN)
     if not lines:
         where = "." if failures is None else " in the failures file, and pass it as INPUT."
         lines.append(f"{_INVALID}{where}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -14,30 +13,15 @@ from adapty_async._input.fingerprint import difference
 from adapty_async._input.rows import Format, Rows, format_of, open_rows
 from adapty_async._input.schema import id_columns
 from adapty_async._journal import JournalIdentity
-from adapty_async._report import InputRow, is_id_enough
+from adapty_async._report import InputRow, RunName, is_id_enough
 from adapty_async.cli._header import checked_header
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("RecordedInput",)
 
-_COLUMN = r"(?:, column (?P<column>.*?))?(?:, columns [0-9a-f]{12})?"
-_FORM = (
-    r", from (?P<form>csv|ndjson|text|parquet|arrow|excel)"
-    r'(?: in (?P<encoding>\S+)|, sheet "(?P<sheet>.*)")?'
-)
-# of a command, such as "v1 delete by profile-id, column id, from csv in cp1252"; a program's own
-# run has the name of its method, such as "v1.profiles.delete by profile_id", and the identity of
-# its input has the rest
-_OPERATION = re.compile(
-    r".*? by (?P<by>(?:external|customer|profile)[a-z_-]*id|email)" + _COLUMN + f"(?:{_FORM})?",
-    re.DOTALL,
-)
-_SAVING = re.compile(f"mail save{_COLUMN}{_FORM}", re.DOTALL)
-_WITHOUT_ID = re.compile(r"(v1|v2|mail) (delete|grant|revoke) ")
-
 
 def _read_as(described: dict[str, Any]) -> dict[str, Any]:
-    """Return how a program read its input: `_FORM`, the column, and whether rows were left out."""
+    """Return how a program read its input: format, column, and whether rows were left out."""
     parts = described.get("read_as")
     return {} if not isinstance(parts, dict) else {k: v for k, v in parts.items() if v is not None}
 
@@ -86,21 +70,18 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, identity: JournalIdentity, column: str | None) -> RecordedInput:
         """Parse the identity of a journal; `column` is the user's option."""
-        operation = identity.operation
-        found = _SAVING.fullmatch(operation) or _OPERATION.fullmatch(operation)
-        names: dict[str, Any] = {} if found is None else found.groupdict()
-        names |= _read_as(identity.input)
-        by = names.get("by", "external_profile_id") if found else None
-        run_column = names.get("column") or (by and by.replace("-", "_"))
+        name = RunName.parse(identity.operation)
+        read_as = _read_as(identity.input)
+        run_column = read_as.get("column", name.id_column)
         return cls(
             description=identity.input,
             column=column or run_column,
             run_column=run_column,
-            form=cast("Format | None", names.get("form")),
-            encoding=names.get("encoding"),
-            sheet=names.get("sheet"),
-            id_optional=names.get("skip_rows_without_id", _WITHOUT_ID.match(operation) is not None),
-            is_id_enough=is_id_enough(operation),
+            form=cast("Format | None", read_as.get("form", name.form)),
+            encoding=read_as.get("encoding", name.encoding),
+            sheet=read_as.get("sheet", name.sheet),
+            id_optional=read_as.get("skip_rows_without_id", name.has_optional_ids),
+            is_id_enough=is_id_enough(identity.operation),
         )
 
     def difference(self, path: str) -> str | None:

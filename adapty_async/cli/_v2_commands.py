@@ -13,6 +13,7 @@ from adapty_async._api.operation import Operation
 from adapty_async._input.mapping import RowMapping
 from adapty_async._input.rows import Rows
 from adapty_async._input.schema import ColumnSchema, rows_of
+from adapty_async._report import RunName
 from adapty_async.cli._app import (
     _client,
     _common_options,
@@ -20,6 +21,7 @@ from adapty_async.cli._app import (
     _id_rows,
     _job,
     _mapping,
+    _named,
     _perform_and_report,
     _require_fields,
     _rows,
@@ -45,7 +47,6 @@ _BY = click.option(
     help="The kind of the ids.",
 )
 _COLUMN = click.option("--column", help="The column or field with the ids, if not named like --by.")
-_IMPORT = "v2 import transactions"  # as in the journals of earlier releases
 _LEVEL = click.option(
     "--access-level",
     help="Its id in the Adapty dashboard; required without a column access_level_id.",
@@ -88,8 +89,8 @@ def import_transactions(
         mapping = _mapping(options, v2.TRANSACTION_COLUMNS, field, column)
         rows = _rows(options, mapping)
         _require_fields(rows, "transaction")
-        what = "v2 import transactions, create missing," if create_missing else _IMPORT
-        name = f"{what} by {by}, column {mapping.id_column}{mapping}"
+        what = f"v2 import transactions{', create missing,' if create_missing else ''}"
+        name = _named(what, mapping, by)
         _run_job("Importing", name, rows, build, options)
 
 
@@ -121,8 +122,8 @@ def create(column: str | None, *, if_missing: bool, **common: Any) -> None:
     options = CommonOptions(**common)
     with _exit_on_error():
         mapping = _mapping(options, v2.ATTRIBUTE_COLUMNS, "customer_user_id", column)
-        what = f"v2 create{' if missing' if if_missing else ''}, column {mapping.id_column}"
-        _run_job("Creating", f"{what}{mapping}", _rows(options, mapping), build, options)
+        name = _named(f"v2 create{' if missing' if if_missing else ''}", mapping)
+        _run_job("Creating", name, _rows(options, mapping), build, options)
 
 
 @cli.command(
@@ -171,8 +172,7 @@ def grant(
             about, values = _access_item(mapping, by, value)
             return v2.grant_access_level(**values, **about)
 
-        what = f"v2 grant {access_level} from {starts_at} to {expires_at}"
-        name = f"{what} by {by}, column {mapping.id_column}{mapping}"
+        name = _named(f"v2 grant {access_level} from {starts_at} to {expires_at}", mapping, by)
         _run_job("Granting", name, rows, build, options)
 
 
@@ -213,8 +213,7 @@ def revoke(
             about, values = _access_item(mapping, by, value)
             return v2.revoke_access_level(**values, **about)
 
-        what = f"v2 revoke {access_level} at {revoke_at}"
-        name = f"{what} by {by}, column {mapping.id_column}{mapping}"
+        name = _named(f"v2 revoke {access_level} at {revoke_at}", mapping, by)
         level = "access levels" if access_level is None else access_level
         _run_job("Revoking", name, rows, build, options, f"Revoke {level}, by {by}")
 
@@ -249,7 +248,7 @@ def _access_item(mapping: RowMapping, by: str, value: Any) -> tuple[dict[str, An
 
 def _run_job(
     title: str,
-    name: str,
+    name: RunName,
     rows: Rows,
     build: Callable[[Any], Operation[Any]],
     options: CommonOptions,

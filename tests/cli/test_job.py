@@ -16,6 +16,7 @@ from adapty_async import v1
 from adapty_async._api.operation import Request, Response
 from adapty_async._input.rows import Layout, Row, Rows, open_rows
 from adapty_async._input.schema import id_columns, id_from
+from adapty_async._report import RunName
 from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason
 from adapty_async.cli._job import Job, JobResult, exit_code, perform
 from adapty_async.client import AdaptyClient
@@ -131,7 +132,7 @@ def job_of(rows: Rows, failures: Path | None = None) -> Job:
     """Make a job that erases the users in a text input."""
     return Job(
         title="Deleting",
-        name="delete",
+        name=RunName(what="delete"),
         rows=rows,
         build=lambda value: v1.delete_profile(customer_user_id=id_from(value, "id")),
         concurrency=2,
