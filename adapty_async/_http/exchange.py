@@ -206,6 +206,7 @@ def translate(error: Exception) -> TransportError:
 
 
 def _cause(error: Exception) -> str:
+    """Return the reason of a failed connection, in the words of the system if it has some."""
     inner = getattr(error, "os_error", error)
     if isinstance(inner, ssl.SSLError):
         return "TLS failed"
