@@ -211,8 +211,7 @@ def _cause(error: Exception) -> str:
     if isinstance(inner, ssl.SSLError):
         return "TLS failed"
     number = getattr(inner, "errno", None)
-    if (
-        isinstance(number, int) and number in errno.errorcode
-    ):  # the text of asyncio is that of the call, not of the reason
+    # the text of asyncio is that of the call, not of the reason
+    if isinstance(number, int) and number in errno.errorcode:
         return os.strerror(number)
     return getattr(inner, "strerror", None) or type(inner).__name__
