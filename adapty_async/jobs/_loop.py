@@ -137,6 +137,7 @@ class PartLoop:
         return bool(found)
 
     async def _wait_out(self, error: StoreUnavailableError) -> None:
+        """Wait for a store that is unavailable, or give up after `max_outage` seconds."""
         now = self._clock()
         self._outage_since = now if self._outage_since is None else self._outage_since
         if now - self._outage_since >= self._max_outage:
