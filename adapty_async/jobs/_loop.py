@@ -101,6 +101,7 @@ class PartLoop:
                 self._failure = self._failure or error
 
     async def _run(self, number: int) -> None:
+        """Run a part; one that another worker has taken is left to it."""
         try:
             await self._run_part(number)
         except PartChangedError:
