@@ -19,6 +19,7 @@ from adapty_async._api.codec import ResultDecoder, plain, request_id_in
 from adapty_async._api.operation import Operation, Request, Response, RetrySafety
 from adapty_async._bulk.bulk_run import BulkRun
 from adapty_async._bulk.keyed_lock import KeyedLock, lock_key_of
+from adapty_async._bulk.lost_creations import LostCreations
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._bulk.recording import OutcomesPath, Recording
 from adapty_async._bulk.run_journal import ItemEntry, RunJournal
@@ -254,6 +255,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         self._digest_of = _digester(os.urandom(32) if journal is None else journal.digest_key)
         self._is_resumed = False  # an earlier run used the journal
         self._keyed_lock = KeyedLock()
+        self._lost_creations = LostCreations()
         self._watched = False
 
     @contextlib.asynccontextmanager
@@ -299,20 +301,21 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             operation = worker.operation = self._build(item)
             request = engine.encode(operation)
             entry = None if self._journal is None else self._journal.entry(index, request)
-            if self._identifies or self._is_resumed:
-                known = await self._known(index, item, operation, request, entry)
-                if known is not None:
-                    return known
+            if (self._identifies or self._is_resumed) and (
+                known := await self._known(index, item, operation, request, entry)
+            ):
+                return known
             lock_key = lock_key_of(operation)
             if not self._keyed_lock.try_acquire(lock_key):
                 await self._keyed_lock.acquire(lock_key)
             state = worker.call = CallState() if entry is None else _recorded_call(entry, request)
-            response = await engine.send(request, state)
+            response = await engine.send(self._lost_creations.respect(lock_key, request), state)
             result = engine.decode(operation, response)
             outcome = _done(index, item, state, response, result, engine.clock() - started)
         except BaseException as error:  # noqa: BLE001  the item's outcome, or the end of the run
             worker.failure = _run_ending(error, is_sending=state is not None)
             outcome = _not_done(index, item, request, state, error, engine.clock() - started)
+            self._lost_creations.record(lock_key, state, outcome.status)
         if state is None:  # it holds no lock
             return outcome
         worker.call = None  # the worker is idle until its next item
