@@ -167,7 +167,7 @@ class BaseClient:
         Args:
             operation: the call, such as ``v2.get_profile(customer_user_id="u1")``.
             raw: return the successful response with its status, headers and body, and decode it
-                when `RawResponse.parse` is called.
+                when `RawResponse.parse` is called; other libraries call that ``with_raw_response``.
 
         Raises:
             AdaptyError: the call failed; see `adapty_async.errors`.
