@@ -71,6 +71,7 @@ MAX_CONCURRENCY = 10_000
 MAX_OUTAGE = 900.0
 _ALWAYS = RetrySafety.ALWAYS
 _DONE = OutcomeStatus.DONE
+# Seconds that requests in flight get to end by default when a run is stopped.
 _DRAIN_SECONDS = 5.0
 
 
@@ -235,7 +236,8 @@ class ItemProcessor(Generic[ItemT, ResultT]):
        duplicate.
     3. Acquire the lock of its lock key.
     4. Begin: pass the write-ahead entry down as the first-send callback of its call.
-    5. Send the request through the pipeline, and decode the response.
+    5. Send the request through the pipeline, without its creation if an earlier item lost the
+       response to that, and decode the response.
     6. Record the outcome in the journal, and release the lock.
     """
 
@@ -258,6 +260,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         self._digest_of = _digester(os.urandom(32) if journal is None else journal.digest_key)
         self._is_resumed = False  # an earlier run used the journal
         self._keyed_lock = KeyedLock()
+        self._lost_creations: set[Hashable] = set()  # lock keys
         self._watched = False
 
     @contextlib.asynccontextmanager
@@ -303,20 +306,21 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             operation = worker.operation = self._build(item)
             request = engine.encode(operation)
             entry = None if self._journal is None else self._journal.entry(index, request)
-            if self._identifies or self._is_resumed:
-                known = await self._known(index, item, operation, request, entry)
-                if known is not None:
-                    return known
+            if (self._identifies or self._is_resumed) and (
+                known := await self._known(index, item, operation, request, entry)
+            ):
+                return known
             lock_key = lock_key_of(operation)
             if not self._keyed_lock.try_acquire(lock_key):
                 await self._keyed_lock.acquire(lock_key)
             state = worker.call = CallState() if entry is None else _recorded_call(entry, request)
-            response = await engine.send(request, state)
+            response = await engine.send(self._as_it_may_be_sent(request, lock_key), state)
             result = engine.decode(operation, response)
             outcome = _done(index, item, state, response, result, engine.clock() - started)
         except BaseException as error:  # noqa: BLE001  the item's outcome, or the end of the run
             worker.failure = _run_ending(error, is_sending=state is not None)
             outcome = _not_done(index, item, request, state, error, engine.clock() - started)
+            self._record_lost_creation(outcome.status, state, lock_key)
         if state is None:  # it holds no lock
             return outcome
         worker.call = None  # the worker is idle until its next item
@@ -349,6 +353,23 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             return _skipped(index, item, EarlierStatus.DUPLICATE)
         error = entry.recall()
         return None if error is None else Outcome(index, item, OutcomeStatus.UNKNOWN, error=error)
+
+    def _as_it_may_be_sent(self, request: Request, lock_key: Hashable) -> Request:
+        """
+        Return a request; without its creation if an earlier item of its lock key lost one.
+
+        Several items may be about one object, such as the purchases of a profile. If the server
+        finds none after a lost creation, it may still create it.
+        """
+        if request.if_missing is None or lock_key not in self._lost_creations:
+            return request
+        return msgspec.structs.replace(request, if_missing=None)
+
+    def _record_lost_creation(
+        self, status: OutcomeStatus, state: CallState | None, lock_key: Hashable
+    ) -> None:
+        if status is OutcomeStatus.UNKNOWN and state is not None and state.is_creating:
+            self._lost_creations.add(lock_key)
 
     async def _claim(self, digest: bytes, entry: ItemEntry | None) -> bool:
         """Claim the digest of a request; return False if an equal one came before."""
@@ -484,6 +505,7 @@ def _not_done(
 
 
 def _status_of(request: Request | None, state: CallState, error: Exception) -> OutcomeStatus:
+    """Return the status of an item that ended with an error."""
     if state.is_creating and state.is_creation_lost:
         return OutcomeStatus.UNKNOWN
     if request is None or not state.attempts:

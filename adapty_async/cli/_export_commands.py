@@ -387,9 +387,10 @@ def _exit_on_error(interrupted: str = "") -> Iterator[None]:
 
 
 def _by_option(error: AdaptyError) -> AdaptyError:
-    """Return the error with the name of the option instead of the library's parameter."""
+    """Return the error with the names of options instead of the library's parameters."""
     if isinstance(error, InvalidInputError):
-        return InvalidInputError(_option_of(error.field), error.rule)
+        rule = error.rule.replace("period_unit", "--period-unit")
+        return InvalidInputError(_option_of(error.field), rule)
     return error
 
 
@@ -401,6 +402,7 @@ def _option_of(field: str) -> str:
 
 
 def _exit_code(error: AdaptyError) -> int:
+    """Return the exit code of an export that ended with an error."""
     if isinstance(error, AuthenticationError):
         return Exit.KEY_REJECTED
     is_input = isinstance(

@@ -43,9 +43,9 @@ def split(query: Query, by: str) -> tuple[Dates, ...]:
         raise InvalidInputError("filters.compare_date", "cannot be divided into chunks")
     period = query.period
     if period in CHUNKS and period not in CHUNKS[by]:
-        units = ", ".join(sorted(CHUNKS[by]))
+        units = " or ".join(sorted(CHUNKS[by]))
         raise InvalidInputError(
-            "by", f"a {by} would divide a period of a {period}; period_unit must be one of {units}"
+            "by", f"a {by} would divide a period of a {period}; period_unit must be {units}"
         )
     return tuple(chunks_of(*parsed_dates(query.filters.date), by))
 

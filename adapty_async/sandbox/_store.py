@@ -118,7 +118,7 @@ class Arrival(msgspec.Struct, frozen=True):
         at: the time of arrival, in seconds since the epoch.
         method: the HTTP method.
         path: the path, without the query.
-        api: ``v1``, ``v2``, ``web`` or ``mail``; ``other`` for a path that belongs to none of them.
+        api: ``v1``, ``v2``, ``web``, ``mail`` or ``export``; ``other`` for a path of none of them.
         identity: the identity header or the first identifier of the body; `None` without either.
         status: the status of the response; 0 if none was sent, or none has been sent yet.
         fault: the injected fault, such as ``502-html`` or ``reset``; `None` without one.

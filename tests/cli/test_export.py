@@ -145,7 +145,10 @@ def test_chunks_of_a_chart(
         (("--filter", "colour=red"), "--filter colour=red: must be NAME=VALUE, and NAME one of"),
         (("--filter", "country"), "--filter country: must be NAME=VALUE"),
         (("--tz", "Mars/Base"), "--tz: must be the IANA name of a time zone"),
-        (("--chunk", "day"), "--chunk: a day would divide a period of a month"),
+        (
+            ("--chunk", "day"),
+            "--chunk: a day would divide a period of a month; --period-unit must be day",
+        ),
         (("--json",), "--json needs -o"),
         (("--to", "2024-01-01"), "--from and --to: must not end before it begins"),
         (("--to", "soon"), "Invalid value for '--to'"),

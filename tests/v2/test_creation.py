@@ -36,7 +36,7 @@ from adapty_async import (
     RetryPolicy,
     v2,
 )
-from adapty_async.bulk import ItemState
+from adapty_async.bulk import BulkRun, ItemState
 from adapty_async.endpoints import Endpoint
 from adapty_async.hooks import CallEnded, CallStarted, Event
 from adapty_async.sandbox import Sandbox
@@ -438,6 +438,75 @@ async def test_creations_of_different_attributes_are_no_duplicates() -> None:
     report = await client(FakeTransport([FOUND] * 3)).bulk(calls, dedupe=True)
 
     assert (report.done, report.skipped) == (3, 1)
+
+
+def gets(adapty: AdaptyClient, users: list[str], **options: Any) -> BulkRun[Any, Any]:
+    """Return a run that reads a profile for each user, or creates it with other attributes."""
+    items = [(user, v2.ProfileAttributes(last_name=str(n))) for n, user in enumerate(users)]
+    return adapty.v2.profiles.bulk_get_or_create(items, concurrency=1, **options)
+
+
+def ensures(adapty: AdaptyClient, users: list[str], **options: Any) -> BulkRun[Any, Any]:
+    """Return a run that updates a profile for each user, or creates it."""
+    items = [(user, v2.ProfileAttributes(last_name=str(n))) for n, user in enumerate(users)]
+    return adapty.v2.profiles.bulk_ensure(items, concurrency=1, **options)
+
+
+def purchases(adapty: AdaptyClient, users: list[str], **options: Any) -> BulkRun[Any, Any]:
+    """Return a run that records a purchase for each user, whose profile is created before."""
+    items = [
+        (user, one_time(store_transaction_id=str(n), store_original_transaction_id=str(n)))
+        for n, user in enumerate(users)
+    ]
+    return adapty.v2.transactions.bulk_set(
+        items, by="customer_user_id", create_missing=True, concurrency=1, **options
+    )
+
+
+def creations(transport: FakeTransport) -> list[str]:
+    """Return the users for whom a creation was sent."""
+    return [
+        request.headers["adapty-customer-user-id"]
+        for request in transport.requests
+        if request.method == "POST" and request.url.endswith("/server-side-api/profile/")
+    ]
+
+
+@pytest.mark.parametrize("start", [gets, ensures, purchases], ids=lambda start: start.__name__)
+async def test_a_lost_creation_is_not_sent_again_for_another_item(
+    start: Callable[..., BulkRun[Any, Any]],
+) -> None:
+    """A later item of the same user creates nothing, since the server still may; others do."""
+    transport = FakeTransport([MISSING, LOST, MISSING, MISSING, MISSING, FOUND, FOUND])
+    run = start(client(transport, retry=TWICE), ["u1", "u1", "u2"])
+    async with run:
+        outcomes = [outcome async for outcome in run]
+
+    assert [outcome.status for outcome in outcomes] == [
+        OutcomeStatus.UNKNOWN,
+        OutcomeStatus.FAILED,
+        OutcomeStatus.DONE,
+    ]
+    assert isinstance(outcomes[1].error, NotFoundError)
+    assert creations(transport) == ["u1", "u2"]
+
+
+@pytest.mark.parametrize("job_id", [None, "job"], ids=["by digest", "by position"])
+@pytest.mark.parametrize("start", [gets, ensures, purchases], ids=lambda start: start.__name__)
+async def test_a_resumed_run_sends_a_lost_creation_for_no_item(
+    start: Callable[..., BulkRun[Any, Any]], job_id: str | None
+) -> None:
+    """While the profile is missing, no run creates it again; once it is there, all items end."""
+    transport = FakeTransport([MISSING, LOST, *[MISSING] * 4, FOUND, FOUND])
+    adapty, journal = client(transport, retry=TWICE), MemoryJournal()
+    reports = [await start(adapty, ["u1", "u1"], journal=journal, job_id=job_id) for _ in range(3)]
+
+    assert [(each.done, each.failed, each.unknown) for each in reports] == [
+        (0, 1, 1),
+        (0, 1, 1),
+        (2, 0, 0),
+    ]
+    assert creations(transport) == ["u1"]
 
 
 class Server(FakeTransport):
