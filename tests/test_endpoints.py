@@ -333,7 +333,7 @@ async def test_a_raw_response_has_what_the_server_sent(
     sent = reply(200, PROFILE, Request_Id="r-1", X_Region="eu", Content_Type="application/json")
     async with RawServer((RESET,), (sent,)) as server:
         async with AdaptyClient(KEY, base_url=server.url, retry=TWICE) as adapty:
-            raw = await adapty.execute(v2.get_profile(**IDS), raw=True)
+            raw = await adapty.with_raw_response(v2.get_profile(**IDS))
             assert adapty.statistics().http_path == path
         await server.until_left()
 
@@ -347,7 +347,7 @@ async def test_a_raw_response_has_what_the_server_sent(
 async def test_a_raw_response_of_any_transport_ignores_the_case_of_names() -> None:
     """A transport of the caller's may return any mapping."""
     transport = FakeTransport([(200, {"x-request-id": "r-2"}, PROFILE)])
-    raw = await client(transport).execute(v2.get_profile(**IDS), raw=True)
+    raw = await client(transport).with_raw_response(v2.get_profile(**IDS))
 
     assert raw.headers["x-REQUEST-id"] == "r-2"
     assert raw.request_id == "r-2"
@@ -358,8 +358,8 @@ async def test_a_raw_response_without_a_body_is_parsed_to_nothing() -> None:
     """Calls without a result have a raw response, too; a deletion that had worked has a 404."""
     transport = FakeTransport([(204, {}, b""), ConnectionLostError("gone"), MISSING])
     adapty = client(transport, retry=TWICE)
-    deleted = await adapty.execute(v2.delete_profile(**IDS), raw=True)
-    gone = await adapty.execute(v2.delete_profile(**IDS), raw=True)
+    deleted = await adapty.with_raw_response(v2.delete_profile(**IDS))
+    gone = await adapty.with_raw_response(v2.delete_profile(**IDS))
 
     assert (deleted.status, deleted.request_id, deleted.parse()) == (204, None, None)
     assert (gone.status, gone.attempts, gone.parse()) == (404, 2, None)
@@ -367,7 +367,7 @@ async def test_a_raw_response_without_a_body_is_parsed_to_nothing() -> None:
 
 async def test_an_unreadable_body_is_there_and_parsing_it_raises() -> None:
     """The body of a success that cannot be decoded is not lost, and the error has its attempts."""
-    raw = await client(FakeTransport([(200, {}, b"{")])).execute(v2.get_profile(**IDS), raw=True)
+    raw = await client(FakeTransport([(200, {}, b"{")])).with_raw_response(v2.get_profile(**IDS))
 
     assert raw.body == b"{"
     with pytest.raises(DecodeError) as caught:
@@ -378,14 +378,14 @@ async def test_an_unreadable_body_is_there_and_parsing_it_raises() -> None:
 async def test_a_failure_is_an_error_in_raw_calls_too() -> None:
     """Only a success has a raw response; an error has status, request id and body itself."""
     with pytest.raises(NotFoundError):
-        await client(FakeTransport([MISSING])).execute(v2.get_profile(**IDS), raw=True)
+        await client(FakeTransport([MISSING])).with_raw_response(v2.get_profile(**IDS))
 
 
 async def test_the_mail_client_has_raw_responses() -> None:
     """Every client executes operations."""
     transport = FakeTransport([(200, {"Request-Id": "r-3"}, b"{}")])
-    raw = await AdaptyMailClient(KEY, transport=transport).execute(
-        mail.delete_profile(email="a@b"), raw=True
+    raw = await AdaptyMailClient(KEY, transport=transport).with_raw_response(
+        mail.delete_profile(email="a@b")
     )
 
     assert (raw.request_id, raw.parse()) == ("r-3", None)
@@ -395,8 +395,8 @@ async def test_a_raw_response_shows_nothing_personal() -> None:
     """Its text forms show status and size, and it is not pickled."""
     headers = {"Request-Id": CANARY_EMAIL, "X": CANARY_EMAIL}
     body = json.dumps({"data": {"profile_id": CANARY_EMAIL, "customer_user_id": None}}).encode()
-    raw = await client(FakeTransport([(200, headers, body)])).execute(
-        v2.get_profile(**IDS), raw=True
+    raw = await client(FakeTransport([(200, headers, body)])).with_raw_response(
+        v2.get_profile(**IDS)
     )
 
     assert repr(raw) == f"RawResponse(200, {len(body)} bytes)"

@@ -147,34 +147,31 @@ class BaseClient:
         """The origin of requests, such as ``https://api.adapty.io``."""
         return self._caller.options.wire.origin
 
-    @overload
-    async def execute(self, operation: Operation[ResultT]) -> ResultT: ...
-
-    @overload
-    async def execute(self, operation: Operation[ResultT], *, raw: Literal[False]) -> ResultT: ...
-
-    @overload
-    async def execute(
-        self, operation: Operation[ResultT], *, raw: Literal[True]
-    ) -> RawResponse[ResultT]: ...
-
-    async def execute(
-        self, operation: Operation[ResultT], *, raw: bool = False
-    ) -> ResultT | RawResponse[ResultT]:
+    async def execute(self, operation: Operation[ResultT]) -> ResultT:
         """
         Send one operation, and return its result.
 
         Args:
             operation: the call, such as ``v2.get_profile(customer_user_id="u1")``.
-            raw: return the successful response with its status, headers and body, and decode it
-                when `RawResponse.parse` is called; other libraries call that ``with_raw_response``.
 
         Raises:
             AdaptyError: the call failed; see `adapty_async.errors`.
         """
-        if raw:
-            return await self._caller.execute_raw(operation)
         return await self._caller.execute(operation)
+
+    async def with_raw_response(self, operation: Operation[ResultT]) -> RawResponse[ResultT]:
+        """
+        Send one operation, and return its successful response with status, headers and body.
+
+        `RawResponse.parse` decodes the result. The retries and limits are those of `execute`.
+
+        Args:
+            operation: the call, such as ``v2.get_profile(customer_user_id="u1")``.
+
+        Raises:
+            AdaptyError: the call failed; see `adapty_async.errors`.
+        """
+        return await self._caller.execute_raw(operation)
 
     @overload
     def bulk(

@@ -167,7 +167,7 @@ _QUESTIONS = {
     "how is it tested without an account?": ("Test code", "`adapty_sandbox`"),
     "is `unknown` a failure?": ("Bulk runs", "`unknown`"),
     "how are purchases imported?": ("Cookbook", "Migrate purchases and access"),
-    "a call is not in the library?": ("Call an unlisted operation", "An `Endpoint`"),
+    "a call is not in the library?": ("Unlisted operations, raw responses", "An `Endpoint`"),
     "what does this message mean?": ("Questions and errors", "`no response in time`"),
 }
 

@@ -399,14 +399,13 @@ async def endpoints_of_callers(adapty: AdaptyClient, mail: AdaptyMailClient) -> 
     run = adapty.bulk(["a"], build=lambda one: listed(parameters={"id": one}))
     assert_type(run, BulkRun[str, dict[str, int]])
 
-    raw = await adapty.execute(v2.get_profile(customer_user_id="u"), raw=True)
+    raw = await adapty.with_raw_response(v2.get_profile(customer_user_id="u"))
     assert_type(raw, RawResponse[v2.Profile])
     assert_type(raw.parse(), v2.Profile)
     assert_type(raw.headers, Mapping[str, str])
     assert_type((raw.status, raw.attempts), tuple[int, int])
     assert_type((raw.request_id, raw.body), tuple[str | None, bytes])
-    assert_type(await adapty.execute(operation, raw=False), dict[str, int])
-    deleted = await mail.execute(delete_profile(email="a@b"), raw=True)
+    deleted = await mail.with_raw_response(delete_profile(email="a@b"))
     assert_type(deleted.parse(), None)
 
 
