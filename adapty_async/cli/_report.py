@@ -113,15 +113,19 @@ class FailuresFile:
         self._begun = False
 
     def _lock(self) -> None:
-        try:
+        """Lock the file, if the system and the file system have locks."""
+        with contextlib.suppress(ImportError):
             import fcntl  # noqa: PLC0415  POSIX only
-        except ImportError:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._file)
-            raise ConfigError("--failures must not be a file that another run writes to") from None
+
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(self._file)
+                raise ConfigError(
+                    "--failures must not be a file that another run writes to"
+                ) from None
+            except OSError:  # such as of a network file system
+                pass
 
     def begin(self) -> None:
         """Truncate the list of an earlier run, unless this run has started to write."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import functools
 import os
 import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
@@ -476,9 +478,19 @@ def test_failures_file_is_written_by_one_run(tmp_path: Path) -> None:
     assert len(path.read_bytes().splitlines()) == 1
 
 
-def test_failures_file_needs_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows, which has no locks of POSIX, the file is written without one."""
-    monkeypatch.setitem(sys.modules, "fcntl", None)
+@pytest.mark.parametrize("lacking", ["system", "file system"])
+def test_failures_file_needs_no_locks(
+    lacking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows, and on a file system without locks, the file is written without one."""
+
+    def fail(*_: object) -> NoReturn:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if lacking == "system":
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setattr(fcntl, "flock", fail)
     with FailuresFile(tmp_path / "f", source="ids.txt") as file:
         file.record(BAD_ROW)
     assert (tmp_path / "f").read_bytes()
