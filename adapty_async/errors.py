@@ -49,7 +49,8 @@ __all__ = (
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
-_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,80}")
+# A name without one of Adapty's keys in it.
+_NAME = re.compile(r"(?!.*(?:secret|public)_live_)[A-Za-z0-9_.\[\]-]{1,80}")
 
 
 def name_or_none(text: str | None) -> str | None:
@@ -228,8 +229,12 @@ class ApiError(AdaptyError):
 
     @property
     def field_name(self) -> str | None:
-        """The first field of the request that an entry of `errors` names; None if none does."""
-        return next((item.field_name for item in self.errors if item.field_name), None)
+        """
+        The first field of the request that an entry of `errors` names; None if none does.
+
+        Text that is not the name of a field is left out, since it may contain personal data.
+        """
+        return next(filter(None, (name_or_none(item.field_name) for item in self.errors)), None)
 
     def _pickled(self) -> dict[str, Any]:
         """Return the attributes without texts of the server."""

@@ -16,7 +16,6 @@ from adapty_async._report import (
     as_json,
     check,
     figures_of,
-    is_id_enough,
     journal_file,
     page,
     write_file,
@@ -50,7 +49,8 @@ def write_report(
 
     Returns:
         Whether each of `ids` has a final outcome; without `ids`, each item of the journal. False if
-        the journal does not know the number of its items.
+        the journal does not know the number of its items, or if `outcomes` has outcomes of other
+        runs as well.
 
     Raises:
         ConfigError: `output` cannot be written or is one of the other files, there are `ids` and
@@ -66,9 +66,7 @@ def write_report(
     with contextlib.ExitStack() as stack:
         recorded = found = None
         if outcomes is not None:
-            identity = summary.identity
-            by_line = identity.keys == "position" or not is_id_enough(identity.operation)
-            recorded = stack.enter_context(OutcomesFile(Path(outcomes), by_line=by_line))
+            recorded = stack.enter_context(OutcomesFile.of_runs(Path(outcomes), summary))
         if ids is not None:
             rows = (
                 InputRow(number, each if isinstance(each, str) else None)
@@ -89,6 +87,8 @@ def write_report(
         write_file(output, render(figures, None))
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror}") from None
+    if recorded is not None and recorded.summary.has_others:
+        return False
     return bool(figures.is_complete if found is None else found.ok)
 
 

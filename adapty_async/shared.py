@@ -16,12 +16,15 @@ Example:
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import importlib
 import secrets
 import time
 import urllib.parse
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -101,9 +104,10 @@ class SharedRate:
     def __init__(self, url: str, *, fallback: float = 0.5) -> None:
         if positive("fallback", fallback) > 1.0:
             raise ConfigError(f"fallback must be at most 1, not {fallback!r}")
-        self._url = url
+        self._scheme = _scheme_of(url)
         self._fallback = fallback
-        self._store = _store_of(url)
+        self._new_store = _store_factory(url)
+        self._store = self._new_store()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._buckets: dict[str, tuple[str, SharedBucket]] = {}
         register_fork_handler(self)
@@ -147,7 +151,7 @@ class SharedRate:
             await self._close_store()
 
     async def _close_store(self) -> None:
-        store, self._store = self._store, _store_of(self._url)  # another loop may enter next
+        store, self._store = self._store, self._new_store()  # another loop may enter next
         await store.aclose()
 
     def rate_source(self, account: str, bucket: str) -> SharedSource:
@@ -197,7 +201,7 @@ class SharedRate:
         _inherited.append((self._store, self._buckets, self._loop))
         for _, bucket in self._buckets.values():
             bucket.source.close()
-        self._store, self._buckets, self._loop = _store_of(self._url), {}, None
+        self._store, self._buckets, self._loop = self._new_store(), {}, None
 
     def __del__(self) -> None:
         if getattr(self, "_loop", None) is not None:
@@ -205,20 +209,26 @@ class SharedRate:
 
     def __repr__(self) -> str:
         state = "open" if self._loop is not None else "closed"
-        return f"SharedRate({self._url.partition(':')[0]}, {state}, buckets={len(self._buckets)})"
+        return f"SharedRate({self._scheme}, {state}, buckets={len(self._buckets)})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a SharedRate holds connections; it is not pickled")
 
 
-def _store_of(url: str) -> Store:
-    """Return the store of a URL, which is not opened yet."""
+def _scheme_of(url: str) -> str:
     if not isinstance(url, str):
         raise ConfigError("url must be text")
+    return url.partition(":")[0]
+
+
+def _store_factory(url: str) -> Callable[[], Store]:
+    """Return a factory of the stores of a URL, which are not opened yet."""
+    scheme = _scheme_of(url)
     if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
         path = urllib.parse.unquote(url.removeprefix(_SQLITE))
-        module, kind, extra, argument = "sqlite", "SqliteStore", "", path
-    elif (scheme := url.partition("://")[0]) in _STORES:
+        argument = str(Path(path).absolute())  # the process may change its directory
+        module, kind, extra = "sqlite", "SqliteStore", ""
+    elif scheme in _STORES and url.startswith(f"{scheme}://"):
         (module, kind, extra), argument = _STORES[scheme], url
     else:
         raise ConfigError("url must be redis://..., postgresql://... or sqlite:///path")
@@ -226,5 +236,5 @@ def _store_of(url: str) -> Store:
         home = importlib.import_module(f"adapty_async._shared.{module}")
     except ImportError:
         raise ConfigError(f"this url needs: pip install 'adapty-async[{extra}]'") from None
-    made: Store = getattr(home, kind)(argument)
-    return made
+    store: Callable[[str], Store] = getattr(home, kind)
+    return functools.partial(store, argument)

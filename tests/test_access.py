@@ -332,6 +332,24 @@ async def test_an_outage_is_served_from_the_last_known_profiles(
             await loop_turns(1)
 
 
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"data":null}', b'{"data":{"access_levels":[]}}'], ids=repr
+)
+async def test_a_success_without_a_profile_takes_nobodys_access(
+    body: bytes, cache: AccessCache, server: Server, clock: FakeClock
+) -> None:
+    """A gateway's empty response is an outage, and it is not cached."""
+    await cache.has_access("premium", customer_user_id="u1")
+    clock.now += 60
+    server.replies = {"u1": (200, {}, body), "u2": (200, {}, body)}
+    assert await cache.has_access("premium", customer_user_id="u1")
+    with pytest.raises(DecodeError, match="the response has no profile"):
+        await cache.has_access("premium", customer_user_id="u2")
+
+    server.replies = {}
+    assert await cache.has_access("premium", customer_user_id="u2")
+
+
 async def test_the_last_known_profile_counts_for_its_time(
     cache: AccessCache, server: Server, clock: FakeClock
 ) -> None:

@@ -173,7 +173,9 @@ async def test_a_parameter_of_the_path_is_required() -> None:
         await client(FakeTransport()).execute(NOTE())
 
 
-@pytest.mark.parametrize("value", ["", ".", "..", "\ud800"], ids=ascii)
+@pytest.mark.parametrize(
+    "value", ["", ".", "..", "a/../b", "../b", "a/.", "a\\..\\b", "a\\../b", "\ud800"], ids=ascii
+)
 async def test_a_parameter_never_leads_to_another_path(value: str) -> None:
     """A value that a proxy would resolve to another path, or that is no text, sends nothing."""
     transport = FakeTransport()

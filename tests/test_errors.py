@@ -264,6 +264,11 @@ def test_an_item_shows_its_names() -> None:
     [
         pytest.param((), None, id="no entries"),
         pytest.param((ErrorItem("x"), ErrorItem("y", field_name="email")), "email", id="second"),
+        pytest.param(
+            (ErrorItem("x", field_name="jane's"), ErrorItem("y", field_name="email")),
+            "email",
+            id="text of somebody",
+        ),
     ],
 )
 def test_the_field_name_is_the_first_one_there_is(

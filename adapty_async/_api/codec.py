@@ -74,9 +74,10 @@ _WITH_KEY = RetrySafety.WITH_KEY
 _PLAIN = re.compile(r"[!-~]{1,128}")
 # The headers of nearly all calls, whose names need no validation.
 _IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
-# Values that would lead to another path: proxies and servers remove such segments, also if their
-# dots are encoded.
-_NO_SEGMENTS = frozenset({"", ".", ".."})
+# Segments that lead to another path: proxies and servers remove them, also if the dots, or the
+# slashes around them, are encoded.
+_DOTS = frozenset({".", ".."})
+_SEPARATOR = re.compile(r"[/\\]")
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
 _INDEX = re.compile(r"\[[0-9]+\]")
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
@@ -280,8 +281,10 @@ def _target(operation: Operation[Any]) -> str:
         any_text(name, value)
         placeholder = f"{{{name}}}"
         if placeholder in path:
-            if value in _NO_SEGMENTS:
-                raise InvalidInputError(name, "must not be empty or dots alone, as part of a path")
+            if not value or not _DOTS.isdisjoint(_SEPARATOR.split(value)):
+                raise InvalidInputError(
+                    name, "must not be empty, nor have dots alone between slashes, in a path"
+                )
             path = path.replace(placeholder, urllib.parse.quote(value, safe=""))
         else:
             query.append((name, value))

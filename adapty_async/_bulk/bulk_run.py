@@ -332,8 +332,13 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+        match failure:
+            case None:
+                return
+            case StopAsyncIteration():  # a stream would seem to have ended in order
+                raise RuntimeError("a callback raised StopAsyncIteration") from failure
+            case _:
+                raise failure
 
     async def _work(self, worker: Worker) -> None:
         task, worker_limit = asyncio.current_task(), self._settings.worker_limit

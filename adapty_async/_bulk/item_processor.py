@@ -45,6 +45,7 @@ from adapty_async.errors import (
 )
 
 __all__ = (
+    "MAX_CONCURRENCY",
     "MAX_OUTAGE",
     "MOST_WORKERS",
     "BulkOptions",
@@ -63,6 +64,9 @@ Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
 #: Maximum of workers of a run without `concurrency`; the request rate determines the number.
 MOST_WORKERS = 256
+#: The largest `concurrency`: each worker is a task, and a journal reserves space for each item in
+#: flight. A mistyped number would use up the memory and the disk.
+MAX_CONCURRENCY = 10_000
 #: Seconds without a success that end a run by default.
 MAX_OUTAGE = 900.0
 _ALWAYS = RetrySafety.ALWAYS
@@ -76,8 +80,8 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
     The options of every bulk method.
 
     Attributes:
-        concurrency: maximum of requests in flight. By default 64 at first, up to 256, as long as
-            more increase the throughput.
+        concurrency: maximum of requests in flight, 10,000 at most. By default 64 at first, up to
+            256, as long as more increase the throughput.
         rate: maximum of requests per second, retries included; by default the request rate adapts
             to the account's limit.
         fail_fast: stop after the first item that is not done, absent or skipped.
@@ -94,7 +98,8 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
         dedupe: send each request once, and skip items with an equal request. A journal without a
             `job_id` implies it.
         job_id: asserts that the items come in the same order each time the journal is used;
-            without it, they are identified by their requests, in any order.
+            without it, they are identified by their requests, in any order. An `InputFile` needs
+            none: its content is compared, with a `job_id` too.
         outcomes: a file that records how each item ended, with its id: one line of JSON each, as
             the items end. Further runs append to it. Unlike a journal it contains personal data.
     """
@@ -170,8 +175,8 @@ def settings_from(
     concurrency = options.get("concurrency")
     concurrency = MOST_WORKERS if concurrency is None else concurrency
     whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
-    if not whole or concurrency < 1:
-        raise ConfigError("concurrency must be a whole number from 1")
+    if not whole or not 1 <= concurrency <= MAX_CONCURRENCY:
+        raise ConfigError(f"concurrency must be a whole number from 1 to {MAX_CONCURRENCY:,}")
     if inspect.iscoroutinefunction(options.get("on_outcome")):
         raise ConfigError("on_outcome must be a plain function; an async one is never awaited")
     return RunSettings(

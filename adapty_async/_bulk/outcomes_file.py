@@ -35,7 +35,7 @@ from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._runtime.files import flush_folder, is_at
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.tasks import until_ended
-from adapty_async.errors import InvalidInputError, JournalError
+from adapty_async.errors import InvalidInputError, JournalError, name_or_none
 
 __all__ = ("Entry", "OutcomeLine", "OutcomesFile", "OutcomesLog", "error_facts", "parse_line")
 
@@ -92,17 +92,24 @@ _read_line = msgspec.json.Decoder(OutcomeLine).decode
 
 
 def error_facts(error: Exception) -> dict[str, Any]:
-    """Return the facts of an error, with the same keys for each, without texts of a server."""
+    """
+    Return the facts of an error, with the same keys for each, without texts of a server.
+
+    A code, a field or a request id that is not a name is left out: a server may have echoed
+    personal data, or the key.
+    """
     facts = ("status", "error_code", "field_name", "request_id")
     content = {"type": type(error).__name__} | {name: _fact(error, name) for name in facts}
     if isinstance(error, InvalidInputError):
-        content |= {"field_name": _fact(error, "field"), "rule": _fact(error, "rule")}
+        content |= {"field_name": error.field, "rule": error.rule}
     return content
 
 
 def _fact(error: Exception, name: str) -> str | int | None:
     value = getattr(error, name, None)  # the error of a custom transport may hold any type
-    return value if isinstance(value, str | int) else None
+    if isinstance(value, str):
+        return name_or_none(value)
+    return value if isinstance(value, int) else None
 
 
 def parse_line(text: bytes) -> OutcomeLine | None:

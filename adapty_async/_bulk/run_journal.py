@@ -26,6 +26,7 @@ from adapty_async.errors import (
 
 __all__ = (
     "AnyOrder",
+    "FileOfJob",
     "InputIdentity",
     "ItemEntry",
     "JobId",
@@ -88,6 +89,21 @@ class JobId(msgspec.Struct, frozen=True):
         return None if known == self.job_id else f"job_id {known!r} there, {self.job_id!r} here"
 
 
+class FileOfJob(msgspec.Struct, frozen=True):
+    """A file, which can verify its content, that the caller identifies by a job id as well."""
+
+    file: InputIdentity
+    job: JobId
+
+    def identity(self) -> dict[str, Any]:
+        """Return the description of the file, with the job id."""
+        return self.file.identity() | self.job.identity()
+
+    def difference(self, earlier: dict[str, Any]) -> str | None:
+        """Compare the job ids, and the files."""
+        return self.job.difference(earlier) or self.file.difference(earlier)
+
+
 class AnyOrder:
     """An input in any order; digests of the requests identify its items."""
 
@@ -105,12 +121,18 @@ def input_of(items: object, job_id: str | None) -> InputIdentity:
     Return the identity of an input, by which a resumed run compares it.
 
     Raises:
-        ConfigError: the job id is empty.
+        ConfigError: the job id is empty, or the items have no order.
     """
     if job_id is not None:
         if not job_id:
             raise ConfigError("job_id must not be empty")
-        return JobId(job_id)
+        if isinstance(items, set | frozenset):  # each process orders it in its own way
+            raise ConfigError(
+                "job_id needs items in the same order each time, which a set does not have: sort "
+                "them, or leave job_id out"
+            )
+        job = JobId(job_id)
+        return FileOfJob(items, job) if isinstance(items, InputIdentity) else job
     return items if isinstance(items, InputIdentity) else AnyOrder()
 
 

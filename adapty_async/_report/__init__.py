@@ -7,7 +7,7 @@ from adapty_async._report.figures import Report, as_json, figures_of, intervals,
 from adapty_async._report.file import write_file
 from adapty_async._report.outcomes import ListedItem, OutcomesFile, name_of
 from adapty_async._report.page import page, verdict
-from adapty_async._report.run_name import RunName, is_id_enough
+from adapty_async._report.run_name import RunName
 
 __all__ = (
     "Check",
@@ -21,7 +21,6 @@ __all__ = (
     "check",
     "figures_of",
     "intervals",
-    "is_id_enough",
     "journal_file",
     "listed",
     "name_of",

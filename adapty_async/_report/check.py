@@ -46,6 +46,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         missing_omitted: the number of further rows without one.
         without_id: rows of a CSV file that were left out, as the run does, since they have no id.
         column: the column of the ids, if the user named it.
+        has_others: the outcomes file has outcomes of other runs, so it proves nothing.
+        ok: every row has a final outcome, and the records are those of the journal's runs.
     """
 
     input: str
@@ -56,6 +58,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     missing_omitted: int
     without_id: int = 0
     column: str | None = None
+    has_others: bool = False
     ok: bool
 
     @property
@@ -99,6 +102,7 @@ def check(
             if len(shown) < _SHOWN:
                 shown.append(MissingLine(row.line, state))
     known = {"journal": states, "outcomes": outcomes}
+    has_others = outcomes is not None and outcomes.summary.has_others
     return Check(
         input=name,
         by=tuple(by for by, record in known.items() if record is not None),
@@ -106,7 +110,8 @@ def check(
         final=count - missing,
         missing=tuple(shown),
         missing_omitted=missing - len(shown),
-        ok=not missing,
+        has_others=has_others,
+        ok=not (missing or has_others),
     )
 
 
@@ -119,7 +124,11 @@ def _open_state(
     found = [] if states is None else [states.get(position)]
     if outcomes is not None:
         is_same = states is not None  # the lines are those of the run
-        status = outcomes.status_at(row.line, row.id) if is_same else outcomes.status_of(row.id)
+        status = (
+            outcomes.status_at(position, row.line, row.id)
+            if is_same
+            else outcomes.status_of(row.id)
+        )
         found.append(status or _NOTHING)
     return next((state for state in found if state not in FINAL), None)
 

@@ -14,6 +14,8 @@ from typing import Any, Self
 import msgspec
 
 from adapty_async._bulk.outcomes_file import OutcomeLine, parse_line
+from adapty_async._journal import ItemState, JournalSummary
+from adapty_async._report.run_name import is_id_enough
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary", "name_of")
@@ -24,17 +26,30 @@ _TABLE = """CREATE TABLE outcome (
   key BLOB PRIMARY KEY, id BLOB, line INTEGER, status TEXT, at TEXT, http_status INTEGER,
   request_id TEXT, attempts INTEGER, error TEXT
 ) WITHOUT ROWID"""
-# a duplicate is another row of the same id, and does not contain the outcome of the first
 _RECORD = """INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET line = excluded.line, status = excluded.status, at = excluded.at,
   http_status = excluded.http_status, request_id = excluded.request_id,
   attempts = excluded.attempts, error = excluded.error
-WHERE excluded.status <> 'duplicate'"""
+WHERE """
+_IS_SETTLED = "outcome.status IN ('done', 'absent')"
+# The same row, which the run that was stopped had not sent, may be a duplicate of another one.
+_REPLACES_ROW = f"excluded.status <> 'duplicate' OR NOT {_IS_SETTLED}"
+# A duplicate is another row of the same id, and does not contain the outcome of the first. So is a
+# row that was not sent after the first was done.
+_REPLACES_ID = (
+    f"excluded.status <> 'duplicate' AND NOT (excluded.status = 'not_sent' AND {_IS_SETTLED})"
+)
 _INDEX = "CREATE INDEX by_id ON outcome (id, status)"
 # Bits of an integer in SQLite, without its sign.
 _BITS = 63
 _STATUSES = "SELECT DISTINCT status FROM outcome WHERE id = ? AND status <> 'duplicate'"
 _STATUS = "SELECT status FROM outcome WHERE key = ?"
+_OUTSIDE = """SELECT EXISTS (
+  SELECT 1 FROM outcome WHERE status IN ('done', 'absent') AND NOT at BETWEEN ? AND ?
+)"""
+# Seconds by which an outcome may be outside of the recorded times of the runs: a clock that was set
+# back during a run, such as by the hours of a time zone, leaves no trace in the journal.
+_SLACK_SECONDS = 86400.0
 
 
 class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +76,7 @@ class OutcomesSummary(msgspec.Struct, frozen=True, kw_only=True):
         items: the number of different items.
         counts: the number of items by their last outcome.
         is_torn: whether an incomplete last line was omitted.
+        has_others: it has outcomes that are certainly not those of the journal's runs.
     """
 
     name: str
@@ -69,6 +85,7 @@ class OutcomesSummary(msgspec.Struct, frozen=True, kw_only=True):
     items: int
     counts: dict[str, int]
     is_torn: bool
+    has_others: bool = False
 
 
 class OutcomesFile:
@@ -79,6 +96,7 @@ class OutcomesFile:
         path: the file; it may be in use by a run.
         by_line: a line and an id together identify an item, so an id may be in several rows.
             Otherwise the id alone does, which is correct only if all requests of an id are equal.
+        runs: the journal of the runs, with which the file is compared; None without one.
 
     Attributes:
         summary: a summary without ids.
@@ -87,9 +105,13 @@ class OutcomesFile:
         InvalidInputError: it cannot be read, or a line is not an outcome.
     """
 
-    def __init__(self, path: Path, *, by_line: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, by_line: bool = False, runs: JournalSummary | None = None
+    ) -> None:
         self._path, self._name = path, name_of(path)
         self._by_line = by_line
+        # a program's run of a file numbers its items; a command takes the numbers of the file
+        self._by_position = runs is not None and "read_as" in runs.identity.input
         self._digest = hashlib.sha256()
         self._lines = 0
         self._is_torn = False
@@ -97,10 +119,22 @@ class OutcomesFile:
         try:
             with self._errors():
                 self._load()
-            self.summary = self._summary()
+            self.summary = self._summary(runs)
         except BaseException:
             self._db.close()
             raise
+
+    @classmethod
+    def of_runs(cls, path: Path, runs: JournalSummary) -> Self:
+        """
+        Read the outcomes file of a journal's runs.
+
+        Raises:
+            InvalidInputError: it cannot be read, or a line is not an outcome.
+        """
+        identity = runs.identity
+        by_line = identity.keys == "position" or not is_id_enough(identity.operation)
+        return cls(path, by_line=by_line, runs=runs)
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +157,8 @@ class OutcomesFile:
     def _load(self) -> None:
         self._db.execute(_TABLE)
         with self._db, self._path.open("rb") as file:
-            self._db.executemany(_RECORD, self._rows(file))
+            replaces = _REPLACES_ROW if self._by_line else _REPLACES_ID
+            self._db.executemany(_RECORD + replaces, self._rows(file))
             self._db.execute(_INDEX)
 
     def _rows(self, file: Any) -> Iterator[tuple[Any, ...]]:
@@ -138,7 +173,7 @@ class OutcomesFile:
             else:
                 self._is_torn = True
 
-    def _summary(self) -> OutcomesSummary:
+    def _summary(self, runs: JournalSummary | None) -> OutcomesSummary:
         counted = self._db.execute("SELECT status, count(*) FROM outcome GROUP BY 1 ORDER BY 1")
         counts = dict(counted.fetchall())
         return OutcomesSummary(
@@ -148,7 +183,28 @@ class OutcomesFile:
             items=sum(counts.values()),
             counts=counts,
             is_torn=self._is_torn,
+            has_others=runs is not None and self._has_others(runs, counts),
         )
+
+    def _has_others(self, runs: JournalSummary, counts: dict[str, int]) -> bool:
+        """
+        Return whether some outcomes are certainly not those of the journal's runs.
+
+        1. While a run is in progress, the journal and the file are of different moments.
+        2. More items are done or absent than in the journal. A run that was killed may have
+           recorded some outcomes in the file alone, until they are sent again.
+        3. An item ended more than a day before or after the runs.
+        """
+        if runs.is_in_use:
+            return False
+        is_same_item = runs.identity.keys == "position" or not self._by_line
+        was_killed = any(run.ended_at is None for run in runs.runs)
+        if is_same_item and (runs.left == 0 or not was_killed):
+            recorded = runs.counts[ItemState.DONE] + runs.counts[ItemState.ABSENT]
+            if counts.get("done", 0) + counts.get("absent", 0) > recorded:
+                return True
+        found = self._db.execute(_OUTSIDE, _times_of(runs)).fetchone()
+        return bool(found[0])
 
     def status_of(self, one: str) -> str | None:
         """
@@ -159,15 +215,19 @@ class OutcomesFile:
         found = {status for (status,) in self._db.execute(_STATUSES, (_bytes(one),))}
         return min(found, key=lambda status: (status in FINAL, status), default=None)
 
-    def status_at(self, line: int, one: str) -> str | None:
+    def status_at(self, position: int, line: int, one: str) -> str | None:
         """
         Return the status of a row of the run's input; None if it has no outcome.
 
-        If an id alone identifies an item, the line has no effect.
+        Args:
+            position: its position in the input, from 0.
+            line: the number of its line, from 1.
+            one: its id. If that alone identifies an item, the others have no effect.
         """
         if not self._by_line:
             return self.status_of(one)
-        found = self._db.execute(_STATUS, (_key(line, _bytes(one)),)).fetchone()
+        number = position + 1 if self._by_position else line
+        found = self._db.execute(_STATUS, (_key(number, _bytes(one)),)).fetchone()
         return None if found is None else str(found[0])
 
     def items(self) -> Iterator[ListedItem]:
@@ -185,6 +245,18 @@ class OutcomesFile:
                 attempts=attempts,
                 error=error,
             )
+
+
+def _times_of(runs: JournalSummary) -> tuple[str, str]:
+    """Return the times from and to which the runs may have worked, as in the database."""
+    times = [each for run in runs.runs for each in (run.started_at, run.ended_at or run.last_at)]
+    times += [each for one in runs.minutes for each in (one.first_at, one.last_at)]
+    low, high = min(times) - _SLACK_SECONDS, max(times) + _SLACK_SECONDS
+    return _utc(low), _utc(high)
+
+
+def _utc(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(int(seconds), dt.UTC).isoformat()
 
 
 def name_of(path: Path) -> str:

@@ -205,7 +205,7 @@ def _input(report: Report) -> Iterator[tuple[str, Content]]:
         yield "Input", element("span", "a job of the caller's, ", _name(f"{known['job_id']}"))
     elif "sha256" not in known:
         yield "Input", "not a file, so its content is not recorded"
-    else:
+    if "sha256" in known:
         yield "Input", f"a file of {known.get('rows', 0):,} rows, {known.get('size', 0):,} bytes"
         yield "SHA-256 of the input", _code(f"{known['sha256']}")
     if report.is_input_verified:
@@ -345,12 +345,20 @@ def _outcomes(outcomes: OutcomesSummary) -> Iterator[Content]:
     )
     if outcomes.is_torn:
         yield element("p", "Its last line is incomplete, and was omitted.")
+    if outcomes.has_others:
+        yield element(
+            "p",
+            "It has outcomes of other runs than the journal's, so it proves nothing about these:"
+            " more items are done or absent than in the journal, or some ended more than a day"
+            " before or after the runs.",
+            class_="verdict open",
+        )
 
 
 def _check(check: Check) -> Iterator[Content]:
     missing = check.rows - check.final
-    subject = "Each row of " if check.ok else f"{missing:,} of {check.rows:,} rows of "
-    what = " has a final outcome" if check.ok else " have no final outcome"
+    subject = f"{missing:,} of {check.rows:,} rows of " if missing else "Each row of "
+    what = " have no final outcome" if missing else " has a final outcome"
     final = "Final are done, absent, and a duplicate of another row."
     kind = "verdict good" if check.ok else "verdict open"
     yield element(

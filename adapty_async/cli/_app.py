@@ -16,7 +16,7 @@ import msgspec
 
 from adapty_async import mail, v1, v2
 from adapty_async._api.operation import Operation
-from adapty_async._bulk.item_processor import MOST_WORKERS
+from adapty_async._bulk.item_processor import MAX_CONCURRENCY, MOST_WORKERS
 from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async._input.mapping import ColumnOptions, RowMapping
 from adapty_async._input.rows import Rows, SizedRows, open_rows
@@ -84,7 +84,7 @@ _READING = [
 _SENDING = [
     click.option(
         "--concurrency",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, MAX_CONCURRENCY),
         help=f"Requests in flight at most. By default {INITIAL_CONCURRENCY} at first, up to "
         f"{MOST_WORKERS}, as many as help.",
     ),

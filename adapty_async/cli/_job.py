@@ -105,9 +105,14 @@ async def perform(
     with contextlib.ExitStack() as stack:
         failures = None
         if job.failures is not None:
-            kept = None if job.is_dry else job.journal
+            is_resumed = job.recorded is not None and not job.is_dry
             failures = stack.enter_context(
-                FailuresFile(job.failures, source=job.rows.path, journal=kept)
+                FailuresFile(
+                    job.failures,
+                    source=job.rows.path,
+                    journal=job.journal,
+                    is_resumed=is_resumed,
+                )
             )
         run = client.bulk(
             job.rows if isinstance(job.rows, SizedRows) else ThreadedReader(job.rows),

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from adapty_async._bulk.item_processor import MAX_CONCURRENCY
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.cli._apis import ALL_BY, api_option, require_kind
 from adapty_async.cli._app import _exit_on_error, _run
@@ -179,9 +180,13 @@ def _here(store: str | None) -> str:
     Return the address of a store that exists already.
 
     Raises:
-        InvalidInputError: there is none by default.
+        InvalidInputError: there is none by default, or no file with the name of the address.
     """
     if store is not None:
+        scheme, _, path = store.partition(":///")
+        file = Path(urllib.parse.unquote(path))
+        if scheme == "sqlite" and path and not file.exists():  # opening it would create it
+            raise InvalidInputError("--store", f"there is no file {visible(str(file))}")
         return store
     folder = Path.cwd()
     if not (folder / _STORE_NAME).exists():
@@ -233,7 +238,7 @@ async def _plan(
 @_STORE
 @click.option(
     "--concurrency",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_CONCURRENCY),
     help="Requests in flight at most, of this worker; by default as many as help.",
 )
 @click.option(

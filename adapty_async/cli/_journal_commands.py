@@ -129,8 +129,7 @@ def _make(journal: Path, options: _Options) -> Check | None:
     with contextlib.ExitStack() as stack:
         outcomes = None
         if options.outcomes is not None:
-            by_line = summary.identity.keys == "position" or not recorded.is_id_enough
-            outcomes = stack.enter_context(OutcomesFile(options.outcomes, by_line=by_line))
+            outcomes = stack.enter_context(OutcomesFile.of_runs(options.outcomes, summary))
         if options.source is not None and (different := recorded.difference(options.source)):
             raise InvalidInputError("--input", f"is not the input of the journal: {different}")
         found = _check(recorded, states, outcomes, options)

@@ -53,7 +53,7 @@ def key_in(path: Path) -> str:
     if stat.S_IMODE(path.stat().st_mode) & 0o077 and os.name == "posix":
         raise ConfigError(f"{name} must be readable by its owner only: chmod 600")
     try:
-        key = path.read_text(encoding="utf-8").strip()
+        key = path.read_text(encoding="utf-8-sig").strip()  # Notepad begins files with a mark
     except UnicodeDecodeError:
         raise ConfigError(f"{name} is not text") from None
     if not key:

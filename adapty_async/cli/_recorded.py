@@ -13,7 +13,7 @@ from adapty_async._input.fingerprint import difference
 from adapty_async._input.rows import Format, Rows, format_of, open_rows
 from adapty_async._input.schema import id_columns
 from adapty_async._journal import JournalIdentity
-from adapty_async._report import InputRow, RunName, is_id_enough
+from adapty_async._report import InputRow, RunName
 from adapty_async.cli._header import checked_header
 from adapty_async.errors import InvalidInputError
 
@@ -55,7 +55,6 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
         encoding: the encoding option of the run.
         sheet: the sheet option of the run.
         id_optional: rows of a CSV file without an id were left out.
-        is_id_enough: every request of an id was the same.
     """
 
     description: dict[str, Any]
@@ -65,7 +64,6 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
     encoding: str | None
     sheet: str | None
     id_optional: bool
-    is_id_enough: bool
 
     @classmethod
     def of(cls, identity: JournalIdentity, column: str | None) -> RecordedInput:
@@ -81,7 +79,6 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
             encoding=read_as.get("encoding", name.encoding),
             sheet=read_as.get("sheet", name.sheet),
             id_optional=read_as.get("skip_rows_without_id", name.has_optional_ids),
-            is_id_enough=is_id_enough(identity.operation),
         )
 
     def difference(self, path: str) -> str | None:

@@ -81,26 +81,51 @@ class FailuresFile:
     type, status, code, field and request id. It can be used as an input itself.
 
     With a journal, a resumed run retries the items of this list and records them again. It replaces
-    the list once the run has resumed with that journal.
+    the list once the run has resumed with that journal. One run writes to it at a time.
+
+    Args:
+        path: the file.
+        source: the input.
+        journal: the journal of the run; None without one.
+        is_resumed: an earlier run used that journal.
 
     Raises:
-        ConfigError: the file cannot be written, is the input or the journal, or has content that
-            must not be replaced.
+        ConfigError: the file cannot be written, is in use, is the input or the journal, or has
+            content that must not be replaced.
     """
 
-    def __init__(self, path: Path, *, source: str, journal: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, *, source: str, journal: Path | None = None, is_resumed: bool = False
+    ) -> None:
         if _is_input(path, source):
             raise ConfigError("--failures must not be the input file")
         if journal is not None and belongs_to_journal(path, journal):
             raise ConfigError("--failures must not be the journal, nor one of its companion files")
         with _as_config_errors():
             if path.is_file() and path.stat().st_size:
-                _require_replaceable(path, journal)
+                _require_replaceable(path, is_resumed=is_resumed)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | _BINARY, 0o600)
             self._is_regular = stat.S_ISREG(os.fstat(self._file).st_mode)
+            if self._is_regular:
+                self._lock()
             if self._is_regular and hasattr(os, "fchmod"):
                 os.fchmod(self._file, 0o600)  # an existing file may be open to others
         self._begun = False
+
+    def _lock(self) -> None:
+        """Lock the file, if the system and the file system have locks."""
+        with contextlib.suppress(ImportError):
+            import fcntl  # noqa: PLC0415  POSIX only
+
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(self._file)
+                raise ConfigError(
+                    "--failures must not be a file that another run writes to"
+                ) from None
+            except OSError:  # such as of a network file system
+                pass
 
     def begin(self) -> None:
         """Truncate the list of an earlier run, unless this run has started to write."""
@@ -131,8 +156,8 @@ class FailuresFile:
         os.close(self._file)
 
 
-def _require_replaceable(path: Path, journal: Path | None) -> None:
-    if journal is None:
+def _require_replaceable(path: Path, *, is_resumed: bool) -> None:
+    if not is_resumed:
         raise ConfigError(
             "--failures must not be a file with something in it: it may be the only list of what "
             "an earlier run left undone"

@@ -89,7 +89,7 @@ def check_lines(check: Check | None) -> Iterator[str]:
     if check is None:
         return
     by, missing = f"by the {check.records}", check.rows - check.final
-    if check.ok:
+    if not missing:
         yield f"{check.input}: each of {check.rows:,} rows has a final outcome, {by}."
     else:
         yield f"{check.input}: rows without a final outcome, {by}: {missing:,} of {check.rows:,}"
@@ -100,6 +100,8 @@ def check_lines(check: Check | None) -> Iterator[str]:
     if check.without_id:
         noun = "row" if check.without_id == 1 else "rows"
         yield f"  {check.without_id:,} {noun} without an id, left out."
+    if check.has_others:
+        yield "The outcomes file has outcomes of other runs than the journal's: it proves nothing."
 
 
 def _format_time(time: float) -> str:

@@ -41,6 +41,8 @@ __all__ = ("MAX_OUTAGE", "Call", "Job", "PartOptions")
 
 #: Seconds without the store, or without a success, after which a worker gives up.
 MAX_OUTAGE = 900.0
+# Maximum of parts in hand; each has a task and a run of its own.
+_MAX_PARTS = 1_000
 # Seconds between two checks of a run whether its job has stopped.
 _CHECK_SECONDS = 1.0
 # Reasons that one worker found, and every other one would find, too.
@@ -198,7 +200,7 @@ class Job:
         After `stop`, it returns the report, too, though parts are open.
 
         Args:
-            parts: maximum of parts in hand.
+            parts: maximum of parts in hand, 1,000 at most.
             options: see `PartOptions`; ``concurrency`` and ``rate`` are for all parts in hand.
 
         Raises:
@@ -416,8 +418,9 @@ def _shared_among(parts: int, options: PartOptions) -> PartOptions:
     unknown = options.keys() - PartOptions.__annotations__.keys()
     if unknown:
         raise ConfigError(f"unknown option: {', '.join(sorted(unknown))}")
-    if not isinstance(parts, int) or isinstance(parts, bool) or parts < 1:
-        raise ConfigError("parts must be a whole number from 1")
+    is_whole = isinstance(parts, int) and not isinstance(parts, bool)
+    if not is_whole or not 1 <= parts <= _MAX_PARTS:
+        raise ConfigError(f"parts must be a whole number from 1 to {_MAX_PARTS:,}")
     own = PartOptions(**options)
     concurrency, rate = own.get("concurrency"), own.get("rate")
     if concurrency is not None:

@@ -139,6 +139,8 @@ class JobStore:
 
 
 def _database_of(url: str, lease: float) -> Database:
+    if not isinstance(url, str):  # such as an environment variable that is not set
+        raise ConfigError("the address of a job store must be text")
     scheme, _, path = url.partition(":///")
     if scheme == "sqlite" and path:
         return SqliteDatabase(Path(urllib.parse.unquote(path)))

@@ -130,7 +130,7 @@ class SqliteStore:
         retention: float = _RETENTION,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._path = Path(path)
+        self._path = Path(path).absolute()  # the process may change its directory
         self._retention = positive("retention", retention)
         self._clock = clock
         self._thread: DatabaseThread[sqlite3.Connection] | None = None

@@ -1233,12 +1233,16 @@ def test_the_report_of_a_run_that_has_not_begun() -> None:
         ({"concurrency": 0}, ConfigError, "concurrency must be a whole number from 1"),
         ({"concurrency": True}, ConfigError, "concurrency must be a whole number from 1"),
         ({"concurrency": 2.0}, ConfigError, "concurrency must be a whole number from 1"),
+        ({"concurrency": 10_001}, ConfigError, "concurrency must be .* from 1 to 10,000"),
         ({"on_outcome": settle}, ConfigError, "on_outcome must be a plain function"),
         ({"drain": 0}, ConfigError, "drain must be a number above 0"),
         ({"drain": float("inf")}, ConfigError, "drain must be a number above 0"),
         ({"rate": 0}, ConfigError, "rate must be a number above 0"),
     ],
-    ids=["unknown", "none", "bool", "float", "async", "no-drain", "endless-drain", "no-rate"],
+    ids=[
+        *("unknown", "none", "bool", "float", "too-many", "async"),
+        *("no-drain", "endless-drain", "no-rate"),
+    ],
 )
 async def test_options_are_checked_when_the_run_is_made(
     options: dict[str, Any], error: type[Exception], text: str

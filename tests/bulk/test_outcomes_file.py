@@ -665,15 +665,31 @@ def test_an_error_of_somebody_else_is_recorded_by_its_type() -> None:
     }
 
 
-async def test_nothing_of_a_response_or_a_key_is_in_the_file(path: Path) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param({"errors": [{"message": "canary is taken"}]}, id="message"),
+        pytest.param({"errors": [{"field_name": "the canary's id"}]}, id="field"),
+        pytest.param({"errors": {"of the canary": ["no"]}}, id="field as a key"),
+        pytest.param({"errors": [{"source": {"pointer": "/data/the canary"}}]}, id="pointer"),
+        pytest.param({"errors": [{"error_code": "no canary"}]}, id="code of an entry"),
+        pytest.param({"error_code": "a canary@example.com"}, id="code"),
+        pytest.param({"error_code": "secret_live_canary.x"}, id="key as the code"),
+        pytest.param({"errors": {"secret_live_canary.x": ["no"]}}, id="key as a field"),
+    ],
+)
+async def test_nothing_of_a_response_or_a_key_is_in_the_file(
+    body: dict[str, Any], path: Path
+) -> None:
     """A server that echoes what it was sent does not bring that into the file."""
-    body = b'{"error_code": "bad_request", "errors": [{"message": "canary is taken"}]}'
-    replies = itertools.repeat((400, {"Request-Id": "the canary"}, body))
-    async with AdaptyClient("secret_canary", transport=FakeTransport(replies)) as client:
-        await client.v1.profiles.bulk_delete(["a"], **BY, outcomes=path)
+    reply = {"error_code": "bad_request"} | body
+    replies = itertools.repeat((400, {"Request-Id": "the canary"}, json.dumps(reply).encode()))
+    async with AdaptyClient("secret_live_canary.x", transport=FakeTransport(replies)) as client:
+        report = await client.v1.profiles.bulk_delete(["a"], **BY, outcomes=path)
 
     assert lines(path)[0]["http_status"] == 400
     assert b"canary" not in read(path)
+    assert "canary" not in str(report.failures[0].error)
 
 
 def test_a_line_far_off_costs_no_memory(path: Path) -> None:

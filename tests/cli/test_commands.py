@@ -312,13 +312,14 @@ def test_concurrency_may_be_above_the_clients_own(
     assert times[-1] - times[0] < 1.0  # the last one came before the first was answered
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte-order-mark"])
 def test_key_is_taken_from_a_file(
-    sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch
+    mark: str, sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key in a file that its owner alone can read is used, its line end left out."""
+    """A key in a file that its owner alone can read is used, its line end and mark left out."""
     monkeypatch.delenv("ADAPTY_API_KEY")
     sandbox.seed_profiles(["u1"])
-    key = put("key", f"{sandbox.api_key}\n")
+    key = put("key", f"{mark}{sandbox.api_key}\n")
     key.chmod(0o600)
     options = ("--yes", "--api-key-file", key, "--base-url", sandbox.url)
     assert invoke("delete", put("ids.txt", ids(1)), *V1, *options).exit_code == 0
@@ -360,7 +361,8 @@ def test_key_file_that_cannot_be_used_is_refused(
         pytest.param((*V1, "--dry-run", "--rate", "1e-320"), "x>=0.001", id="tiny-rate"),
         pytest.param((*V1, "--dry-run", "--rate", "inf"), "not a finite number", id="infinite"),
         pytest.param((*V1, "--dry-run", "--rate", "nan"), "not a finite number", id="nan"),
-        pytest.param((*V1, "--concurrency", "0"), "x>=1", id="concurrency-0"),
+        pytest.param((*V1, "--concurrency", "0"), "1<=x<=10000", id="concurrency-0"),
+        pytest.param((*V1, "--concurrency", "10001"), "1<=x<=10000", id="concurrency-10001"),
         pytest.param((*V1, "--failures", "."), "is a directory", id="failures-directory"),
         pytest.param((*V1, "--yes", "--failures", "no/f"), "--failures cannot be", id="no-folder"),
         pytest.param((*V1, "--base-url", "http://example.com"), "must be https", id="http"),

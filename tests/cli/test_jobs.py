@@ -207,6 +207,19 @@ def test_a_store_is_required_elsewhere(invoke: Invoke) -> None:
     assert "--store: is required: there is no adapty-jobs.db here" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["work", "status", "failures", "cancel", "retry"])
+def test_a_store_that_is_misspelt_is_not_created(
+    command: str, invoke: Invoke, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Only a plan makes a store."""
+    done = invoke("job", command, "j", "--store", f"sqlite:///{tmp_path}/no%20jobs.db")
+
+    assert done.exit_code == 2
+    assert done.stderr == f"adapty-async: --store: there is no file {tmp_path}/no jobs.db\n"
+    assert not list(tmp_path.iterdir())
+    assert not sandbox.arrivals()
+
+
 def test_the_store_comes_from_the_environment(
     invoke: Invoke, put: Put, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import stat
@@ -13,11 +14,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from adapty_async import AdaptyClient
 from adapty_async._input.fingerprint import fingerprint
 from adapty_async._journal import JournalIdentity
 from adapty_async.bulk import summarise
 from adapty_async.cli._recorded import RecordedInput
 from adapty_async.errors import InvalidInputError
+from adapty_async.files import InputFile
 from adapty_async.sandbox import Sandbox
 from tests.cli import processes
 from tests.cli.conftest import Invoke
@@ -51,6 +54,11 @@ def erase(sandbox: Sandbox, invoke: Invoke, put: Put) -> Callable[..., Erased]:
 def erased(erase: Callable[..., Erased]) -> Erased:
     """Erase some users without faults."""
     return erase()
+
+
+def line_now(number: int, one: str, status: str) -> bytes:
+    """Return a line of an outcomes file of a run that ended just now."""
+    return line(number, one, status, at=f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}")
 
 
 def test_the_report_agrees_with_the_run(erase: Callable[..., Erased], invoke: Invoke) -> None:
@@ -172,7 +180,7 @@ def test_another_list_is_checked_by_the_outcomes_file(
     """A list in another order and format needs an outcomes file, and maybe its column's name."""
     _, journal, _ = erased
     other = put("other.csv", f"mail,user\nx,c\nx,{CANARY}\nx,\nx,missing\n")
-    outcomes = put("outcomes.ndjson", line(1, CANARY, "done") + line(6, "c", "absent"))
+    outcomes = put("outcomes.ndjson", line_now(1, CANARY, "done") + line_now(6, "c", "absent"))
     refused = invoke("report", journal, "--check", other, "--column", "user")
     given = ("--outcomes", outcomes, "--check", other)
     result = invoke("report", journal, *given, "--column", "user")
@@ -191,6 +199,61 @@ def test_another_list_is_checked_by_the_outcomes_file(
         'adapty-async: header: has no column "customer_user_id"; found: mail, user; name it with '
         "--column\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("ids.csv", f"customer_user_id,x\nb,1\n{CANARY},2\nb,3\nnone,4\n", id="csv"),
+        pytest.param("ids.txt", f"b\n\n{CANARY}\n\nb\nnone\n", id="text"),
+        pytest.param(
+            "skip.csv", f"customer_user_id,x\nb,1\n,2\n{CANARY},3\nnone,4\n", id="without-id"
+        ),
+    ],
+)
+async def test_the_records_of_a_program_pass_the_check_of_its_file(
+    name: str, content: str, sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path
+) -> None:
+    """Its outcomes file numbers the items, and the lines of the file may have other numbers."""
+    sandbox.seed_profiles([CANARY, "b"])
+    path, journal, outcomes = put(name, content), tmp_path / "run.db", tmp_path / "run.ndjson"
+    async with AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty:
+        await adapty.v2.profiles.bulk_delete(
+            InputFile(path, skip_rows_without_id=name == "skip.csv"),
+            by="customer_user_id",
+            journal=journal,
+            outcomes=outcomes,
+        )
+    given = ("report", journal, "--outcomes", outcomes, "--check", path, "--format", "json")
+    passed = invoke(*given)
+    lines = outcomes.read_bytes().splitlines(keepends=True)
+    outcomes.write_bytes(b"".join(lines[:-1]))
+    lacking = json.loads(invoke(*given).stdout)["check"]
+
+    assert (passed.exit_code, json.loads(passed.stdout)["check"]["missing"]) == (0, [])
+    assert [each["state"] for each in lacking["missing"]] == ["none"]
+
+
+def test_a_list_that_other_runs_have_done_passes_no_check(
+    erased: Erased, invoke: Invoke, put: Put
+) -> None:
+    """An outcomes file of other runs proves nothing about those of the journal."""
+    _, journal, _ = erased
+    other = put("other.txt", "a\nb\n")
+    long_ago = "2020-01-01T00:00:00Z"
+    lines = line(1, "a", "done", at=long_ago) + line(2, "b", "absent", at=long_ago)
+    outcomes = put("outcomes.ndjson", lines)
+    given = ("report", journal, "--outcomes", outcomes, "--check", other)
+    result = invoke(*given, "--format", "json")
+    page = invoke(*given).stdout
+
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["check"]["ok"] is False
+    assert result.stderr == (
+        "other.txt: each of 2 rows has a final outcome, by the outcomes file.\n"
+        "The outcomes file has outcomes of other runs than the journal's: it proves nothing.\n"
+    )
+    assert "It has outcomes of other runs than the journal's" in page
 
 
 @pytest.mark.parametrize(
@@ -330,7 +393,7 @@ async def test_a_list_without_a_column_of_ids_is_refused(
 ) -> None:
     """Where neither the journal nor the user names the column, none is guessed."""
     identity = msgspec.structs.replace(IDENTITY, operation="my own job")
-    await write(tmp_path / "run.db", Recorded(run=run()), identity=identity)
+    await write(tmp_path / "run.db", Recorded(run=run(), states="d"), identity=identity)
     path, outcomes = put("ids.csv", "a\nb\n"), put("outcomes.ndjson", line(1, "b", "done"))
     given = ("report", tmp_path / "run.db", "--outcomes", outcomes, "--check", path)
     refused = invoke(*given)
@@ -425,7 +488,7 @@ def test_an_input_that_grew_is_not_said_to_be_the_same(erased: Erased, invoke: I
 def test_a_pipe_can_be_checked(erased: Erased, invoke: Invoke, put: Put) -> None:
     """Standard input is another list, and is looked up in the outcomes file."""
     _, journal, _ = erased
-    outcomes = put("outcomes.ndjson", line(1, "a", "done"))
+    outcomes = put("outcomes.ndjson", line_now(1, "a", "done"))
     pipe = journal.with_name("pipe")
     os.mkfifo(pipe)
     writer = os.open(pipe, os.O_RDWR)

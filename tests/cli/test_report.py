@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import functools
 import os
 import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
@@ -440,27 +443,64 @@ def test_failures_file_of_the_same_journal_is_written_anew(put: Put) -> None:
     """The old list is replaced, since the run retries its rows, but only once the run begins."""
     journal, old = Path("journal"), put("old", b'{"line":1,"item":"a","status":"failed"}\n' * 9)
     before = old.read_bytes()
-    with FailuresFile(old, source="ids.txt", journal=journal):
+    resumed = functools.partial(FailuresFile, old, source="ids.txt", journal=journal)
+    with resumed(is_resumed=True):
         pass
     assert old.read_bytes() == before  # the run was refused
 
-    with FailuresFile(old, source="ids.txt", journal=journal) as file:
+    with resumed(is_resumed=True) as file:
         file.begin()
     assert old.read_bytes() == b""
 
     old.write_bytes(before)
-    with FailuresFile(old, source="ids.txt", journal=journal) as file:
+    with resumed(is_resumed=True) as file:
         file.record(BAD_ROW)
         file.record(BAD_ROW)
         file.begin()
     assert [msgspec.json.decode(line)["line"] for line in old.read_bytes().splitlines()] == [2, 2]
 
 
+def test_failures_file_of_another_journal_is_kept(put: Put) -> None:
+    """A new journal has no list yet, so the list is that of another run."""
+    old = put("old", b'{"line":1,"item":"a","status":"failed"}\n')
+    with pytest.raises(ConfigError, match="only list of what an earlier run left undone"):
+        FailuresFile(old, source="ids.txt", journal=Path("new"))
+    assert old.read_bytes() == b'{"line":1,"item":"a","status":"failed"}\n'
+
+
+def test_failures_file_is_written_by_one_run(tmp_path: Path) -> None:
+    """A second run would write over the lines of the first one."""
+    path = tmp_path / "f"
+    with FailuresFile(path, source="ids.txt") as file:
+        with pytest.raises(ConfigError, match="must not be a file that another run writes to"):
+            FailuresFile(path, source="other.txt")
+        file.record(BAD_ROW)
+    assert len(path.read_bytes().splitlines()) == 1
+
+
+@pytest.mark.parametrize("lacking", ["system", "file system"])
+def test_failures_file_needs_no_locks(
+    lacking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows, and on a file system without locks, the file is written without one."""
+
+    def fail(*_: object) -> NoReturn:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if lacking == "system":
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setattr(fcntl, "flock", fail)
+    with FailuresFile(tmp_path / "f", source="ids.txt") as file:
+        file.record(BAD_ROW)
+    assert (tmp_path / "f").read_bytes()
+
+
 def test_failures_file_replaces_nothing_else(put: Put) -> None:
     """With a journal, too, only an old failures file is replaced, never a file of the journal."""
     notes, journal = put("notes", "from yesterday\n"), put("journal", b'{"line":')
     with pytest.raises(ConfigError, match="must not be a file of something else than failures"):
-        FailuresFile(notes, source="ids.txt", journal=journal)
+        FailuresFile(notes, source="ids.txt", journal=journal, is_resumed=True)
     lock = journal.with_name("journal-lock")  # the end of the run would remove it
     for path in (journal, journal.parent / "x" / ".." / "journal", lock):
         with pytest.raises(ConfigError, match="--failures must not be the journal"):

@@ -116,6 +116,27 @@ class _BytesPath(os.PathLike[bytes]):
         return b"ids.csv"
 
 
+async def test_a_job_id_does_not_stand_for_the_content_of_a_file(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """A file that was sorted has other ids in its positions, whatever its job is called."""
+    path, journal = tmp_path / "ids.txt", tmp_path / "run.db"
+    path.write_text("u1\nu3\n")
+    options: Any = {"by": "customer_user_id", "journal": journal}
+    async with client_of(sandbox) as adapty:
+        delete = adapty.v2.profiles.bulk_delete
+        await delete(InputFile(path), **options, job_id="job")
+        with pytest.raises(JournalError, match="job_id 'job' there, 'other' here"):
+            await delete(InputFile(path), **options, job_id="other")
+        path.write_text("u2\nu1\n")
+        with pytest.raises(JournalError, match="the file's first 6 bytes have changed"):
+            await delete(InputFile(path), **options, job_id="job")
+        path.write_text("u1\nu3\nu2\n")
+        report = await delete(InputFile(path), **options, job_id="job")
+
+    assert (report.skipped, report.done + report.absent) == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

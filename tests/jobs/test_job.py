@@ -506,10 +506,11 @@ async def test_a_job_without_its_call_or_input_does_not_work(
     [
         ({"parts": 0}, "parts must be a whole number from 1"),
         ({"parts": True}, "parts must be a whole number from 1"),
+        ({"parts": 1_001}, "parts must be a whole number from 1 to 1,000"),
         ({"ordered": True}, "unknown option: ordered"),
         ({"rate": -1.0}, "rate must be a number above 0"),
     ],
-    ids=["none", "bool", "unknown", "rate"],
+    ids=["none", "bool", "too-many", "unknown", "rate"],
 )
 async def test_invalid_options_are_refused(
     store: JobStore,

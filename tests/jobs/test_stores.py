@@ -51,6 +51,12 @@ def test_an_address_of_another_kind_is_refused(url: str) -> None:
         JobStore(url)
 
 
+def test_an_address_that_is_missing_is_told() -> None:
+    """An environment variable that is not set is None."""
+    with pytest.raises(ConfigError, match="address of a job store must be text"):
+        JobStore(os.environ.get("ADAPTY_NOWHERE"))  # type: ignore[arg-type]
+
+
 def test_a_lease_is_a_time() -> None:
     """The lease is a number of seconds above 0."""
     with pytest.raises(ConfigError, match="lease must be a number above 0"):
@@ -262,6 +268,22 @@ async def test_the_address_of_a_file_may_be_quoted(tmp_path: Path) -> None:
     folder.mkdir()
     async with JobStore(f"sqlite:///{tmp_path}/our%20jobs/jobs.db") as store, store.rate:
         assert {path.name for path in folder.iterdir()} >= {"jobs.db", "jobs.db-rate"}
+
+
+async def test_a_process_may_change_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files of a store are where they were when it was made, its rate's too."""
+    monkeypatch.chdir(tmp_path)
+    store = JobStore("sqlite:///jobs.db")
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    for _ in range(2):
+        async with store, store.rate:
+            pass
+
+    assert {path.name for path in elsewhere.parent.iterdir()} >= {"jobs.db", "jobs.db-rate"}
+    assert not list(elsewhere.iterdir())
 
 
 # --- PostgreSQL --------------------------------------------------------------------------------

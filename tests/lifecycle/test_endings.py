@@ -172,6 +172,38 @@ RAISED = [
 ]
 
 
+def in_source_without_end(error: BaseException, at: int) -> BulkRun[str, None]:
+    """Raise where items come from, with an exception that generators cannot raise."""
+
+    class Source:
+        def __init__(self) -> None:
+            self.items = iter(ids(at))
+
+        def __iter__(self) -> Source:
+            return self
+
+        def __next__(self) -> str:
+            if (item := next(self.items, None)) is None:
+                raise error
+            return item
+
+    return erase(answer, Source(), concurrency=4)
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
+@pytest.mark.parametrize("place", [in_source_without_end, in_on_outcome, in_build])
+async def test_an_exception_that_ends_streams_does_not_hide_the_end_of_a_run(
+    place: Raise,
+    streamed: bool,  # noqa: FBT001  a case
+) -> None:
+    """A StopAsyncIteration of the caller's code is an error, and not the end of the outcomes."""
+    run = place(StopAsyncIteration("mine"), 7)
+    with pytest.raises(RuntimeError, match="a callback raised StopAsyncIteration"):
+        await (consume(run) if streamed else run)
+
+    assert run.report.stop_reason is StopReason.STOPPED
+
+
 @pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
 @pytest.mark.parametrize(("place", "error"), RAISED)
 async def test_what_a_callback_raises_reaches_the_caller_as_it_was(

@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from adapty_async._journal import SPAN_SIZE
+from adapty_async._journal import SPAN_SIZE, read_journal
 from adapty_async._report import Check, InputRow, OutcomesFile, States, as_json, check, listed
 from adapty_async.errors import InvalidInputError
-from tests.report.journals import Recorded, report_of, run, write
+from tests.report.journals import IDENTITY, Recorded, in_use, minute, report_of, run, write
 
 FACTS = {
-    "at": "2026-11-29T01:02:03Z",
+    "at": "2026-11-30T00:54:30Z",  # within the runs of tests.report.journals
     "http_status": 204,
     "request_id": "r-1",
     "attempts": 1,
@@ -86,6 +86,8 @@ def test_an_item_has_the_facts_of_its_line(tmp_path: Path) -> None:
         pytest.param((("done", None), ("skipped", "duplicate")), id="duplicate-last"),
         pytest.param((("skipped", "duplicate"), ("done", None)), id="duplicate-first"),
         pytest.param((("failed", None), ("skipped", "done")), id="done-by-a-run-without-a-file"),
+        pytest.param((("done", None), ("not_sent", None)), id="another-row-that-was-not-reached"),
+        pytest.param((("not_sent", None), ("done", None)), id="not-reached-at-first"),
     ],
 )
 def test_a_skipped_line_says_how_the_id_ended(
@@ -119,6 +121,19 @@ def test_an_id_in_several_rows_is_several_items(tmp_path: Path) -> None:
     with OutcomesFile(path, by_line=True) as outcomes:
         assert check("ids", rows("a"), None, outcomes).ok
         assert [each.status for each in outcomes.items()][:2] == ["absent", "done"]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [("not_sent", "duplicate"), ("failed", "duplicate"), ("done", "done"), ("absent", "absent")],
+)
+def test_a_row_may_be_a_duplicate_when_the_run_resumes(
+    status: str, expected: str, tmp_path: Path
+) -> None:
+    """A row that was not sent is final once it is a duplicate, and a result is not replaced."""
+    lines = line(5, "a", status), line(5, "a", "skipped", earlier="duplicate")
+    with OutcomesFile(put(tmp_path, *lines), by_line=True) as outcomes:
+        assert [each.status for each in outcomes.items()] == [expected]
 
 
 def test_a_last_line_that_is_torn_is_left_out(tmp_path: Path) -> None:
@@ -250,6 +265,92 @@ def test_each_row_of_an_id_has_its_own_outcome(tmp_path: Path) -> None:
         result = check("ids", rows("a", "a", "a", "b"), states("dfdd"), outcomes)
 
     assert found(result) == [(3, "failed"), (5, "none")]
+
+
+BY_DIGEST = msgspec.structs.replace(IDENTITY, keys="digest", input={})
+OF_ANY_ROW = msgspec.structs.replace(BY_DIGEST, operation="v2 update by profile-id, from csv")
+KILLED = run(ended_at=None)
+# The runs of `run()` begin at 2026-11-30T00:54:00Z and take a minute.
+WITHIN, BEFORE, AFTER = "2026-11-30T00:54:30Z", "2026-11-29T00:53:59Z", "2026-12-01T00:55:01Z"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "identity", "lines", "expected"),
+    [
+        pytest.param("dda", IDENTITY, ["done", "done", "absent"], False, id="the same"),
+        pytest.param("dda", IDENTITY, ["done", "failed"], False, id="fewer"),
+        pytest.param("ddf", IDENTITY, ["done", "done", "failed", "failed"], False, id="failed"),
+        pytest.param("ddf", IDENTITY, ["done", "absent", "done"], True, id="more"),
+        pytest.param("d=", IDENTITY, ["done", "duplicate"], False, id="duplicate"),
+        pytest.param("d=", IDENTITY, ["done", "done"], True, id="done instead of duplicate"),
+        pytest.param("d", BY_DIGEST, ["done", "done"], True, id="by digest"),
+        pytest.param("d", OF_ANY_ROW, ["done", "done"], False, id="rows in any order"),
+    ],
+)
+async def test_an_outcomes_file_with_more_outcomes_is_of_other_runs(
+    recorded: str, identity: Any, lines: list[str], *, expected: bool, tmp_path: Path
+) -> None:
+    """Items that a journal does not know as done or absent are those of other runs."""
+    await write(tmp_path / "run.db", Recorded(run=run(), states=recorded), identity=identity)
+    path = put(tmp_path, *(a_line(n, each) for n, each in enumerate(lines, 1)))
+    with OutcomesFile.of_runs(path, read_journal(tmp_path / "run.db")[0]) as outcomes:
+        assert outcomes.summary.has_others is expected
+        made = check("ids.txt", [InputRow(1, "u1")], None, outcomes)
+
+    assert (made.final, made.has_others, made.ok) == (1, expected, not expected)
+
+
+def a_line(number: int, status: str, at: str = WITHIN) -> bytes:
+    """Return a line of an item with an id of its own."""
+    if status == "duplicate":
+        return line(number, f"u{number}", "skipped", at=None, earlier=status)
+    return line(number, f"u{number}", status, at=at)
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        pytest.param(BEFORE, True, id="before"),
+        pytest.param("2026-11-29T00:54:00Z", False, id="a day before"),
+        pytest.param(WITHIN, False, id="within"),
+        pytest.param("2026-12-01T00:55:00Z", False, id="a day after"),
+        pytest.param(AFTER, True, id="after"),
+        pytest.param("2026-12-01T01:00:30Z", False, id="when the clock was wrong"),
+        pytest.param(None, False, id="at no time"),
+    ],
+)
+async def test_an_outcome_at_another_time_is_of_another_run(
+    at: str | None, *, expected: bool, tmp_path: Path
+) -> None:
+    """An item is not done by a run that was over for a day, whichever clock it had."""
+    minutes = [] if at != "2026-12-01T01:00:30Z" else [minute(6, done=1)]
+    recorded = Recorded(run=run(), states="dd", minutes=minutes)
+    await write(tmp_path / "run.db", recorded)
+    lines = [line(1, "a", "done", at=WITHIN), line(2, "b", "done", at=at), line(3, "c", "failed")]
+    with OutcomesFile.of_runs(put(tmp_path, *lines), read_journal(tmp_path / "run.db")[0]) as file:
+        assert file.summary.has_others is expected
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"), [("d", False), ("dddddddddd", True)], ids=["unfinished", "finished"]
+)
+async def test_a_killed_run_may_have_recorded_more_in_its_outcomes_file(
+    states: str, *, expected: bool, tmp_path: Path
+) -> None:
+    """The run that resumes sends those items again, and then both records agree."""
+    await write(tmp_path / "run.db", Recorded(run=KILLED, states=states))
+    lines = (a_line(number, "done") for number in range(1, 12))
+    with OutcomesFile.of_runs(put(tmp_path, *lines), read_journal(tmp_path / "run.db")[0]) as file:
+        assert file.summary.has_others is expected
+
+
+async def test_the_records_of_a_run_in_progress_are_not_compared(tmp_path: Path) -> None:
+    """They are of different moments."""
+    async with in_use(tmp_path / "run.db", Recorded(run=run(), states="d")):
+        summary, _ = read_journal(tmp_path / "run.db")
+    path = put(tmp_path, a_line(1, "done"), a_line(2, "done", AFTER))
+    with OutcomesFile.of_runs(path, summary) as file:
+        assert not file.summary.has_others
 
 
 def test_the_first_ten_lines_are_named_and_the_rest_counted() -> None:

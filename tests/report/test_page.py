@@ -156,6 +156,9 @@ async def test_the_states_are_explained(tmp_path: Path) -> None:
         pytest.param("da=", FILE | {"rows": 3}, "Complete: each of the 3 items is", id="complete"),
         pytest.param("du", FILE | {"rows": 2}, "Not complete. 1 of 2 items", id="unknown"),
         pytest.param("df", {"job_id": "<7>"}, "The size of the input is not known. 1", id="job"),
+        pytest.param(
+            "d", FILE | {"rows": 1, "job_id": "<7>"}, "Complete: each of the 1 items", id="both"
+        ),
         pytest.param("", {}, "The size of the input is not known. 0 items", id="nothing"),
     ],
 )
@@ -170,6 +173,7 @@ async def test_the_verdict_is_the_first_sentence(
     assert verdict in text
     assert "No item that was sent ended with an error." in text
     assert ("a job of the caller's, <7>" in text) is ("job_id" in described)
+    assert ("SHA-256 of the input" in text) is ("sha256" in described)
     assert ("not a file, so its content is not recorded" in text) is (not described)
     assert "digests of their requests, in any order" in text
 

@@ -12,12 +12,14 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from adapty_async import AdaptyClient
+from adapty_async import AdaptyClient, BulkReport, BulkRun
 from adapty_async._report import write_file
 from adapty_async.errors import ConfigError, InvalidInputError, JournalError
 from adapty_async.files import InputFile
 from adapty_async.report import write_report
 from adapty_async.sandbox import Sandbox
+from adapty_async.testing import FakeTransport
+from adapty_async.v2 import ProfileAttributes
 from tests.report.journals import Recorded, run, write
 
 IDS = ["anna", "ben", "anna", "nobody"]
@@ -64,6 +66,50 @@ def test_an_id_without_an_outcome_is_named_by_its_position(folder: Path) -> None
     content = json.loads(output.read_text("utf-8"))
     assert content["check"]["missing"] == [{"line": 2, "state": "none"}]
     assert content["outcomes"]["counts"] == {"absent": 1, "done": 2}
+
+
+@pytest.mark.parametrize("call", ["delete", "update"])
+async def test_an_id_that_comes_again_after_a_stop_is_final(call: str, tmp_path: Path) -> None:
+    """A row behind the end of a stopped run is a duplicate when the run resumes."""
+    ids = ["anna", "ben", "anna"]
+    done: tuple[int, dict[str, str], bytes] = (200, {}, b"{}")
+    transport = FakeTransport([done, (400, {}, b'{"error_code":"bad_request"}'), done])
+    options: Any = {"by": "customer_user_id", "journal": tmp_path / "run.db", "concurrency": 1}
+    options["outcomes"] = tmp_path / "run.ndjson"
+    reports: list[BulkReport[Any, Any]] = []
+    async with AdaptyClient("key", transport=transport) as adapty:
+        profiles = adapty.v2.profiles
+        run: BulkRun[Any, Any]
+        for fail_fast in (True, False):
+            if call == "delete":
+                run = profiles.bulk_delete(ids, **options, fail_fast=fail_fast)
+            else:
+                pairs = [(one, ProfileAttributes(first_name="A")) for one in ids]
+                run = profiles.bulk_update(pairs, **options, fail_fast=fail_fast)
+            reports.append(await run)
+
+    first, second = reports
+    assert (first.done, first.failed, first.not_sent) == (1, 1, 1)
+    assert (second.done, second.skipped) == (1, 2)
+    output = tmp_path / "report.json"
+    assert write_report(tmp_path / "run.db", output, outcomes=tmp_path / "run.ndjson", ids=ids)
+
+
+@pytest.mark.parametrize("ids", [None, ["u1"]], ids=["items", "ids"])
+async def test_an_outcomes_file_of_other_runs_proves_nothing(
+    ids: list[str] | None, tmp_path: Path
+) -> None:
+    """A complete journal and an id that is done elsewhere are no proof together."""
+    await write(tmp_path / "run.db", Recorded(run=run(), states="dddddddddd"))
+    facts = {"http_status": 204, "request_id": None, "attempts": 1, "error": None}
+    entry = {"line": 1, "id": "u1", "status": "done", "at": "2020-01-01T00:00:00Z"} | facts
+    (tmp_path / "other.ndjson").write_text(json.dumps(entry) + "\n")
+    output = tmp_path / "report.html"
+
+    assert not write_report(
+        tmp_path / "run.db", output, outcomes=tmp_path / "other.ndjson", ids=ids
+    )
+    assert "outcomes of other runs" in output.read_text("utf-8")
 
 
 def test_a_journal_that_does_not_know_its_items_is_not_complete_by_itself(folder: Path) -> None:

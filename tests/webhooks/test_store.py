@@ -119,6 +119,21 @@ async def test_a_file_outlives_the_store_and_is_shared(tmp_path: Path) -> None:
     await second.aclose()
 
 
+async def test_a_process_may_change_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is where it was when the store was made."""
+    monkeypatch.chdir(tmp_path)
+    store = SqliteStore("events.db")
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    await store.add("a")
+    await store.aclose()
+
+    assert (tmp_path / "events.db").exists()
+    assert not list(elsewhere.iterdir())
+
+
 async def test_expired_events_leave_the_file(tmp_path: Path, clock: FakeClock) -> None:
     """Adding an event removes those whose retention is over."""
     path = tmp_path / "events.db"
