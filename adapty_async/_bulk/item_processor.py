@@ -313,12 +313,21 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             worker.failure = _run_ending(error, is_sending=state is not None)
             outcome = _not_done(index, item, request, state, error, engine.clock() - started)
         if state is None:  # it holds no lock
-            return outcome
+            return self._unsent(index, request, outcome)
         worker.call = None  # the worker is idle until its next item
         try:
             return outcome if entry is None else await self._recorded(entry, state, outcome)
         finally:
             self._keyed_lock.release(lock_key)
+
+    def _unsent(
+        self, index: int, request: Request | None, outcome: Outcome[ItemT, ResultT]
+    ) -> Outcome[ItemT, ResultT]:
+        """Return the outcome of an item without a call; one without a request cannot be sent."""
+        is_invalid = request is None and outcome.status is OutcomeStatus.FAILED
+        if is_invalid and self._is_resumed and self._journal is not None:
+            self._journal.release(index)
+        return outcome
 
     async def _known(
         self,
