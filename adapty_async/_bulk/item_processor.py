@@ -20,7 +20,7 @@ from adapty_async._api.operation import Operation, Request, Response, RetrySafet
 from adapty_async._bulk.bulk_run import BulkRun
 from adapty_async._bulk.keyed_lock import KeyedLock, lock_key_of
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
-from adapty_async._bulk.recording import OutcomesPath, Recording
+from adapty_async._bulk.recording import OutcomesPath, Recording, line_numbers
 from adapty_async._bulk.run_journal import ItemEntry, RunJournal
 from adapty_async._bulk.settings import RunSettings, WorkerLimit
 from adapty_async._bulk.source import source_of
@@ -216,7 +216,8 @@ def run_calls(
     source, stop_check = source_of(items), StopPolicy().check
     if records.outcomes is None:
         return BulkRun(source, calls.process, stop_check, settings, calls.open, calls.earlier)
-    recording = Recording(records.outcomes, build, calls.process, calls.open)
+    lines = line_numbers(items)
+    recording = Recording(records.outcomes, build, calls.process, calls.open, lines)
     settings = msgspec.structs.replace(settings, record=recording.record)
     return BulkRun(source, recording.process, stop_check, settings, recording.open, calls.earlier)
 
