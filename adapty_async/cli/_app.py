@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sqlite3
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -40,10 +39,11 @@ from adapty_async.cli._options import CommonOptions, key_in
 from adapty_async.cli._proxies import connection_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sample import sample, sample_json, sample_text
+from adapty_async.cli._sandbox import serve
 from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
-from adapty_async.errors import AdaptyError, ConfigError, InvalidInputError, JournalError
+from adapty_async.errors import AdaptyError, InvalidInputError, JournalError
 from adapty_async.sandbox import Faults, Sandbox
 
 __all__ = ("cli",)
@@ -382,41 +382,7 @@ def sandbox(*, seed_file: Path | None, latency: float, faults: str, **options: A
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     with _exit_on_error(), contextlib.suppress(KeyboardInterrupt):
-        _run(_serve(server, seed_file))
-
-
-async def _serve(server: Sandbox, seed_file: Path | None) -> None:
-    try:
-        await server.start()
-    except OSError as error:
-        raise ConfigError(f"--port cannot be used: {error.strerror}") from None
-    except sqlite3.Error as error:
-        raise ConfigError(f"--db cannot be used: {error}") from None
-    try:
-        if seed_file is not None:
-            _seed(server, seed_file)
-        click.echo(
-            f"Sandbox at {server.url}, until Ctrl-C; its page is {server.url}/. To use it:\n"
-        )
-        click.echo(
-            f"export ADAPTY_BASE_URL={server.url} ADAPTY_API_KEY={server.api_key} "
-            f"ADAPTY_PUBLIC_KEY={server.public_key}"
-        )
-        click.echo(
-            f"export ADAPTY_MAIL_BASE_URL={server.url} ADAPTY_MAIL_API_KEY={server.mail_api_key}"
-        )
-        click.echo(f"export ADAPTY_EXPORT_BASE_URL={server.url}")
-        await asyncio.Event().wait()
-    finally:
-        await server.stop()
-
-
-def _seed(server: Sandbox, path: Path) -> None:
-    try:
-        count = server.seed_file(path)
-    except ValueError as error:
-        raise ConfigError(f"--seed-file {click.format_filename(path)}, {error}") from None
-    click.echo(f"{count:,} profiles added from {click.format_filename(path)}.")
+        _run(serve(server, seed_file))
 
 
 @cli.command(epilog=examples("demo", "demo profiles.csv ids.txt"))
