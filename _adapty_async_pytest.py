@@ -123,7 +123,7 @@ def _connected_host(made: object, address: Any) -> str | None:
 
 
 def _looked_up_host(host: object, *_: object) -> str | None:
-    """Return the host of a lookup if it is Adapty's, whoever looks it up."""
+    """Return the host of a lookup if it is Adapty's, in any code."""
     name = host.decode(errors="replace") if isinstance(host, bytes) else host
     return name if isinstance(name, str) and name.endswith(_ADAPTY) else None
 
