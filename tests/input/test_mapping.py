@@ -130,6 +130,13 @@ def test_unknown_columns_are_refused_otherwise() -> None:
             options(("a", "product_id")), [], "columns", 'unknown field "product_id"', id="unknown"
         ),
         pytest.param(
+            options(("store_product_id", "product")),
+            [],
+            "columns",
+            'unknown field "product" ("store_product_id" is one: the column comes first, and',
+            id="the-wrong-way-round",
+        ),
+        pytest.param(
             options(("a", "store"), ("b", "store")),
             [],
             "columns",
