@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from adapty_async._input.files import known_encoding
-from adapty_async._input.findings import Findings
+from adapty_async._input.findings import Findings, shown
 from adapty_async._input.frames import DataFrame, frame_table, is_frame
 from adapty_async._input.mapping import ColumnOptions, RowMapping, preset_of
 from adapty_async._input.rows import (
@@ -463,4 +463,6 @@ def _read_as(items: InputFile, mapping: RowMapping, form: str) -> dict[str, str 
 def _warn(findings: Findings, label: str) -> None:
     """Log what was found as one record: its lines belong together."""
     if lines := findings.lines():
-        _logger.warning("%s: %s", label, "\n".join(lines))
+        column = findings.id_column  # one file may be the input of several runs
+        where = label if column is None else f'{label}, ids in "{shown(column)}"'
+        _logger.warning("%s: %s", where, "\n".join(lines))

@@ -405,7 +405,8 @@ async def test_columns_that_are_left_out_are_logged(
         )
         run.close()
 
-    assert [one.getMessage() for one in caplog.records] == [f"{path}: Columns left out: note."]
+    (message,) = (one.getMessage() for one in caplog.records)
+    assert message == f'{path}, ids in "customer_user_id": Columns left out: note.'
 
 
 async def test_a_pipe_is_refused(sandbox: Sandbox) -> None:
@@ -494,4 +495,4 @@ async def test_rows_without_an_id_are_left_out(
     assert (report.total, report.failed, whole.total, whole.failed) == (2, 1, 3, 2)
     assert source.line_numbers("customer_user_id") == [3, 4]
     assert everybody.line_numbers("customer_user_id") == [2, 3, 4]
-    assert "1 row without an id, left out." in caplog.text
+    assert f'{path}, ids in "id": 1 row without an id, left out.' in caplog.text
