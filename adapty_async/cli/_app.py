@@ -341,7 +341,7 @@ def _require_fields(rows: Rows, what: str) -> None:
 @click.option("--db", default=":memory:", help="Keep the state in this SQLite file.")
 @click.option("--rate", type=RATE, help="Requests per second that each API allows.")
 @click.option(
-    "--latency", type=FiniteRange(), default=0.0, help="Milliseconds added to every response."
+    "--latency", type=FiniteRange(min=0), default=0.0, help="Milliseconds added to every response."
 )
 @click.option(
     "--faults",
@@ -354,7 +354,7 @@ def _require_fields(rows: Rows, what: str) -> None:
 )
 @click.option(
     "--webhook-time-scale",
-    type=FiniteRange(),
+    type=FiniteRange(min=0, min_open=True),
     default=1.0,
     show_default=True,
     help="Multiplies the waits before webhooks are sent again, which begin with a minute.",
