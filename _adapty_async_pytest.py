@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import ipaddress
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -129,7 +129,10 @@ def _looked_up_host(host: object, *_: object) -> str | None:
 
 
 # The functions that return a host to reject, by the names of audit events.
-_HOSTS = {"socket.connect": _connected_host, "socket.getaddrinfo": _looked_up_host}
+_HOSTS: Mapping[str, Callable[..., str | None]] = {
+    "socket.connect": _connected_host,
+    "socket.getaddrinfo": _looked_up_host,
+}
 
 
 def _is_client_socket(made: object) -> bool:

@@ -119,8 +119,9 @@ def utc(time: Any) -> Any:
     if isinstance(time, str) and ":" in time:
         with contextlib.suppress(ValueError):
             time = dt.datetime.fromisoformat(time)
-    is_naive = isinstance(time, dt.datetime) and time.tzinfo is None
-    return time.replace(tzinfo=dt.UTC) if is_naive else time
+    if isinstance(time, dt.datetime) and time.tzinfo is None:
+        return time.replace(tzinfo=dt.UTC)
+    return time
 
 
 def read(folder: Path, name: str) -> Iterator[Row]:
