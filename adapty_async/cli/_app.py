@@ -41,6 +41,7 @@ from adapty_async.cli._report import dry_run_text, preview_json, report_json, re
 from adapty_async.cli._sample import sample, sample_json, sample_text
 from adapty_async.cli._sandbox import serve
 from adapty_async.cli._streams import write_error
+from adapty_async.cli._terminal import fitted, say
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError, InvalidInputError, JournalError
@@ -327,7 +328,7 @@ def _echo_findings(rows: Rows) -> None:
 
 def _echo(lines: Iterable[str]) -> None:
     for line in lines:
-        click.echo(line, err=True)
+        say(line, err=True)
 
 
 def _require_fields(rows: Rows, what: str) -> None:
@@ -494,7 +495,7 @@ def _echo_next_steps(result: JobResult, job: Job, options: CommonOptions) -> Non
     is_left = not (result.report.ok or isinstance(result.error, JournalError))
     if options.journal is not None and not options.dry_run and is_left:
         for line in next_steps(result, options.journal, job.name, options.failures):
-            click.echo(line, err=options.as_json)
+            say(line, err=options.as_json)
 
 
 def _show_sample(job: Job, count: int, origin: str, options: CommonOptions) -> int:
@@ -516,15 +517,13 @@ def _copied_journal(job: Job) -> Iterator[Job]:
 def _echo_report(result: JobResult, job: Job, options: CommonOptions, expected: Estimate) -> None:
     failures = None if result.error else options.failures
     if not options.dry_run:
-        click.echo(
-            report_text(result.report, failures=failures, total=job.total, noun=job.rows.noun)
-        )
+        say(report_text(result.report, failures=failures, total=job.total, noun=job.rows.noun))
         return
-    click.echo(dry_run_text(result.report, failures=failures, total=job.total, noun=job.rows.noun))
+    say(dry_run_text(result.report, failures=failures, total=job.total, noun=job.rows.noun))
     if (ends := ends_of(job.rows)) is not None:
-        click.echo(f"The input: {describe_ends(*ends)}.")
+        say(f"The input: {describe_ends(*ends)}.")
     if expected.rows:
-        click.echo(expected.text())
+        say(expected.text())
 
 
 @contextlib.contextmanager
@@ -542,7 +541,7 @@ def _exit_on_error() -> Iterator[None]:
 
 def _write_library_error(error: AdaptyError) -> None:
     text = str(error).replace("pass api_key= in Python", "name a file with it by --api-key-file")
-    write_error(f"adapty-async: {text}")
+    write_error(fitted(f"adapty-async: {text}", sys.stderr))
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:
