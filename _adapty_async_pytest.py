@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import ipaddress
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -39,6 +39,7 @@ __all__ = (
     "pytest_configure",
 )
 
+_ADAPTY = ".adapty.io"
 _MARKERS = (
     "adapty_sandbox(**options): options of Sandbox, such as rate=50, faults='error=5%', seed=7",
     "adapty_live: this test may connect to Adapty",
@@ -69,8 +70,9 @@ class _Guard:
     """
     A guard that fails a test whose client connects to a host that is not loopback.
 
-    It sees the sockets of this library's own sessions. A test mock that responds without a socket
-    is not affected.
+    It sees the sockets of this library's own sessions, and lookups of Adapty's names: without a
+    network, a lookup fails before there is a socket. A test mock that responds without a socket is
+    not affected.
     """
 
     def __init__(self) -> None:
@@ -96,14 +98,14 @@ class _Guard:
         return result
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Reject a connection of a client to a host that is not loopback."""
-        if event != "socket.connect" or not self._is_on:
+        """Reject a connection of a client to a host that is not loopback, and its lookup."""
+        host_of = _HOSTS.get(event)
+        if host_of is None or not self._is_on:
             return
-        made, address = arguments
-        if _is_loopback(address) or not _is_client_socket(made):
-            return
-        self._rejected.append(address[0])
-        pytest.fail(_reason(address[0]))
+        host = host_of(*arguments)
+        if host is not None:
+            self._rejected.append(host)
+            pytest.fail(_reason(host))
 
 
 def _reason(host: str) -> str:
@@ -111,6 +113,26 @@ def _reason(host: str) -> str:
         f"an Adapty client connected to {host}, which is not loopback: use the fixture"
         " adapty_client, or mark the test with adapty_live"
     )
+
+
+def _connected_host(made: object, address: Any) -> str | None:
+    """Return the host that a client connects to, None if it is loopback or nothing of a client."""
+    if _is_loopback(address) or not _is_client_socket(made):
+        return None
+    return str(address[0])
+
+
+def _looked_up_host(host: object, *_: object) -> str | None:
+    """Return the host of a lookup if it is Adapty's, in any code."""
+    name = host.decode(errors="replace") if isinstance(host, bytes) else host
+    return name if isinstance(name, str) and name.endswith(_ADAPTY) else None
+
+
+# The functions that return a host to reject, by the names of audit events.
+_HOSTS: Mapping[str, Callable[..., str | None]] = {
+    "socket.connect": _connected_host,
+    "socket.getaddrinfo": _looked_up_host,
+}
 
 
 def _is_client_socket(made: object) -> bool:

@@ -85,10 +85,21 @@ def write(table: pa.Table, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-if __name__ == "__main__":
-    start = dt.date.fromisoformat(f"{sys.argv[3]}-01")
-    today = dt.datetime.now(dt.UTC).date()
+def main(arguments: list[str]) -> int:
+    """Export the months up to this one, and return the exit code."""
     try:
-        asyncio.run(export(sys.argv[1], Path(sys.argv[2]), start, today))
+        chart, folder, month = arguments
+        first = dt.date.fromisoformat(f"{month}-01")
+    except ValueError:
+        print("Usage: export_to_parquet.py CHART FOLDER YYYY-MM", file=sys.stderr)
+        return 2
+    try:
+        asyncio.run(export(chart, Path(folder), first, dt.datetime.now(dt.UTC).date()))
     except AdaptyError as error:
-        sys.exit(f"{error}; the next run exports what is missing")
+        print(f"{error}; the next run exports what is missing", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

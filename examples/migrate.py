@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import csv
 import datetime as dt
 import sys
@@ -114,11 +115,13 @@ def grant_call(row: Row) -> Operation[v2.Profile]:
 
 
 def utc(time: Any) -> Any:
-    """Return a date and time with a time zone; text, and a datetime without one, is in UTC."""
-    if isinstance(time, str):
-        return f"{time.replace(' ', 'T')}Z"
-    is_naive = isinstance(time, dt.datetime) and time.tzinfo is None
-    return time.replace(tzinfo=dt.UTC) if is_naive else time
+    """Return a date and time with its time zone, UTC if it has none; other values as they are."""
+    if isinstance(time, str) and ":" in time:
+        with contextlib.suppress(ValueError):
+            time = dt.datetime.fromisoformat(time)
+    if isinstance(time, dt.datetime) and time.tzinfo is None:
+        return time.replace(tzinfo=dt.UTC)
+    return time
 
 
 def read(folder: Path, name: str) -> Iterator[Row]:
@@ -165,10 +168,16 @@ def require_columns(path: Path, name: str, columns: list[str]) -> None:
 
 
 def show(name: str, report: BulkReport[Row, v2.Profile]) -> None:
-    """Print the counts of a run, and the row of each failure."""
+    """Print the counts of a run, and the reasons of failures with their first row."""
     print(f"{name}: {report}")
+    rows: dict[str, list[int]] = {}
     for failure in report.failures:
-        print(f"{name}, row {failure.index + 1}: {failure.error}", file=sys.stderr)
+        rows.setdefault(str(failure.error), []).append(failure.index + 1)
+    for error, (first, *others) in rows.items():
+        more = f" and {len(others)} more" if others else ""
+        print(f"{name}, row {first}{more}: {error}", file=sys.stderr)
+    if report.failures_omitted:
+        print(f"{name}: {report.failures_omitted} more in {name}.ndjson", file=sys.stderr)
 
 
 async def migrate(folder: Path) -> bool:

@@ -18,6 +18,7 @@ aiohttp ends the requests in flight before the connections to Adapty are closed.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -27,7 +28,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from adapty_async import AdaptyClient, RetryPolicy
 from adapty_async.access import AccessCache
-from adapty_async.errors import AdaptyError, AuthenticationError, InvalidInputError
+from adapty_async.errors import AdaptyError, AuthenticationError, ConfigError, InvalidInputError
 from adapty_async.integrations.prometheus import PrometheusMetrics
 from adapty_async.webhooks import SqliteStore, WebhookReceiver
 from adapty_async.webhooks.aiohttp import webhook_handler
@@ -39,10 +40,10 @@ routes = web.RouteTableDef()
 
 
 async def check_key(cache: AccessCache) -> None:
-    """Fail the start if the key is rejected, and not the first request; an outage may pass."""
+    """Fail the start without a valid key, and not the first request; an outage may pass."""
     try:
         await cache.profile(customer_user_id="start")
-    except AuthenticationError:
+    except (AuthenticationError, ConfigError):
         raise
     except AdaptyError as error:
         print(f"Adapty does not respond now: {type(error).__name__}", file=sys.stderr)
@@ -117,5 +118,6 @@ def make_app() -> web.Application:
 
 
 if __name__ == "__main__":
+    logging.basicConfig()  # shows rejected webhooks
     host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "8000"))
     web.run_app(make_app(), host=host, port=port, shutdown_timeout=15.0)

@@ -17,6 +17,7 @@ uvicorn ends the requests in flight before the connections to Adapty are closed.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -27,17 +28,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from adapty_async import AdaptyClient, RetryPolicy
 from adapty_async.access import AccessCache
-from adapty_async.errors import AdaptyError, AuthenticationError, InvalidInputError
+from adapty_async.errors import AdaptyError, AuthenticationError, ConfigError, InvalidInputError
 from adapty_async.integrations.prometheus import PrometheusMetrics
 from adapty_async.webhooks import SqliteStore, WebhookReceiver
 from adapty_async.webhooks.starlette import webhook_endpoint
 
 
 async def check_key(cache: AccessCache) -> None:
-    """Fail the start if the key is rejected, and not the first request; an outage may pass."""
+    """Fail the start without a valid key, and not the first request; an outage may pass."""
     try:
         await cache.profile(customer_user_id="start")
-    except AuthenticationError:
+    except (AuthenticationError, ConfigError):
         raise
     except AdaptyError as error:
         print(f"Adapty does not respond now: {type(error).__name__}", file=sys.stderr)
@@ -46,6 +47,7 @@ async def check_key(cache: AccessCache) -> None:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Keep the client, the cache and the receiver open while the service runs."""
+    logging.basicConfig()  # shows rejected webhooks
     deadline = float(os.environ.get("ACCESS_DEADLINE", "2"))
     async with (
         AdaptyClient(retry=RetryPolicy(deadline=deadline)) as adapty,

@@ -255,7 +255,7 @@ def header_value(field: str, value: Any, *, encoding: str) -> None:
     identifier(field, value)
     if not value.isascii() and encoding == "ascii":
         raise InvalidInputError(
-            field, 'must be ASCII, unless the client is made with id_encoding="utf-8"'
+            field, 'must be ASCII, unless id_encoding is "utf-8" (--id-encoding utf-8)'
         )
     if len(value.encode()) > _HEADER_BYTES:
         raise InvalidInputError(field, f"must not be longer than {_HEADER_BYTES} bytes")

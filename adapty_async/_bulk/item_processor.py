@@ -20,7 +20,7 @@ from adapty_async._api.operation import Operation, Request, Response, RetrySafet
 from adapty_async._bulk.bulk_run import BulkRun
 from adapty_async._bulk.keyed_lock import KeyedLock, lock_key_of
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
-from adapty_async._bulk.recording import OutcomesPath, Recording
+from adapty_async._bulk.recording import OutcomesPath, Recording, line_numbers
 from adapty_async._bulk.run_journal import ItemEntry, RunJournal
 from adapty_async._bulk.settings import RunSettings, WorkerLimit
 from adapty_async._bulk.source import source_of
@@ -222,7 +222,8 @@ def run_calls(
     source, stop_check = source_of(items), StopPolicy().check
     if records.outcomes is None:
         return BulkRun(source, calls.process, stop_check, settings, calls.open, calls.earlier)
-    recording = Recording(records.outcomes, build, calls.process, calls.open)
+    lines = line_numbers(items)
+    recording = Recording(records.outcomes, build, calls.process, calls.open, lines)
     settings = msgspec.structs.replace(settings, record=recording.record)
     return BulkRun(source, recording.process, stop_check, settings, recording.open, calls.earlier)
 
@@ -322,12 +323,21 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             outcome = _not_done(index, item, request, state, error, engine.clock() - started)
             self._record_lost_creation(outcome.status, state, lock_key)
         if state is None:  # it holds no lock
-            return outcome
+            return self._unsent(index, request, outcome)
         worker.call = None  # the worker is idle until its next item
         try:
             return outcome if entry is None else await self._recorded(entry, state, outcome)
         finally:
             self._keyed_lock.release(lock_key)
+
+    def _unsent(
+        self, index: int, request: Request | None, outcome: Outcome[ItemT, ResultT]
+    ) -> Outcome[ItemT, ResultT]:
+        """Return the outcome of an item without a call; one without a request cannot be sent."""
+        is_invalid = request is None and outcome.status is OutcomeStatus.FAILED
+        if is_invalid and self._is_resumed and self._journal is not None:
+            self._journal.release(index)
+        return outcome
 
     async def _known(
         self,

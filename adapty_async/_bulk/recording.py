@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -17,7 +17,7 @@ from adapty_async._bulk.outcome import Outcome
 from adapty_async._bulk.outcomes_file import Entry, OutcomesFile
 from adapty_async._bulk.worker_pool import Worker
 
-__all__ = ("Identify", "OutcomesPath", "Recording")
+__all__ = ("Identify", "OutcomesPath", "Recording", "line_numbers")
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -32,8 +32,8 @@ class OutcomesPath(msgspec.Struct, frozen=True):
 
     Attributes:
         path: the path.
-        identify: returns the line and id of an item; None for its position, and the id of its
-            operation's profile or object.
+        identify: returns the line and id of an item; None for the line of its position, and the id
+            of its operation's profile or object.
     """
 
     path: Path
@@ -43,8 +43,35 @@ class OutcomesPath(msgspec.Struct, frozen=True):
         return os.fspath(self.path)
 
 
+@runtime_checkable
+class _Numbered(Protocol):
+    """The interface of an input whose items have line numbers, such as a file."""
+
+    def line_of(self, position: int) -> int:
+        """Return the line number of an item that was read."""
+        ...
+
+
+def line_numbers(items: object) -> Callable[[int], int]:
+    """Return a function that returns the line of a position; without lines, it counts from 1."""
+    return items.line_of if isinstance(items, _Numbered) else _counted
+
+
+def _counted(position: int) -> int:
+    return position + 1
+
+
 class Recording(Generic[ItemT, ResultT]):
-    """A decorator of a run's item processor that appends each outcome to an outcomes file."""
+    """
+    A decorator of a run's item processor that appends each outcome to an outcomes file.
+
+    Args:
+        outcomes: the file.
+        build: makes the operation of an item.
+        process: processes an item.
+        lifespan: keeps what `process` needs open.
+        line_of: returns the line of a position.
+    """
 
     def __init__(
         self,
@@ -52,8 +79,10 @@ class Recording(Generic[ItemT, ResultT]):
         build: Callable[[ItemT], Operation[ResultT]],
         process: Process[ItemT, ResultT],
         lifespan: Lifespan,
+        line_of: Callable[[int], int],
     ) -> None:
         self._file = OutcomesFile(outcomes.path)
+        self._line_of = line_of
         self._identify = outcomes.identify
         self._build = build
         self._process = process
@@ -97,7 +126,7 @@ class Recording(Generic[ItemT, ResultT]):
         if self._identify is not None:
             line, name = self._identify(outcome.item)
         else:
-            line, name = outcome.index + 1, self._id_of(outcome.item, operation)
+            line, name = self._line_of(outcome.index), self._id_of(outcome.item, operation)
         self._file.add(Entry(line, name, outcome))
 
     def _id_of(self, item: ItemT, operation: Operation[Any] | None) -> str | None:

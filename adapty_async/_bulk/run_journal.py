@@ -247,6 +247,15 @@ class RunJournal:
         """Return the earlier status of an item; None if it is not settled."""
         return _EARLIER.get(self._writer.state(position))
 
+    def release(self, position: int) -> None:
+        """
+        Withdraw the reservation of an item that cannot be sent, which a killed run may have left.
+
+        Items that are identified by their requests have none: this one has no request.
+        """
+        if self.by_position:
+            self._writer.release(position)
+
     def entry(self, position: int, request: Request) -> ItemEntry:
         """Return the entry of an item; nothing is stored yet."""
         return ItemEntry(self._writer, position, request)

@@ -284,6 +284,7 @@ class AdaptiveRateLimiter:
         """Start the search at the rate of counted requests, unless a search began before."""
         if not self._throttling.has_measured and self._throttling.cut == -math.inf:
             self.rate = self._within(rate)
+            self.revoke()  # the counted requests are no debt at that rate
 
     def succeeded(self, sent: float, *, paced: bool = True) -> None:
         """

@@ -112,6 +112,8 @@ class BucketState:
         has_worked: the API has responded at least once.
         endpoints: finds the operations that have a limit of their own.
         is_endpoint: the bucket is the limit of one operation, in a bucket with others.
+        is_too_fast: the server throttled requests at a configured rate, so the adaptive rate holds
+            from then on, also during a search for another limit.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class BucketState:
         self.has_worked = False
         self.endpoints = EndpointMonitor()
         self.is_endpoint = is_endpoint
+        self.is_too_fast = False
         self._asked_until = 0.0  # `Retry-After` of the last 429; may be later than the pause's end
 
     @property
@@ -153,7 +156,8 @@ class BucketState:
     @property
     def is_measured(self) -> bool:
         """Whether the adaptive rate holds in any case: the server throttled requests."""
-        return self.rate_source.limit is not None or self.rate_source.probing
+        source = self.rate_source
+        return self.is_too_fast or source.limit is not None or source.probing
 
     def record_sent(self, *, paced: bool) -> None:
         """Record an attempt that is sent now; it is `paced` if the rate source admitted it."""

@@ -240,6 +240,7 @@ class RunLimiter(BucketLimiter):
         configured = self._state.configured_rate(self._rate)
         if configured is not None:
             self._state.rate_source.search_from(configured)
+            self._state.is_too_fast = True
         self._state.record_throttled(sent, retry_after, self._run.patience() - RECHECK)
 
     def _blames_service(self) -> bool:

@@ -6,6 +6,8 @@ A row that is not an item stays in its position as an `UnreadableRow`, and fails
 
 from __future__ import annotations
 
+import array
+import bisect
 import inspect
 import logging
 import os
@@ -13,7 +15,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from adapty_async._input.files import known_encoding
-from adapty_async._input.findings import Findings
+from adapty_async._input.findings import Findings, shown
 from adapty_async._input.frames import DataFrame, frame_table, is_frame
 from adapty_async._input.mapping import ColumnOptions, RowMapping, preset_of
 from adapty_async._input.rows import (
@@ -218,6 +220,26 @@ class FrameRows:
         return read_table(self._table, self._layout, Findings(noun=self.noun))
 
 
+class _LineNumbers:
+    """A compact map from positions to line numbers: two numbers for each row that a gap follows."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._starts = array.array("q")  # positions from which on the next of `_shifts` holds
+        self._shifts = array.array("q")  # line numbers minus positions
+
+    def append(self, line: int) -> None:
+        """Add the line of the next position."""
+        shift = line - self._count
+        if not self._shifts or self._shifts[-1] != shift:
+            self._starts.append(self._count)
+            self._shifts.append(shift)
+        self._count += 1
+
+    def __getitem__(self, position: int) -> int:
+        return position + self._shifts[bisect.bisect_right(self._starts, position) - 1]
+
+
 class TableItems(Generic[ItemT]):
     """
     The items of a data frame or a file, in order; they can be read again.
@@ -230,14 +252,21 @@ class TableItems(Generic[ItemT]):
     def __init__(self, rows: FrameRows | SizedRows, make: Callable[[Any], ItemT]) -> None:
         self._rows = rows
         self._make = make
+        self._lines = _LineNumbers()  # of the items that were read
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[ItemT]:
+        self._lines = _LineNumbers()
         return map(self._item, self._rows)
 
+    def line_of(self, position: int) -> int:
+        """Return the line of an item that was read, or its row in a table."""
+        return self._lines[position]
+
     def _item(self, row: Row) -> ItemT:
+        self._lines.append(row.line)
         try:
             if row.broken is not None:
                 raise InvalidInputError(f"{self._rows.noun} {row.line}", row.broken)
@@ -434,4 +463,6 @@ def _read_as(items: InputFile, mapping: RowMapping, form: str) -> dict[str, str 
 def _warn(findings: Findings, label: str) -> None:
     """Log what was found as one record: its lines belong together."""
     if lines := findings.lines():
-        _logger.warning("%s: %s", label, "\n".join(lines))
+        column = findings.id_column  # one file may be the input of several runs
+        where = label if column is None else f'{label}, ids in "{shown(column)}"'
+        _logger.warning("%s: %s", where, "\n".join(lines))

@@ -92,7 +92,7 @@ class RowMapping:
         """Return the columns that the options name, by field."""
         mapped: dict[str, str] = {}
         for column, field in self._options.columns:
-            self._require_known("columns", field)
+            self._require_known("columns", field, column)
             if mapped.setdefault(field, column) != column:
                 raise InvalidInputError("columns", f"names two columns for {field}")
         for field in self._options.constants:
@@ -101,11 +101,19 @@ class RowMapping:
                 raise self._twice(field, ": it comes from a column")
         return mapped
 
-    def _require_known(self, option: str, field: str) -> None:
-        if field == self._id_field or self._schema.is_known(field):
+    def _require_known(self, option: str, field: str, column: str | None = None) -> None:
+        if self._is_known(field):
             return
+        order = ""
+        if column is not None and self._is_known(column):
+            order = f' ("{shown(column)}" is one: the column comes first, and then the field)'
         expected = self._id_field if self._has_ids_only else self._schema.expected
-        raise InvalidInputError(option, f'unknown field "{shown(field)}"; expected: {expected}')
+        raise InvalidInputError(
+            option, f'unknown field "{shown(field)}"{order}; expected: {expected}'
+        )
+
+    def _is_known(self, field: str) -> bool:
+        return field == self._id_field or self._schema.is_known(field)
 
     def _preset_sources(self) -> dict[str, str]:
         columns = {} if self._preset is None else self._preset.columns

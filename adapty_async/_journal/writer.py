@@ -158,6 +158,12 @@ class JournalWriter:
         self._states.set(position, ItemState.FAILED)
         self._schedule()
 
+    def release(self, position: int) -> None:
+        """Withdraw the reservation that a killed run left for an item that cannot be sent."""
+        if self._states.get(position) is ItemState.RESERVED:
+            self._states.set(position, ItemState.NONE)
+            self._schedule()
+
     def update(
         self,
         position: int,

@@ -118,7 +118,11 @@ def check(
 def _open_state(
     position: int, row: InputRow, states: States | None, outcomes: OutcomesFile | None
 ) -> str | None:
-    """Return the state of a row that is not final in one of the records; None if all are final."""
+    """
+    Return the state of a row that is not final in one of the records; None if all are final.
+
+    The journal has no record of a row that cannot be sent, and the outcomes file has its failure.
+    """
     if row.id is None:
         return "unreadable"
     found = [] if states is None else [states.get(position)]
@@ -130,7 +134,8 @@ def _open_state(
             else outcomes.status_of(row.id)
         )
         found.append(status or _NOTHING)
-    return next((state for state in found if state not in FINAL), None)
+    left = [state for state in found if state not in FINAL]
+    return next((state for state in left if state != _NOTHING), left[0] if left else None)
 
 
 def listed(rows: Iterable[InputRow], states: States) -> Iterator[ListedItem]:

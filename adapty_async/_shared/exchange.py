@@ -213,12 +213,12 @@ class _Exchange:
         member = self._update_members()
         if self._report.has_gap:
             self._drop_measurement()
+        if self._report.search_from is not None:  # the 429 for which it is set is a response
+            self._limiter.search_from(self._report.search_from)
         self._record_responses()
         self._time = self._now
         if self._report.restart:
             self._restart()
-        if self._report.search_from is not None:
-            self._limiter.search_from(self._report.search_from)
         for _ in range(self._report.calls):
             self._limiter.count()
         permits, again = self._permits(member)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sqlite3
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -40,10 +39,12 @@ from adapty_async.cli._options import CommonOptions, key_in
 from adapty_async.cli._proxies import connection_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sample import sample, sample_json, sample_text
+from adapty_async.cli._sandbox import serve
 from adapty_async.cli._streams import write_error
+from adapty_async.cli._terminal import fitted, say
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
-from adapty_async.errors import AdaptyError, ConfigError, InvalidInputError, JournalError
+from adapty_async.errors import AdaptyError, InvalidInputError, JournalError
 from adapty_async.sandbox import Faults, Sandbox
 
 __all__ = ("cli",)
@@ -327,7 +328,7 @@ def _echo_findings(rows: Rows) -> None:
 
 def _echo(lines: Iterable[str]) -> None:
     for line in lines:
-        click.echo(line, err=True)
+        say(line, err=True)
 
 
 def _require_fields(rows: Rows, what: str) -> None:
@@ -342,7 +343,7 @@ def _require_fields(rows: Rows, what: str) -> None:
 @click.option("--db", default=":memory:", help="Keep the state in this SQLite file.")
 @click.option("--rate", type=RATE, help="Requests per second that each API allows.")
 @click.option(
-    "--latency", type=FiniteRange(), default=0.0, help="Milliseconds added to every response."
+    "--latency", type=FiniteRange(min=0), default=0.0, help="Milliseconds added to every response."
 )
 @click.option(
     "--faults",
@@ -355,7 +356,7 @@ def _require_fields(rows: Rows, what: str) -> None:
 )
 @click.option(
     "--webhook-time-scale",
-    type=FiniteRange(),
+    type=FiniteRange(min=0, min_open=True),
     default=1.0,
     show_default=True,
     help="Multiplies the waits before webhooks are sent again, which begin with a minute.",
@@ -383,41 +384,7 @@ def sandbox(*, seed_file: Path | None, latency: float, faults: str, **options: A
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     with _exit_on_error(), contextlib.suppress(KeyboardInterrupt):
-        _run(_serve(server, seed_file))
-
-
-async def _serve(server: Sandbox, seed_file: Path | None) -> None:
-    try:
-        await server.start()
-    except OSError as error:
-        raise ConfigError(f"--port cannot be used: {error.strerror}") from None
-    except sqlite3.Error as error:
-        raise ConfigError(f"--db cannot be used: {error}") from None
-    try:
-        if seed_file is not None:
-            _seed(server, seed_file)
-        click.echo(
-            f"Sandbox at {server.url}, until Ctrl-C; its page is {server.url}/. To use it:\n"
-        )
-        click.echo(
-            f"export ADAPTY_BASE_URL={server.url} ADAPTY_API_KEY={server.api_key} "
-            f"ADAPTY_PUBLIC_KEY={server.public_key}"
-        )
-        click.echo(
-            f"export ADAPTY_MAIL_BASE_URL={server.url} ADAPTY_MAIL_API_KEY={server.mail_api_key}"
-        )
-        click.echo(f"export ADAPTY_EXPORT_BASE_URL={server.url}")
-        await asyncio.Event().wait()
-    finally:
-        await server.stop()
-
-
-def _seed(server: Sandbox, path: Path) -> None:
-    try:
-        count = server.seed_file(path)
-    except ValueError as error:
-        raise ConfigError(f"--seed-file {click.format_filename(path)}, {error}") from None
-    click.echo(f"{count:,} profiles added from {click.format_filename(path)}.")
+        _run(serve(server, seed_file))
 
 
 @cli.command(epilog=examples("demo", "demo profiles.csv ids.txt"))
@@ -528,7 +495,7 @@ def _echo_next_steps(result: JobResult, job: Job, options: CommonOptions) -> Non
     is_left = not (result.report.ok or isinstance(result.error, JournalError))
     if options.journal is not None and not options.dry_run and is_left:
         for line in next_steps(result, options.journal, job.name, options.failures):
-            click.echo(line, err=options.as_json)
+            say(line, err=options.as_json)
 
 
 def _show_sample(job: Job, count: int, origin: str, options: CommonOptions) -> int:
@@ -550,15 +517,13 @@ def _copied_journal(job: Job) -> Iterator[Job]:
 def _echo_report(result: JobResult, job: Job, options: CommonOptions, expected: Estimate) -> None:
     failures = None if result.error else options.failures
     if not options.dry_run:
-        click.echo(
-            report_text(result.report, failures=failures, total=job.total, noun=job.rows.noun)
-        )
+        say(report_text(result.report, failures=failures, total=job.total, noun=job.rows.noun))
         return
-    click.echo(dry_run_text(result.report, failures=failures, total=job.total, noun=job.rows.noun))
+    say(dry_run_text(result.report, failures=failures, total=job.total, noun=job.rows.noun))
     if (ends := ends_of(job.rows)) is not None:
-        click.echo(f"The input: {describe_ends(*ends)}.")
+        say(f"The input: {describe_ends(*ends)}.")
     if expected.rows:
-        click.echo(expected.text())
+        say(expected.text())
 
 
 @contextlib.contextmanager
@@ -576,7 +541,7 @@ def _exit_on_error() -> Iterator[None]:
 
 def _write_library_error(error: AdaptyError) -> None:
     text = str(error).replace("pass api_key= in Python", "name a file with it by --api-key-file")
-    write_error(f"adapty-async: {text}")
+    write_error(fitted(f"adapty-async: {text}", sys.stderr))
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:

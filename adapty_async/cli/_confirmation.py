@@ -10,9 +10,9 @@ from adapty_async._input.rows import Row, Rows, SizedRows
 from adapty_async.cli._earlier import earlier_runs
 from adapty_async.cli._job import Exit, Job
 from adapty_async.cli._streams import write_error
-from adapty_async.cli._terminal import visible
+from adapty_async.cli._terminal import fitted, visible
 
-__all__ = ("ask", "describe_ends", "describe_users", "ends_of", "require_terminal")
+__all__ = ("ask", "confirmed", "describe_ends", "describe_users", "ends_of", "require_terminal")
 
 # Characters of an id that are shown; one may have thousands.
 _SHOWN_LENGTH = 64
@@ -83,6 +83,12 @@ def require_terminal(question: str, *, is_free: bool = True) -> None:
         raise click.UsageError(f"There is no terminal to ask on: add --yes. {question}")
 
 
+def confirmed(question: str) -> bool:
+    """Ask on the terminal; return whether the user agrees."""
+    prompt = fitted(f"{question} [y/N]:", sys.stderr)
+    return click.confirm(f"{prompt} ", show_default=False, prompt_suffix="", err=True)
+
+
 def ask(job: Job, question: str, after: str) -> None:
     """
     Prompt on the terminal, unless there are no rows; without consent, write `after` and exit.
@@ -93,6 +99,6 @@ def ask(job: Job, question: str, after: str) -> None:
     if job.total == 0:
         return
     require_terminal(question, is_free=job.rows.path != "-")
-    if not click.confirm(question, err=True):
+    if not confirmed(question):
         write_error(after)
         sys.exit(Exit.NOT_ALL_DONE)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 import click
 import msgspec
 
+from adapty_async._input.rows import TABLE_FORMATS, format_of
 from adapty_async.cli._app import _run, _write_library_error
 from adapty_async.cli._completion import cli
 from adapty_async.cli._help import complete_file, examples
@@ -305,6 +306,10 @@ Exporting = Callable[[AdaptyExportClient, dict[str, Any]], JsonExport[Any] | Csv
 def _perform(target: Target, begin: Exporting) -> None:
     if target.as_json and target.output == _STDOUT:
         raise click.UsageError("--json needs -o: the export itself goes to standard output")
+    if format_of(target.output) in TABLE_FORMATS:
+        raise click.UsageError(
+            f"-o {target.output}: an export is CSV or JSON; to_arrow() makes a table in a program"
+        )
     is_resumable = bool(target.chunk) and target.output != _STDOUT
     with _exit_on_error(_RESUMABLE if is_resumable else "The export is not complete."):
         client = _client(target)

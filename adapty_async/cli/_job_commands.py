@@ -16,7 +16,7 @@ from adapty_async._bulk.item_processor import MAX_CONCURRENCY
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.cli._apis import ALL_BY, api_option, require_kind
 from adapty_async.cli._app import _exit_on_error, _run
-from adapty_async.cli._confirmation import describe_ends, require_terminal
+from adapty_async.cli._confirmation import confirmed, describe_ends, require_terminal
 from adapty_async.cli._header import header_hints
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
@@ -32,7 +32,7 @@ from adapty_async.cli._job_work import Connection, Worker, call_of, make_client,
 from adapty_async.cli._journal_commands import cli
 from adapty_async.cli._numbers import RATE, SECONDS
 from adapty_async.cli._streams import output_failed, write_error
-from adapty_async.cli._terminal import visible
+from adapty_async.cli._terminal import say, visible
 from adapty_async.errors import InvalidInputError
 from adapty_async.jobs import (
     MAX_OUTAGE,
@@ -159,7 +159,7 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
         with header_hints("--column"):
             planned = PlannedSource(lines, part_size)
         for line in lines.findings.lines():
-            click.echo(line, err=True)
+            say(line, err=True)
         url = store or _default_store(Path(os.path.abspath(source)).parent)  # noqa: PTH100  links stay
         connection = Connection(**options)
         if is_asking and not _run(_is_planned(url, name)):
@@ -219,7 +219,7 @@ def _confirm(source: str, planned: PlannedSource, where: str) -> None:
         " Once a worker starts, there is no way back."
     )
     require_terminal(question)
-    if not click.confirm(question, err=True):
+    if not confirmed(question):
         write_error("Nothing was planned.")
         sys.exit(Exit.NOT_ALL_DONE)
 

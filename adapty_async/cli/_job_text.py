@@ -25,7 +25,7 @@ _DELETION = re.compile(r"(?P<api>v1|v2|mail)\.profiles\.delete by (?P<by>[a-z_]+
 _MEANINGS: Mapping[str, str] = {
     "done": "",
     "absent": "the server responded that they do not exist",
-    "failed": "not done, or uncertain and safe to send again: job retry",
+    "failed": "not done, or uncertain; see job failures, job retry",
     "unknown": "outcome unknown; not sent again, since that may do it twice",
     "not_sent": "not sent yet",
     "skipped": "the same as an earlier row",
@@ -110,8 +110,8 @@ def failure_json(outcome: JobOutcome, operation: str = "") -> str:
     """
     Return an outcome as a line of a failures file, which can be an input itself.
 
-    The error is that of an id which cannot be sent by the job's operation, with any encoding of
-    ids. The store holds no other reasons.
+    The error is that of an id which the job's operation cannot send, or only workers with another
+    encoding of ids. The store holds no other reasons.
     """
     error: InvalidInputError | None = InvalidInputError("row", "cannot be read")
     if outcome.item is not None:
@@ -131,17 +131,20 @@ def _facts(error: InvalidInputError) -> dict[str, Any]:
 
 
 def _invalid(item: str, operation: str) -> InvalidInputError | None:
-    """Return why an id cannot be sent; None if it can be, or if the operation is a program's."""
+    """Return why an id cannot be sent; None if it can be, or the operation is a program's."""
     found = _DELETION.fullmatch(operation)
     if found is None:
         return None
     describe: Callable[..., Operation[Any]] = _MODULES[found["api"]].delete_profile
     headers = Headers({"Authorization": "not sent"})
-    defaults = RequestDefaults(origin="https://localhost", headers=headers, id_encoding="utf-8")
-    try:
-        encode(describe(**{found["by"]: item}), defaults, timeout=1.0, total_timeout=1.0)
-    except InvalidInputError as error:
-        return error
+    for encoding in ("utf-8", "ascii"):  # the rule of any worker, and of one without an option
+        defaults = RequestDefaults(
+            origin="https://localhost", headers=headers, id_encoding=encoding
+        )
+        try:
+            encode(describe(**{found["by"]: item}), defaults, timeout=1.0, total_timeout=1.0)
+        except InvalidInputError as error:
+            return error
     return None
 
 

@@ -36,6 +36,7 @@ from adapty_async.cli._recorded import RecordedInput
 from adapty_async.cli._report import is_same_file
 from adapty_async.cli._status import check_lines, status_json, status_text
 from adapty_async.cli._streams import output_failed, write_error
+from adapty_async.cli._terminal import fitted, say
 from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = ("cli", "report", "status")
@@ -50,7 +51,10 @@ def status(journal: Path, *, is_json: bool) -> None:
     """Show the progress of the run of JOURNAL; the run may be in progress."""
     with _exit_on_error():
         summary = summarise(journal)
-        click.echo(status_json(summary) if is_json else status_text(summary))
+        if is_json:
+            click.echo(status_json(summary))
+        else:
+            say(status_text(summary))
     if output_failed():
         sys.exit(Exit.NOT_ALL_DONE)
 
@@ -149,7 +153,7 @@ def _make(journal: Path, options: _Options) -> Check | None:
         render = as_json if _form(options) == "json" else page
         _write(render(figures, items), summary, options)
     for line in check_lines(found):
-        write_error(line)
+        write_error(fitted(line, sys.stderr))
     return found
 
 

@@ -3,11 +3,59 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import os
+import re
+import sys
+import textwrap
+from typing import Any, TextIO
 
+import click
 import msgspec
 
-__all__ = ("visible", "visible_json")
+__all__ = ("fitted", "say", "visible", "visible_json")
+
+# The end of the columns of a line, such as a name and a count: two blanks or more.
+_COLUMNS = re.compile(r".*\S {2,}|")
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Write text for people to standard output or error; a terminal gets no broken words."""
+    click.echo(fitted(text, sys.stderr if err else sys.stdout), err=err)
+
+
+def fitted(text: str, stream: TextIO | None) -> str:
+    """Return text whose lines end at blanks to fit into a terminal; for others, the same text."""
+    width = _width_of(stream)
+    if not width:
+        return text
+    return "\n".join(_folded(line, width) for line in text.split("\n"))
+
+
+def _width_of(stream: TextIO | None) -> int:
+    """Return the columns of a terminal; 0 for another stream, or if they are not known."""
+    try:
+        return 0 if stream is None else os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return 0
+
+
+def _folded(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    columns = _COLUMNS.match(line)
+    indent = columns.end() if columns else 0
+    if not 0 < indent <= width // 2:
+        indent = len(line) - len(line.lstrip())
+        indent += 2 if indent else 0
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=" " * indent,
+        expand_tabs=False,
+        replace_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def visible(text: str) -> str:

@@ -167,7 +167,10 @@ class Webhooks:
             self._failing_since = None
             return
         answer = f"status {delivery.status}" if delivery.status else "no response"
-        _logger.warning("a webhook was not delivered: %s", answer)
+        what = delivery.event_type or "the verification request"
+        _logger.warning(
+            "a webhook was not delivered: %s (%s, attempt %d)", answer, what, delivery.attempt
+        )
         if self._failing_since is None:
             self._failing_since = self._now()
 

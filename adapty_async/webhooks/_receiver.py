@@ -182,7 +182,9 @@ class WebhookReceiver:
         if self._is_closed:
             return HTTPStatus.SERVICE_UNAVAILABLE
         if not self._is_authentic(authorization):
-            return self._rejected(HTTPStatus.UNAUTHORIZED, "the Authorization header is not ours")
+            return self._rejected(
+                HTTPStatus.UNAUTHORIZED, "the Authorization header is not the secret"
+            )
         try:
             async with asyncio.timeout(self._timeout):
                 content = await _read(body)

@@ -420,7 +420,7 @@ def test_every_field_has_a_rule(struct: type[ProfileAttributes]) -> None:
         pytest.param("u\x001", "control characters", id="NUL"),
         pytest.param("u\x7f1", "control characters", id="DEL"),
         pytest.param("u\x851", "control characters", id="NEL"),
-        pytest.param("ü1", 'must be ASCII, unless .* id_encoding="utf-8"', id="non-ASCII"),
+        pytest.param("ü1", 'must be ASCII, unless id_encoding is "utf-8"', id="non-ASCII"),
         pytest.param("u" * 1025, "must not be longer than 1024 bytes", id="1 KiB + 1"),
     ],
 )

@@ -311,6 +311,25 @@ async def test_a_delete_that_was_under_way_in_a_crash_goes_again(
     assert statuses(report) == {status: 3}
 
 
+async def test_an_invalid_item_keeps_no_reservation_of_a_run_that_was_killed(journal: Path) -> None:
+    """It is never sent, so a status must not show it as one that may have been."""
+    await crash(erase, ["u0", " u1"], journal)
+    assert states(journal) == dict.fromkeys(range(2), ItemState.RESERVED)
+    report = await erase(Api({"*": DELETED}), ["u0", " u1"], journal)
+
+    assert statuses(report) == {"done": 1, "failed": 1}
+    assert states(journal) == {0: ItemState.DONE}
+
+
+async def test_an_invalid_item_of_a_resumed_run_by_digest_fails(journal: Path) -> None:
+    """It has no request, and so no position with a reservation."""
+    for expected in ({"done": 1, "failed": 1}, {"skipped": 1, "failed": 1}):
+        report = await erase(Api({"*": DELETED}), ["u0", " u1"], journal, job_id=None)
+        assert statuses(report) == expected
+
+    assert states(journal) == {0: ItemState.DONE}
+
+
 async def test_an_answer_that_was_lost_makes_the_next_404_a_success(journal: Path) -> None:
     """Also when it was lost without a crash; a refusal in between does not change that."""
     lost = await erase(Api({"u0": BROKEN}), ["u0"], journal)

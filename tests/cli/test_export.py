@@ -142,6 +142,7 @@ def test_chunks_of_a_chart(
         (("--date-type", ""), "--date-type: must not be empty"),
         (("--segmentation", ""), "--segmentation: must not be empty"),
         (("-o", "/"), "/ is not a regular file"),
+        (("-o", "x.parquet"), "-o x.parquet: an export is CSV or JSON"),
         (("--filter", "colour=red"), "--filter colour=red: must be NAME=VALUE, and NAME one of"),
         (("--filter", "country"), "--filter country: must be NAME=VALUE"),
         (("--tz", "Mars/Base"), "--tz: must be the IANA name of a time zone"),

@@ -93,7 +93,17 @@ def test_failures_can_be_an_input(invoke: Invoke, put: Put, sandbox: Sandbox) ->
     assert "failed" in worked.stdout
     listed = invoke("job", "failures", "j").stdout
     assert [json.loads(line) for line in listed.splitlines()] == [
-        {"line": 2, "item": "b\u00e9a", "status": "failed", "attempts": None, "error": None},
+        {
+            "line": 2,
+            "item": "b\u00e9a",
+            "status": "failed",
+            "attempts": None,
+            "error": {
+                "type": "InvalidInputError",
+                "field_name": "customer_user_id",
+                "rule": 'must be ASCII, unless id_encoding is "utf-8" (--id-encoding utf-8)',
+            },
+        },
         {
             "line": 3,
             "item": "",

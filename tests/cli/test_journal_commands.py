@@ -419,6 +419,27 @@ def test_each_command_is_read_as_it_was_written(sandbox: Sandbox, invoke: Invoke
     ]
 
 
+async def test_the_file_of_a_program_is_checked_by_its_lines(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """The outcomes of an `InputFile` have the lines by which the command reads it again."""
+    sandbox.seed_profiles(["a", "b"])
+    path = put("users.csv", 'name;id\n"x\ny";a\nx;\nz; b\ny;b\n')
+    journal, outcomes = path.with_name("run.db"), path.with_name("outcomes.ndjson")
+    rows = InputFile(path, id_column="id", skip_rows_without_id=True)
+    async with AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty:
+        await adapty.v2.profiles.bulk_delete(
+            rows, by="customer_user_id", journal=journal, outcomes=outcomes
+        )
+    result = invoke(
+        *("report", journal, "--outcomes", outcomes, "--check", path, "--format", "json")
+    )
+
+    found = json.loads(result.stdout)["check"]
+    assert (found["rows"], found["final"], found["without_id"]) == (3, 2, 1)
+    assert found["missing"] == [{"line": 5, "state": "failed"}]
+
+
 async def test_another_column_moves_no_row(invoke: Invoke, put: Put, tmp_path: Path) -> None:
     """Of the input itself, the rows are those of the run, whichever column is shown or checked."""
     path = put("users.csv", "user,mail\na,a@x\nb,\n,z@x\nc,c@x\n")

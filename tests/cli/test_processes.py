@@ -277,19 +277,43 @@ def test_sandbox_runs_until_ctrl_c() -> None:
             assert request.read(2) == b"{}"
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
         assert process.stdout is not None
-        lines = [process.stdout.readline().decode() for _ in range(4)]
-        url = re.findall(r"http://[0-9.:]+", lines[0])[0]
-        assert f"its page is {url}/." in lines[0]
-        assert lines[1] == "\n"
-        assert lines[2].startswith(f"export ADAPTY_BASE_URL={url} ADAPTY_API_KEY=secret_")
-        assert lines[3].startswith(f"export ADAPTY_MAIL_BASE_URL={url} ADAPTY_MAIL_API_KEY=secret_")
-        keys = dict(word.split("=") for word in lines[2].split()[1:])
+        lines = [process.stdout.readline().decode() for _ in range(9)]
+        url = re.findall(r"http://[0-9.:]+[0-9]", lines[0])[0]
+        assert lines[:3] == [
+            f"Sandbox at {url}, until Ctrl-C.\n",
+            f"Its page is {url}/. To use it:\n",
+            "\n",
+        ]
+        assert max(map(len, lines)) <= 80  # with the line break
+        keys = dict(line.removeprefix("export ").strip().split("=") for line in lines[3:])
+        assert {keys[name] for name in keys if name.endswith("_URL")} == {url}
+        assert sum(value.startswith("secret_") for value in keys.values()) == 2
         os.environ.update(keys)
         command = run("delete", "-", "--format", "text", *V1, "--yes", stdin=b"u1\n")
         assert command.returncode == 0, command.stderr
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=DEADLINE)
     assert (process.returncode, output, errors) == (0, b"", b"")
+
+
+def test_sandbox_shows_a_webhook_that_is_not_delivered() -> None:
+    """A service that is not there yet is named by the request that it does not get."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as nobody,
+        started(
+            *("sandbox", "--port", "0"),
+            *("--webhook-url", f"http://127.0.0.1:{nobody.getsockname()[1]}/adapty"),
+        ) as process,
+    ):
+        nobody.settimeout(DEADLINE)
+        nobody.accept()[0].close()
+        assert process.stderr is not None
+        line = process.stderr.readline().decode()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=DEADLINE)
+
+    message = "a webhook was not delivered: no response (the verification request, attempt 1)"
+    assert re.fullmatch(rf"[\d:]{{8}} {re.escape(message)}\n", line)
 
 
 def test_sandbox_starts_with_the_profiles_of_a_file(tmp_path: Path) -> None:

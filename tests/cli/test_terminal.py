@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import io
 import json
+import os
+import pty
+import struct
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async.cli._terminal import visible, visible_json
+from adapty_async.cli._terminal import fitted, visible, visible_json
 
 
 @pytest.mark.parametrize(
@@ -34,3 +44,47 @@ def test_escaped_json_is_the_same_value(value: dict[str, str | int | None]) -> N
 
     assert json.loads(text) == value
     assert text.isprintable()
+
+
+@contextlib.contextmanager
+def _terminal_of(columns: int) -> Iterator[TextIO]:
+    here, there = pty.openpty()
+    try:
+        fcntl.ioctl(here, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        with os.fdopen(there, "w", encoding="utf-8") as stream:
+            yield stream
+    finally:
+        os.close(here)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        pytest.param("twenty characters ok", ["twenty characters ok"], id="short"),
+        pytest.param(
+            "Delete 2 users by customer-user-id?",
+            ["Delete 2 users by", "customer-user-id?"],
+            id="sentence",
+        ),
+        pytest.param(
+            "  ok  7  as Adapty said", ["  ok  7  as Adapty", "         said"], id="columns"
+        ),
+        pytest.param(
+            "  line 3: id: is required", ["  line 3: id: is", "    required"], id="indent"
+        ),
+        pytest.param(
+            "see /a/very/long/path/of/a/file", ["see", "/a/very/long/path/of/a/file"], id="path"
+        ),
+    ],
+)
+def test_a_line_for_a_terminal_ends_at_a_blank(line: str, expected: list[str]) -> None:
+    """Words stay whole, and the rest of a line is below its last column."""
+    with _terminal_of(20) as terminal:
+        assert fitted(f"x\n{line}", terminal).split("\n") == ["x", *expected]
+
+
+def test_other_streams_get_lines_as_they_are(tmp_path: Path) -> None:
+    """A file, a terminal of unknown width, and no stream at all."""
+    line = "word " * 50
+    with _terminal_of(0) as unknown, (tmp_path / "file").open("w") as file:
+        assert [fitted(line, each) for each in (unknown, file, io.StringIO(), None)] == [line] * 4

@@ -15,7 +15,7 @@ import pytest
 from adapty_async import AdaptyExportClient
 from adapty_async.export import Filters
 from adapty_async.sandbox import Sandbox
-from examples.export_to_parquet import export, write
+from examples.export_to_parquet import export, main, write
 
 FIRST, LAST = dt.date(2025, 1, 1), dt.date(2025, 3, 10)
 MONTHS = ["2025-01.parquet", "2025-02.parquet", "2025-03.parquet"]
@@ -83,3 +83,23 @@ def test_months_can_be_joined(tmp_path: Path) -> None:
     joined = pq.read_table(tmp_path)["value"].to_pylist()
     assert joined == [1.0, 2.0, 0.5, 2.5, None, None]
     assert "empty.parquet" not in names_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["revenue", "charts"], ["revenue", "charts", "january"]],
+    ids=["none", "no month", "no number"],
+)
+def test_a_wrong_call_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The usage names the arguments."""
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == "Usage: export_to_parquet.py CHART FOLDER YYYY-MM\n"
+
+
+async def test_the_command_exports_up_to_this_month(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A chart is written, and an error of the API is one line with the exit code 1."""
+    month = f"{dt.datetime.now(dt.UTC):%Y-%m}"
+    assert await asyncio.to_thread(main, ["revenue", str(tmp_path), month]) == 0
+    assert names_in(tmp_path)[0] == f"{month}.parquet"
+    assert await asyncio.to_thread(main, ["revenu", str(tmp_path / "x"), month]) == 1
+    assert sandbox.arrivals()[-1].status == 400

@@ -187,7 +187,7 @@ async def test_a_row_that_cannot_be_sent_is_named_and_corrected(
     [
         pytest.param({"country": None}, "price.country: must not be empty", id="no country"),
         pytest.param({"is_sandbox": "maybe"}, "environment: must be ", id="unknown environment"),
-        pytest.param({"start_time": None}, "purchased_at: must be ", id="no start"),
+        pytest.param({"start_time": None}, "purchased_at: must not be empty", id="no start"),
     ],
 )
 async def test_a_fact_that_is_missing_is_not_invented(
@@ -205,6 +205,40 @@ async def test_a_fact_that_is_missing_is_not_invented(
     assert not await migrate.migrate(tmp_path)
     assert message in capsys.readouterr().err
     assert "refunded" not in sandbox.customer_user_ids()
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        pytest.param("2026-01-05 12:30:00", "2026-01-05T12:30:00+00:00", id="no zone"),
+        pytest.param("2026-01-05T12:30:00Z", "2026-01-05T12:30:00+00:00", id="UTC"),
+        pytest.param("2026-01-05 12:30:00+02", "2026-01-05T12:30:00+02:00", id="offset"),
+    ],
+)
+def test_a_time_keeps_its_zone(time: str, expected: str) -> None:
+    """Text without a zone is in UTC, as RevenueCat documents it."""
+    assert migrate.utc(time) == dt.datetime.fromisoformat(expected)
+
+
+@pytest.mark.parametrize("time", ["2026-01-05", "05.01.2026 12:30", "", None])
+def test_text_that_is_no_time_is_left_to_the_library(time: str | None) -> None:
+    """The library rejects it with the rule."""
+    assert migrate.utc(time) == time
+
+
+async def test_rows_that_fail_for_one_reason_are_shown_together(
+    sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A reason has one line with its first row, and rows that no line names are counted."""
+    write_csv(tmp_path, "users", [user_row(f"u{n}") | {"country": "usa"} for n in range(102)])
+    write_csv(tmp_path, "purchases", purchases())
+    write_csv(tmp_path, "grants", grants())
+    sandbox.seed_profiles([grant["app_user_id"] for grant in grants()])
+
+    assert not await migrate.migrate(tmp_path)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("users, row 1 and 99 more: store_country: must be ")
+    assert second == "users: 2 more in users.ndjson"
 
 
 async def test_a_migration_stops_at_the_first_file_that_cannot_go_on(

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from aiohttp import web
 from yarl import URL
 
 from adapty_async import AdaptyClient
-from adapty_async.errors import AuthenticationError
+from adapty_async.errors import AuthenticationError, ConfigError
 from adapty_async.sandbox import Sandbox
 from examples import service_aiohttp, service_fastapi
 
@@ -165,6 +165,10 @@ async def _check_shutdown(service: Service, sandbox: Sandbox) -> None:
     assert await service.process.wait() in {0, -signal.SIGTERM}  # uvicorn sends it to itself again
     assert "Traceback" not in output
     assert "Unclosed" not in output
+    assert (
+        "WARNING:adapty_async:webhook: status 401: the Authorization header is not the secret"
+        in output
+    )
 
 
 @pytest.fixture
@@ -175,18 +179,27 @@ def wrong_key(adapty_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("WEBHOOK_STORE", str(tmp_path / "webhooks.db"))
 
 
-@pytest.mark.usefixtures("wrong_key")
-async def test_a_rejected_key_fails_the_start_of_fastapi() -> None:
-    """A service with a wrong key does not start, instead of failing each request."""
-    with pytest.raises(AuthenticationError, match="status 401"):
-        async with service_fastapi.lifespan(service_fastapi.app):
-            pass
+async def _start_fastapi() -> None:
+    async with service_fastapi.lifespan(service_fastapi.app):
+        pass
 
 
-@pytest.mark.usefixtures("wrong_key")
-async def test_a_rejected_key_fails_the_start_of_aiohttp() -> None:
-    """A service with a wrong key does not start, instead of failing each request."""
+async def _start_aiohttp() -> None:
     runner = web.AppRunner(service_aiohttp.make_app())
-    with pytest.raises(AuthenticationError, match="status 401"):
+    try:
         await runner.setup()
-    await runner.cleanup()
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.usefixtures("wrong_key")
+@pytest.mark.parametrize("start", [_start_fastapi, _start_aiohttp], ids=["fastapi", "aiohttp"])
+async def test_a_service_without_a_valid_key_does_not_start(
+    start: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails at its start, be the key wrong or missing, and not with each request."""
+    with pytest.raises(AuthenticationError, match="status 401"):
+        await start()
+    monkeypatch.delenv("ADAPTY_API_KEY")
+    with pytest.raises(ConfigError, match="ADAPTY_API_KEY"):
+        await start()

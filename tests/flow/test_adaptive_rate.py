@@ -206,6 +206,17 @@ def test_the_search_begins_at_a_rate_that_others_gave() -> None:
     assert client.limiter.rate == 60.0
 
 
+def test_requests_at_a_given_rate_are_no_debt_of_the_search() -> None:
+    """Nothing else would be sent for a second, and few successes would look like a low limit."""
+    client = Client()
+    for _ in range(100):
+        client.limiter.count()
+    assert client.limiter.delay() > 0.9
+
+    client.limiter.search_from(500.0)
+    assert client.limiter.delay() == 0.0
+
+
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
 def test_a_senseless_rate_is_refused(rate: float) -> None:
     """A rate from a file may be damaged."""

@@ -1201,6 +1201,23 @@ async def test_a_given_rate_that_is_refused_is_where_the_search_begins() -> None
     assert bench.limiters.get("v1").rate_source.rate == 60.0
 
 
+async def test_a_given_rate_that_is_refused_is_not_used_during_the_search() -> None:
+    """From the first 429 on the adaptive rate holds, also before a limit is measured."""
+    bench = Bench()
+    bench.responses["first"] = [throttled()]
+    run = RunLimits(rate_limiter=bench.rate_limiter(120.0))
+    with pytest.raises(RateLimitError):
+        await bench.start("first", run)
+    assert bench.limiters.get("v1").rate_source.limit is None
+    assert bench.limiters.statistics()["v1"].rate == 60.0
+
+    tasks = [bench.start("item", run) for _ in range(31)]
+    await bench.clock.advance(1.0)
+    await asyncio.gather(*tasks)
+    times = bench.times("item")
+    assert times[-1] - times[0] == pytest.approx(0.5, abs=0.05)
+
+
 async def test_statistics_tell_the_rate_of_the_run_that_came_last() -> None:
     """Without a configured rate, the adaptive rate holds again."""
     bench = Bench()

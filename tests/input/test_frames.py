@@ -295,7 +295,8 @@ def test_damaged_ids_are_logged(caplog: pytest.LogCaptureFixture) -> None:
 
     messages = [record.getMessage() for record in caplog.records]
     zeros = "numbers of a spreadsheet or a column of floats, whose leading zeros would be lost"
-    damaged = "the data frame: These ids look damaged and may match no profile:\n  "
+    column = 'the data frame, ids in "customer_user_id"'
+    damaged = f"{column}: These ids look damaged and may match no profile:\n  "
     assert messages == [
         f"{damaged}words for no value, such as NULL or NaN: 1 (row 1)",
         f"{damaged}{zeros}: 1 (row 1)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import AsyncIterator
@@ -104,6 +105,20 @@ async def test_a_file_resumes_by_position(sandbox: Sandbox, tmp_path: Path) -> N
     }
     assert "u3" in sandbox.customer_user_ids()
     assert (tmp_path / "o.ndjson").read_text().count('"id":"u1"') == 2
+
+
+async def test_outcomes_of_a_file_have_its_lines(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Rows of several lines, and rows that are left out, move the lines of the rows below."""
+    path, outcomes = tmp_path / "crm.csv", tmp_path / "o.ndjson"
+    path.write_text('id;note\nu1;x\nu2;"a\nb"\n;c\n u3;d\nu4;"e\nf\ng"\nu5;\n')
+    rows = InputFile(path, id_column="id", skip_rows_without_id=True)
+    async with client_of(sandbox) as adapty:
+        for _ in range(2):  # the second run reads the file again
+            await adapty.v2.profiles.bulk_delete(rows, by="customer_user_id", outcomes=outcomes)
+
+    found = [json.loads(line) for line in outcomes.read_text().splitlines()]
+    expected = [("u1", 2), ("u2", 3), (" u3", 6), ("u4", 7), ("u5", 10)]
+    assert sorted((each["id"], each["line"]) for each in found) == sorted(expected * 2)
 
 
 _READ_ANOTHER_WAY = "the file was read with another format, encoding, sheet or column mapping"
@@ -411,7 +426,8 @@ async def test_columns_that_are_left_out_are_logged(
         )
         run.close()
 
-    assert [one.getMessage() for one in caplog.records] == [f"{path}: Columns left out: note."]
+    (message,) = (one.getMessage() for one in caplog.records)
+    assert message == f'{path}, ids in "customer_user_id": Columns left out: note.'
 
 
 async def test_a_pipe_is_refused(sandbox: Sandbox) -> None:
@@ -500,4 +516,4 @@ async def test_rows_without_an_id_are_left_out(
     assert (report.total, report.failed, whole.total, whole.failed) == (2, 1, 3, 2)
     assert source.line_numbers("customer_user_id") == [3, 4]
     assert everybody.line_numbers("customer_user_id") == [2, 3, 4]
-    assert "1 row without an id, left out." in caplog.text
+    assert f'{path}, ids in "id": 1 row without an id, left out.' in caplog.text

@@ -157,9 +157,10 @@ def test_service(adapty_sandbox):
 """
 GUARDED = """
 import asyncio
+from contextlib import suppress
 
 import pytest
-from adapty_async import AdaptyClient, RetryPolicy
+from adapty_async import AdaptyClient, AdaptyError, RetryPolicy
 
 ORIGIN = "https://192.0.2.1"  # TEST-NET-1, RFC 5737
 
@@ -180,6 +181,15 @@ def test_refused_although_it_was_handled():
         asyncio.run(work())
     except BaseException:
         pass
+
+
+def test_adapty():
+    async def work():
+        async with AdaptyClient("secret_live_x.y", retry=RetryPolicy(attempts=1)) as client:
+            with suppress(AdaptyError):
+                await client.v1.profiles.delete(customer_user_id="anna")
+
+    asyncio.run(work())
 
 
 @pytest.mark.adapty_live
@@ -287,8 +297,9 @@ def test_the_guard(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -
     """A test whose client connects to another machine fails, unless it is marked as live."""
     result = run(pytester, monkeypatch, GUARDED)
 
-    result.assert_outcomes(failed=2, passed=2)
+    result.assert_outcomes(failed=3, passed=2)
     result.stdout.fnmatch_lines(["*connected to 192.0.2.1, which is not loopback*"])
+    result.stdout.fnmatch_lines(["*connected to api.adapty.io, which is not loopback*"])
 
 
 @pytest.mark.parametrize(
@@ -317,13 +328,34 @@ def test_the_guard_knows_addresses(address: Any, *, is_loopback: bool) -> None:
             guard.audit("socket.connect", (ours, address))
 
 
+@pytest.mark.parametrize(
+    ("host", "is_adapty"),
+    [
+        pytest.param("api.adapty.io", True, id="text"),
+        pytest.param(b"api-mail.adapty.io", True, id="bytes"),
+        pytest.param("localhost", False, id="loopback"),
+        pytest.param("notadapty.io", False, id="another name"),
+        pytest.param(None, False, id="no name"),
+    ],
+)
+def test_the_guard_rejects_lookups_of_adapty(host: Any, *, is_adapty: bool) -> None:
+    """Without a network a lookup fails, and the test must not pass for that reason."""
+    guard = plugin._Guard()
+    guard._is_on = True
+    if not is_adapty:
+        guard.audit("socket.getaddrinfo", (host, 443, 0, 1, 0))
+        return
+    with pytest.raises(pytest.fail.Exception, match=r"connected to api.*\.adapty\.io, which"):
+        guard.audit("socket.getaddrinfo", (host, 443, 0, 1, 0))
+
+
 def test_the_guard_can_be_turned_off(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With `adapty_guard = false`, connections are the project's own affair."""
     result = run(pytester, monkeypatch, GUARDED, "-o", "adapty_guard=false", "-k", "handled")
 
-    result.assert_outcomes(passed=1, deselected=3)
+    result.assert_outcomes(passed=1, deselected=4)
 
 
 def test_a_wrong_marker(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

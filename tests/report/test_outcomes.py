@@ -252,6 +252,14 @@ def test_with_both_records_a_row_has_to_be_in_both(tmp_path: Path) -> None:
     assert result.by == ("journal", "outcomes")
 
 
+def test_a_row_that_cannot_be_sent_is_shown_as_the_outcomes_file_has_it(tmp_path: Path) -> None:
+    """The journal records nothing of such a row, which is no reason to hide its failure."""
+    with OutcomesFile(put(tmp_path, line(1, "a", "failed"), line(2, "b", "done"))) as outcomes:
+        result = check("ids", rows("a", "b", "c"), states(".."), outcomes)
+
+    assert found(result) == [(2, "failed"), (3, "none"), (4, "none")]
+
+
 def test_each_row_of_an_id_has_its_own_outcome(tmp_path: Path) -> None:
     """In the input of the run, a row that failed does not spoil other rows of its id."""
     path = put(

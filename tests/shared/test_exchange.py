@@ -103,6 +103,14 @@ def test_a_search_starts_at_the_rate_of_a_run() -> None:
     assert grant.rate == 120.0
 
 
+def test_the_429_that_starts_a_search_cuts_the_rate_of_the_run() -> None:
+    """Both come with one report; the default would be a tenth of the rate."""
+    response = Response(NOW, NOW - 0.02, 0, throttled=True)
+    _, grant = exchange(None, NOW, a_report(search_from=200.0, responses=(response,)))
+
+    assert grant.rate == 100.0
+
+
 def test_the_state_is_not_changed() -> None:
     """An exchange that is lost to another member leaves the loaded state as it was."""
     state, _ = exchange(None, NOW, a_report(known=400.0))

@@ -1,0 +1,78 @@
+"""The command that serves a sandbox: its addresses, its seed file and its log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from adapty_async.errors import ConfigError
+from adapty_async.sandbox import Sandbox
+
+__all__ = ("serve",)
+
+
+async def serve(server: Sandbox, seed_file: Path | None) -> None:
+    """
+    Serve a sandbox until this is cancelled, and show how clients reach it, and its log.
+
+    Raises:
+        ConfigError: the port, the database or the seed file cannot be used.
+    """
+    with _shown_log():
+        await _start(server)
+        try:
+            if seed_file is not None:
+                _seed(server, seed_file)
+            click.echo(f"Sandbox at {server.url}, until Ctrl-C.")
+            click.echo(f"Its page is {server.url}/. To use it:\n")
+            for name, value in _variables(server):
+                click.echo(f"export {name}={value}")
+            await asyncio.Event().wait()
+        finally:
+            await server.stop()
+
+
+async def _start(server: Sandbox) -> None:
+    try:
+        await server.start()
+    except OSError as error:
+        raise ConfigError(f"--port cannot be used: {error.strerror}") from None
+    except sqlite3.Error as error:
+        raise ConfigError(f"--db cannot be used: {error}") from None
+
+
+def _variables(server: Sandbox) -> Iterator[tuple[str, str]]:
+    """Yield the environment of its clients; a variable a line fits into a narrow terminal."""
+    yield "ADAPTY_BASE_URL", server.url
+    yield "ADAPTY_API_KEY", server.api_key
+    yield "ADAPTY_PUBLIC_KEY", server.public_key
+    yield "ADAPTY_MAIL_BASE_URL", server.url
+    yield "ADAPTY_MAIL_API_KEY", server.mail_api_key
+    yield "ADAPTY_EXPORT_BASE_URL", server.url
+
+
+@contextlib.contextmanager
+def _shown_log() -> Iterator[None]:
+    """Show the sandbox's log, which has the webhooks that were not delivered."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("adapty_async.sandbox")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _seed(server: Sandbox, path: Path) -> None:
+    try:
+        count = server.seed_file(path)
+    except ValueError as error:
+        raise ConfigError(f"--seed-file {click.format_filename(path)}, {error}") from None
+    click.echo(f"{count:,} profiles added from {click.format_filename(path)}.")
