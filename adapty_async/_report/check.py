@@ -128,11 +128,7 @@ def _open_state(
     found = [] if states is None else [states.get(position)]
     if outcomes is not None:
         is_same = states is not None  # the lines are those of the run
-        status = (
-            outcomes.status_at(position, row.line, row.id)
-            if is_same
-            else outcomes.status_of(row.id)
-        )
+        status = outcomes.status_at(row.line, row.id) if is_same else outcomes.status_of(row.id)
         found.append(status or _NOTHING)
     left = [state for state in found if state not in FINAL]
     return next((state for state in left if state != _NOTHING), left[0] if left else None)

@@ -110,8 +110,6 @@ class OutcomesFile:
     ) -> None:
         self._path, self._name = path, name_of(path)
         self._by_line = by_line
-        # a program's run of a file numbers its items; a command takes the numbers of the file
-        self._by_position = runs is not None and "read_as" in runs.identity.input
         self._digest = hashlib.sha256()
         self._lines = 0
         self._is_torn = False
@@ -215,19 +213,15 @@ class OutcomesFile:
         found = {status for (status,) in self._db.execute(_STATUSES, (_bytes(one),))}
         return min(found, key=lambda status: (status in FINAL, status), default=None)
 
-    def status_at(self, position: int, line: int, one: str) -> str | None:
+    def status_at(self, line: int, one: str) -> str | None:
         """
         Return the status of a row of the run's input; None if it has no outcome.
 
-        Args:
-            position: its position in the input, from 0.
-            line: the number of its line, from 1.
-            one: its id. If that alone identifies an item, the others have no effect.
+        If an id alone identifies an item, the line has no effect.
         """
         if not self._by_line:
             return self.status_of(one)
-        number = position + 1 if self._by_position else line
-        found = self._db.execute(_STATUS, (_key(number, _bytes(one)),)).fetchone()
+        found = self._db.execute(_STATUS, (_key(line, _bytes(one)),)).fetchone()
         return None if found is None else str(found[0])
 
     def items(self) -> Iterator[ListedItem]:

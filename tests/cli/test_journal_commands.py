@@ -214,7 +214,7 @@ def test_another_list_is_checked_by_the_outcomes_file(
 async def test_the_records_of_a_program_pass_the_check_of_its_file(
     name: str, content: str, sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path
 ) -> None:
-    """Its outcomes file numbers the items, and the lines of the file may have other numbers."""
+    """Its outcomes file has the numbers of the lines, or rows, of the file."""
     sandbox.seed_profiles([CANARY, "b"])
     path, journal, outcomes = put(name, content), tmp_path / "run.db", tmp_path / "run.ndjson"
     async with AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty:
