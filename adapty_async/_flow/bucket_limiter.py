@@ -192,6 +192,7 @@ class BucketState:
         source = self.rate_source
         if (found := self.endpoints.record_throttled(operation, source.limit)) is not None:
             source.restart(found.limit)
+            self.is_too_fast = False  # the configured rate was so for that operation only
         if operation not in self.endpoints.separate:
             return False
         self.throttled += 1

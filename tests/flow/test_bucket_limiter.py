@@ -1390,6 +1390,18 @@ async def test_an_endpoint_that_alone_is_throttled_has_a_bucket_of_its_own() -> 
     assert statistics["v1/own"].rate < 20.0
 
 
+async def test_a_given_rate_holds_again_for_the_operations_that_are_not_throttled() -> None:
+    """The 429s were those of one endpoint, so the others need no search."""
+    bench = Bench()
+    run = RunLimits(rate_limiter=bench.rate_limiter(120.0))
+    await throttle_one(bench, run, others=4)
+    assert bench.limiters.statistics()["v1"].rate < 120.0
+
+    await throttle_one(bench, run)
+    assert bench.limiters.bucket_of("v1", "own") == "v1/own"
+    assert bench.limiters.statistics()["v1"].rate == 120.0
+
+
 @pytest.mark.parametrize("others", [0, 4], ids=str)
 async def test_a_bucket_of_one_operation_is_not_divided(others: int) -> None:
     """Without enough successes of other operations, a 429 is due to the bucket."""
