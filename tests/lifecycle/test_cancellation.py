@@ -155,7 +155,7 @@ def is_free(journal: Path) -> bool:
 
 async def until_free(journal: Path) -> None:
     """Wait until no run has a journal open, without blocking a thread that opens one."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         while not is_free(journal):
             await asyncio.to_thread(int)  # an iteration of the loop, and of other threads
 

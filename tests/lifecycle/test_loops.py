@@ -129,7 +129,7 @@ def test_a_thread_that_closes_the_client_ends_the_runs_of_all() -> None:
                 ended.append(type(error))
 
         failures = in_threads(work)
-        asyncio.run_coroutine_threadsafe(server.until_left(), server.loop).result(5)
+        asyncio.run_coroutine_threadsafe(server.until_left(), server.loop).result(50)
 
     assert failures == []
     assert {error.__name__ for error in ended} == {"ConfigError"}
