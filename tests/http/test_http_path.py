@@ -659,14 +659,16 @@ def test_a_loop_that_stands_still_during_the_drain_loses_no_response(
     """Responses that arrived in a blocking call longer than the drain are read, not cancelled."""
 
     async def run() -> tuple[int, int]:
-        async with AdaptyClient(KEY, base_url=slow_server, retry=ONCE) as client:
-            async with client.bulk(creates(), concurrency=10, drain=0.2) as run:
-                async for _ in run:
-                    if run.in_flight:
-                        break
-                if not leave:
-                    run.stop()
-                asyncio.get_running_loop().call_soon(time.sleep, 0.5)
+        async with (
+            AdaptyClient(KEY, base_url=slow_server, retry=ONCE) as client,
+            client.bulk(creates(), concurrency=10, drain=0.2) as run,
+        ):
+            async for _ in run:
+                if run.in_flight:
+                    break
+            if not leave:
+                run.stop()
+            asyncio.get_running_loop().call_soon(time.sleep, 0.5)
         return run.report.done, run.report.unknown
 
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
