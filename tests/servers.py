@@ -8,6 +8,7 @@ a server starts its own.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -96,7 +97,8 @@ class OwnPostgres:
     def __init__(self) -> None:
         # a short path, since it has a socket
         self._folder = Path(tempfile.mkdtemp(prefix="adapty-pg-", dir=_memory()))
-        self._files = get_server(self._folder, start=False)
+        with _alone():
+            self._files = get_server(self._folder, start=False)
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"postgresql://postgres@/postgres?host={self._folder}"
 
@@ -183,6 +185,17 @@ def fresh_database(url: str) -> Iterator[str]:
 def _execute(url: str, command: str, name: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql.SQL(command).format(sql.Identifier(name)))
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let one process at a time do what creates a user of the system, if root runs the tests."""
+    folder = os.open(tempfile.gettempdir(), os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _memory() -> str | None:
