@@ -17,7 +17,7 @@ from adapty_async._runtime.timer import PatientTimer
 from adapty_async.v1 import create_profile
 from tests.raw_server import CLOSE, DONE, RESET, STALL, RawServer, Steps, api_error, own_tasks, page
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.unmeasured]
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 #: Of each of the forty tests.
 MOMENTS = 25

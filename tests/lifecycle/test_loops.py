@@ -19,8 +19,6 @@ from adapty_async.bulk import BulkRun
 from tests.lifecycle.test_cancellation import is_free, timers
 from tests.raw_server import ABSENT, RawServer, in_thread, own_tasks
 
-pytestmark = pytest.mark.timeout(60)  # threads wait for each other
-
 THREADS = 4
 ITEMS = 100
 
