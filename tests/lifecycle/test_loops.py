@@ -9,8 +9,6 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, cast
 
-import pytest
-
 from adapty_async import AdaptyClient, BulkReport, Limits
 from adapty_async._http.session_sender import ask_given
 from adapty_async._http.timeouts import TimeoutScheduler
