@@ -87,8 +87,8 @@ kills: .venv/.dev
 examples: .venv/.demo
 	$(BIN)/python -m adapty_async.cli._demo_data examples
 
-modules: .venv/.dev
-	@$(BIN)/python -m tests.module_map
+modules:
+	@$(PYTHON) -m tests.module_map
 
 check: lint types test docs bench-smoke
 

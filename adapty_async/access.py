@@ -343,6 +343,7 @@ class AccessCache:
         return self._result(key, call.task)
 
     def _last_known(self, key: _Key) -> _Entry | None:
+        """Return the entry that may be served in an outage; None if there is none, or too old."""
         entry = self._entries.get(key)
         if entry is None or entry.age(self._clock()) >= self._lifetime:
             return None

@@ -203,6 +203,7 @@ def origin_from(base_url: str | None, *, env: str, default: str, allow_insecure:
 
 
 def _check_origin(parts: urllib.parse.SplitResult, *, allow_insecure: bool) -> None:
+    """Validate that a base URL is an origin, and https unless it is local or allowed."""
     host = parts.hostname or ""
     if parts.scheme not in {"http", "https"} or not host.isprintable() or " " in (host or " "):
         raise ConfigError("base_url must look like https://host or https://host:port")

@@ -115,6 +115,7 @@ class AdaptyError(Exception):
         return other
 
     def _details(self) -> list[str]:
+        """Return the facts that follow the message in the text of the error."""
         details = [f"operation {self.operation}"] if self.operation else []
         if self.attempts:
             details.append(f"attempts {self.attempts}")
@@ -231,6 +232,7 @@ class ApiError(AdaptyError):
         return next((item.field_name for item in self.errors if item.field_name), None)
 
     def _pickled(self) -> dict[str, Any]:
+        """Return the attributes without texts of the server."""
         items = tuple(item.without_words() for item in self.errors)
         return {**vars(self), "errors": items, "body": b""}
 

@@ -39,9 +39,10 @@ __all__ = ("SharedRate", "SharedRateStatistics")
 # The version of the state in the store; processes of other versions do not share a rate.
 _FORMAT = 1
 _PERSON = b"adapty-rate"
-# Module, class and extra of the stores, by the scheme of the URL.
+# Module, class and extra of the stores.
 _REDIS = ("redis", "RedisStore", "redis")
 _POSTGRES = ("postgres", "PostgresStore", "postgres")
+# The stores by the scheme of the URL.
 _STORES = {
     "redis": _REDIS,
     "rediss": _REDIS,

@@ -34,6 +34,7 @@ SBOM = ROOT / "build" / "sbom" / "adapty-async.cdx.json"
 TESTS_OF_FILES = (
     "tests/contract/test_documents.py",
     "tests/contract/test_operations.py",
+    "tests/test_contributing.py",
     "tests/test_guarantees.py",
     "tests/test_layers.py",
     "tests/test_surface.py",

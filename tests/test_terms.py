@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import io
-import pkgutil
 import re
 import runpy
 import tokenize
@@ -235,31 +234,6 @@ def test_no_retired_word_comes_back_in_the_package(path: Path) -> None:
 def test_no_retired_word_comes_back_on_a_page(path: Path) -> None:
     """No page for readers has a retired word outside of code."""
     assert _retired(_text_of(path.read_text("utf-8")), path) == []
-
-
-_PATH = re.compile(r"`([\w./]+\.(?:py|css|md))`")
-_DOTTED = re.compile(r"`(\w+(?:\.\w+)+)`")
-
-
-def test_contributing_names_files_that_exist() -> None:
-    """Each file that CONTRIBUTING names is in the package or in the project."""
-    named = set(_PATH.findall((ROOT / "CONTRIBUTING.md").read_text("utf-8")))
-
-    assert len(named) > 30
-    assert {name for name in named if not (PACKAGE / name).exists() | (ROOT / name).exists()} == (
-        set()
-    )
-
-
-def test_contributing_names_functions_that_exist() -> None:
-    """Each function, class and method that CONTRIBUTING follows a call through is there."""
-    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    named = {name.removeprefix("adapty_async.") for name in _DOTTED.findall(text)}
-    named = {name for name in named if not _PATH.fullmatch(f"`{name}`")}
-
-    assert len(named) > 30
-    for name in named:
-        assert pkgutil.resolve_name(f"adapty_async.{name}") is not None
 
 
 def test_the_picture_of_the_packages_is_drawn_from_the_source() -> None:

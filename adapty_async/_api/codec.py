@@ -97,6 +97,7 @@ _BY_CODE: Mapping[str, type[ApiError]] = {
     "rate_limited": RateLimitError,
 }
 
+# The error class of a status, if neither the code nor a 5xx decides.
 _BY_STATUS: Mapping[int, type[ApiError]] = {
     401: AuthenticationError,
     403: AuthenticationError,
@@ -235,12 +236,14 @@ def encode(
 
 
 def _with_key(operation: Operation[Any], total_timeout: float) -> tuple[RetrySafety, float]:
+    """Return the retry safety and the total timeout of a call that may have an idempotency key."""
     if operation.key is None:
         return RetrySafety.IF_UNSENT, total_timeout  # the server could not recognise a retry
     return _WITH_KEY, min(total_timeout, _KEY_TIMEOUT)
 
 
 def _headers(operation: Operation[Any], defaults: RequestDefaults) -> Headers:
+    """Return the headers of a request: those of the client, of the call and of its endpoint."""
     headers = dict(defaults.authorized(public=operation.endpoint.uses_public_key))
     for name, value in operation.headers:
         if name not in _IDENTITIES:
@@ -268,6 +271,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _target(operation: Operation[Any]) -> str:
+    """Return the path and the query of the URL, percent-encoded."""
     path = operation.endpoint.path
     if not operation.parameters and "{" not in path:
         return path
@@ -377,6 +381,7 @@ class ResultDecoder:
         return result
 
     def _log(self, operation: str, odd_fields: Iterable[str]) -> None:
+        """Log the undocumented fields of a result that were not logged before."""
         fields = {_INDEX.sub("[]", path) for path in odd_fields}
         new = sorted(field for field in fields if (operation, field) not in self._logged)
         self._logged.update((operation, field) for field in new)
@@ -416,6 +421,7 @@ def request_id_in(headers: Mapping[str, str]) -> str | None:
 
 
 def _summary(response: Response, *, recognised: bool) -> str:
+    """Return the text of the error of a response: its status, and a hint if it is not the API's."""
     if 300 <= response.status < 400:
         return f"status {response.status}, a redirect, which is not followed: check base_url"
     if response.status == 404 and not recognised:
@@ -424,6 +430,7 @@ def _summary(response: Response, *, recognised: bool) -> str:
 
 
 def _error_class(status: int, code: str | None, *, recognised: bool) -> type[ApiError]:
+    """Return the class of an error: of a 5xx, otherwise of its code, otherwise of its status."""
     if status >= 500:
         return ServerError
     by_code = _BY_CODE.get(code or "")
@@ -452,6 +459,7 @@ def _read_error_body(body: bytes) -> tuple[bool, str | None, tuple[ErrorItem, ..
 
 
 def _parts_of(content: Any) -> tuple[bool, str | None, tuple[ErrorItem, ...]]:
+    """Return what `_read_error_body` does, from the decoded JSON of an error body."""
     if not isinstance(content, dict) or not (content.get("errors") or content.get("error_code")):
         return False, None, ()
     items = tuple(_error_items(content.get("errors")))

@@ -257,6 +257,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._main.add_done_callback(self._close)
 
     async def _run(self) -> None:
+        """Run from the opening of the lifespan until all outcomes are reported."""
         async with self._lifespan(self):
             self._is_open = True
             worker_limit = self._settings.worker_limit
@@ -389,6 +390,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         return Outcome(index, item, status, earlier=earlier)
 
     def _deliver(self, outcome: Outcome[ItemT, ResultT]) -> None:
+        """Count an outcome and deliver it; stop the run if `fail_fast` or the policy says so."""
         self._report_builder.add(outcome)
         if self._delivers_early:
             self._deliver_in_order(outcome)
@@ -401,6 +403,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._stop(reason, read_rest=self._source.sized)
 
     def _deliver_in_order(self, outcome: Outcome[ItemT, ResultT]) -> None:
+        """Emit an outcome; with `ordered`, after all that come earlier in the input."""
         if not self._settings.ordered:
             self._emit(outcome)
             return
@@ -410,6 +413,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._emit(ready)
 
     def _emit(self, outcome: Outcome[ItemT, ResultT]) -> None:
+        """Pass an outcome to the stream and to `on_outcome`, whose exception ends the run."""
         if self._streamed:
             self._ready.put_nowait(outcome)
         elif self._settings.ordered:
@@ -431,6 +435,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._stop(StopReason.STOPPED)
 
     def _stop(self, reason: StopReason, *, read_rest: bool = False) -> None:
+        """Send nothing more, and start to drain; with `read_rest`, count the rest of the input."""
         if self._ended is not None:
             return
         self._read_rest = read_rest

@@ -67,6 +67,7 @@ MOST_WORKERS = 256
 MAX_OUTAGE = 900.0
 _ALWAYS = RetrySafety.ALWAYS
 _DONE = OutcomeStatus.DONE
+# Seconds that requests in flight get to end by default when a run is stopped.
 _DRAIN_SECONDS = 5.0
 
 
@@ -479,6 +480,7 @@ def _not_done(
 
 
 def _status_of(request: Request | None, state: CallState, error: Exception) -> OutcomeStatus:
+    """Return the status of an item that ended with an error."""
     if state.is_creating and state.is_creation_lost:
         return OutcomeStatus.UNKNOWN
     if request is None or not state.attempts:

@@ -24,6 +24,7 @@ __all__ = (
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
+# Outcomes that a report keeps, so that its memory is bounded.
 _KEPT_FAILURES = 100
 
 

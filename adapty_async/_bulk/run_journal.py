@@ -36,6 +36,8 @@ __all__ = (
 
 # Constants, since the lookup of an enumeration member takes 0.1 µs in Python 3.11.
 _ALWAYS = RetrySafety.ALWAYS
+# The states with which a resumed run skips an item, by position or by digest, and the status that
+# its outcome has then. An item in any other state is sent again, unless `ItemEntry.recall` objects.
 _EARLIER = {
     ItemState.DONE: EarlierStatus.DONE,
     ItemState.ABSENT: EarlierStatus.ABSENT,
@@ -44,6 +46,7 @@ _EARLIER = {
 _AMBIGUOUS = frozenset({ItemState.STARTED, ItemState.LOST})
 _NOT_REPEATABLE = frozenset({ItemState.STARTED, ItemState.UNKNOWN})
 _NOT_DONE = frozenset({OutcomeStatus.FAILED, OutcomeStatus.NOT_SENT})
+# The state that the journal records of an item that ended with a status.
 _STATE_OF = {
     OutcomeStatus.DONE: ItemState.DONE,
     OutcomeStatus.ABSENT: ItemState.ABSENT,

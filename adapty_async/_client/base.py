@@ -326,6 +326,7 @@ class BaseClient:
 
 
 def _headers_with(scheme: str, key: ApiKey | None) -> Headers:
+    """Return the headers that all requests with a key share, its Authorization among them."""
     named = {} if key is None else {"Authorization": f"{scheme} {key.reveal()}"}
     common = {"Content-Type": "application/json", "User-Agent": f"adapty-async/{__version__}"}
     return Headers(named | common)
@@ -362,6 +363,7 @@ def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:
 
 
 def _with_headers(wire: RequestDefaults, headers: Mapping[str, str]) -> RequestDefaults:
+    """Return the request defaults with headers of the caller, which replace equal names."""
     for name, value in headers.items():
         header_name(name, reserved=_IDENTITIES)
         header_value(f"headers.{name}", value, encoding="ascii")

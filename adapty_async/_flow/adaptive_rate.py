@@ -39,6 +39,7 @@ __all__ = ("AdaptiveRateLimiter", "Reservation")
 
 # Initial requests per second; low enough for the smallest account.
 _START = 20.0
+# The bounds of the rate, in requests per second.
 _MIN_RATE = 0.1
 _MAX_RATE = 100_000.0
 # Seconds by which a request may be early, to make up for tasks that woke up late.
@@ -49,7 +50,9 @@ _MIN_WAIT = 0.002
 # Minimum and maximum seconds in which the first search doubles the rate, so that short runs reach a
 # useful rate too. In between it is two and a half round trips: the first 429 takes one to arrive.
 _FIRST_DOUBLING = 0.01, 0.05
+# The share of the rate that remains after a 429 at a known limit, without a new measurement.
 _BETA = 0.85
+# The share of the rate that remains after the first 429 of all.
 _BETA_FIRST = 0.5
 # A rate above this multiple of the measured limit starts a search for a new limit.
 _RAISED = 1.25
@@ -301,6 +304,7 @@ class AdaptiveRateLimiter:
         self._responded = now
 
     def _grow(self, seconds: float) -> None:
+        """Raise the rate along the curve, or in a search; far above the limit, start a search."""
         if self.limit is None:
             self._search()
             return
@@ -311,6 +315,7 @@ class AdaptiveRateLimiter:
             self._meter.reset()
 
     def _search(self) -> None:
+        """Raise the rate exponentially, to find a limit that is not known."""
         if self._responded < self._throttling.last + _SETTLING:
             return
         first = self._throttling.cut == -math.inf
@@ -349,6 +354,7 @@ class AdaptiveRateLimiter:
             self._meter.reset()  # a pause invalidates the measurement
 
     def _slow_down(self, now: float, sent: float) -> None:
+        """Cut the rate after a 429: to the measured limit, or to a share of the present rate."""
         throttling = self._throttling
         is_new = throttling.is_new(sent)
         if is_new:

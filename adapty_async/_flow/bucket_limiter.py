@@ -305,6 +305,7 @@ class BucketLimiter(abc.ABC):
         return verdict
 
     def _record(self, operation: str, error: AdaptyError, sent: float) -> Verdict:
+        """Record a failed attempt by its sign: the service works, throttles or fails."""
         sign = sign_of(error)
         if sign is Sign.WORKS:
             self._state.record_success(operation, sent, paced=self._is_paced())
@@ -428,6 +429,7 @@ class CallLimiter(BucketLimiter):
         await _acquire_within(self._connections, deadline - self._state.clock(), none_free)
 
     def _acquire_permit(self, operation: str, deadline: float, arrived: float) -> float:
+        """Return the seconds that a call has to wait; at 0 its permit is acquired."""
         state = self._state
         with state.lock:
             self._require_closed_circuit(operation)
@@ -454,6 +456,7 @@ class CallLimiter(BucketLimiter):
         return max(state.paused_for, wait + max(0, state.urgent - first) / limiter.rate)
 
     def _require_closed_circuit(self, operation: str) -> None:
+        """Raise a `CircuitOpenError` in an outage, until the next probe is due."""
         if wait := self._state.breaker.delay():
             raise CircuitOpenError(
                 "the circuit is open because of an outage", operation=operation, retry_after=wait

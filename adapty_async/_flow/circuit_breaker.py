@@ -36,6 +36,7 @@ __all__ = (
 
 #: The error code of a 409: an earlier attempt with the same idempotency key is in progress.
 IN_FLIGHT = "idempotency_in_flight"
+# The statuses below 500 that are transient, and those of 5xx that are not.
 _TRANSIENT = frozenset({408, 425, 429})
 _FINAL = frozenset({501, 505})
 
@@ -196,6 +197,7 @@ class CircuitBreaker:
             self._schedule_probe(retry_after or 0.0)
 
     def _schedule_probe(self, asked: float) -> None:
+        """Set the time of the next probe, which follows later the longer the outage has lasted."""
         now = self._clock()
         share = _SHARE * self.open_for
         wait = max(min(asked, _LONGEST), _SHORTEST, min(_LONGEST, share))

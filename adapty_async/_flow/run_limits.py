@@ -185,6 +185,7 @@ class RunLimiter(BucketLimiter):
         self._connections.release()
 
     def _acquire_permit(self, operation: str) -> float:
+        """Return the seconds that an item has to wait; at 0 its permit is acquired."""
         state = self._state
         with state.lock:
             wait, is_limited = 0.0, self._is_adaptive or state.is_measured

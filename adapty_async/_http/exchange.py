@@ -65,6 +65,7 @@ Kept: TypeAlias = set["weakref.ref[Any]"]
 #: Reads the body of a response with this status, and returns what the decoder needs of it.
 ReadBody: TypeAlias = Callable[[aiohttp.StreamReader, Request, int], Awaitable[bytes]]
 
+# Maximum bytes of a response's body, which is held in memory.
 _BODY_LIMIT = 8 * 1024 * 1024
 #: Maximum number of connections that are tried to find one without unread bytes.
 CONNECTIONS = 3
@@ -205,10 +206,12 @@ def translate(error: Exception) -> TransportError:
 
 
 def _cause(error: Exception) -> str:
+    """Return the reason of a failed connection, in the words of the system if it has some."""
     inner = getattr(error, "os_error", error)
     if isinstance(inner, ssl.SSLError):
         return "TLS failed"
     number = getattr(inner, "errno", None)
-    if number in errno.errorcode:  # the text of asyncio is that of the call, not of the reason
+    # the text of asyncio is that of the call, not of the reason
+    if isinstance(number, int) and number in errno.errorcode:
         return os.strerror(number)
     return getattr(inner, "strerror", None) or type(inner).__name__

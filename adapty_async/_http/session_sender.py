@@ -199,6 +199,7 @@ def session_sender(
 
 
 def _environment_proxy(url: yarl.URL) -> str | None:
+    """Return the proxy that the environment names for a URL; None without one."""
     if urllib.request.proxy_bypass(url.host or ""):
         return None
     return urllib.request.getproxies().get(url.scheme)

@@ -21,6 +21,7 @@ from adapty_async._runtime.timer import Loop, PatientTimer
 
 __all__ = ("TimeoutScheduler",)
 
+# Maximum seconds of connecting.
 _CONNECT_SECONDS = 10.0
 # Connecting, from the name lookup to the end of the TLS handshake, may take `_CONNECT_SECONDS`, and
 # at most this share of the attempt, so that a connect timeout differs from a lost response.

@@ -220,6 +220,7 @@ class Transport:
         return _LoopResources(loop, pool, TimeoutScheduler(loop, self._clock), sessions, guard)
 
     def _new_pool(self) -> _Pool:
+        """Open a session of the client's own, on the fastest HTTP path."""
         now, is_current = stamp(), patch_check()
         session = aiohttp.ClientSession(
             # the client bounds the requests in flight, so that no timeout includes a wait

@@ -214,6 +214,7 @@ def _array(cells: Any, column: str) -> Table:
     return column_table(_LABEL, cells, column)
 
 
+# The functions that open a data frame as a table, by the kind of the frame.
 _TABLES: Mapping[tuple[str, str], Callable[[Any, str], Table]] = {
     ("polars", "DataFrame"): lambda frame, _: _Polars(frame),
     ("polars", "Series"): lambda series, column: _Polars(series.to_frame(column)),

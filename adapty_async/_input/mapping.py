@@ -234,6 +234,7 @@ class RowMapping:
         return found
 
     def _find_fields(self, name: str) -> tuple[str, ...]:
+        """Return the fields of a column by the options and the schema; see `_fields_of`."""
         found = tuple(field for field, column in self._sources.items() if column == name)
         if found or self._is_id(name):
             return found

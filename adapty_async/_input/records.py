@@ -28,6 +28,7 @@ __all__ = ("RECORD_CHARACTERS", "CsvReader", "Header", "LineReader", "Record", "
 RECORD_CHARACTERS = 1024 * 1024
 # A cell with more lines than that is a quote that was not closed.
 _RECORD_LINES = 1000
+# The delimiters of CSV that are tried; the one with the most columns in the header counts.
 _DELIMITERS = ",;\t"
 # The first line that Excel writes: the delimiter of the following rows.
 _SEPARATOR_LINE = re.compile(r'"?sep=([^"\\ \r\n])"?', re.IGNORECASE)

@@ -73,6 +73,7 @@ _TOO_LONG = f"is longer than {RECORD_CHARACTERS} characters"
 _NOT_JSON = "is not JSON"
 _NOT_UTF8 = "is not UTF-8: set its encoding, such as cp1252"
 _UNREAD = {"type": "InvalidInputError", "field_name": "row"}
+# The formats by the suffix of a file's name.
 _SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -251,6 +252,7 @@ def read_table(table: Table, layout: Layout, findings: Findings) -> Iterator[Row
 
 
 def _open_table(path: str, layout: Layout) -> AbstractContextManager[Table]:
+    """Open a table with the reader of its format."""
     if layout.form == "excel":
         return open_excel(path, layout.sheet)
     return open_parquet(path) if layout.form == "parquet" else open_arrow(path)
@@ -327,6 +329,7 @@ class RowReader:
             yield row
 
     def _csv_rows(self, lines: LineReader, header: Header) -> Iterator[Row]:
+        """Yield the rows of CSV records; those without an id may be left out."""
         names = _names(header)
         needed = self._layout.id_column if self._layout.id_optional else None
         for record in CsvReader(lines, self._path).records(header):
@@ -459,6 +462,7 @@ def _require_matching(path: str, form: Format, encoding: str | None, sheet: str 
 
 
 def _text_rows(lines: LineReader) -> Iterator[Row]:
+    """Yield a row for each line of text that is not blank."""
     for line in lines:
         if lines.is_long:
             lines.skip_rest()
@@ -499,6 +503,7 @@ def _csv_row(record: Record, names: list[str], *, blanks: bool) -> Row | None:
 
 
 def _json_row(line: Row, id_column: str | None) -> Row:
+    """Return the row of a line of NDJSON; it is broken if the line is not JSON."""
     if line.broken:
         return line
     try:

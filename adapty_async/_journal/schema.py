@@ -50,6 +50,7 @@ _NAMES = "\n".join(
     for state in ItemState
     if state is not ItemState.NONE
 )
+# The statements that create the tables.
 _TABLES = {
     "identity": """CREATE TABLE identity (
   id INTEGER PRIMARY KEY,
@@ -126,6 +127,7 @@ def _placeholders(table: str, columns: int) -> str:
     return f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * (columns + 1))})"  # noqa: S608
 
 
+# The statements that insert a row, or replace it, by table.
 _INSERT = {
     "identity": _placeholders("identity", 6),
     "run": _placeholders("run", 6),

@@ -25,6 +25,7 @@ __all__ = ("OUTCOMES", "JournalSummary", "is_in_use", "read_journal", "summarise
 #: The states that are outcomes, which are counted by the minute.
 OUTCOMES = tuple(state for state in ItemState if state.name.lower() in Minute.__struct_fields__)
 
+# The states of items that the next run does not send: those that it skips, and unknown ones.
 _SETTLED = (ItemState.DONE, ItemState.ABSENT, ItemState.DUPLICATE, ItemState.UNKNOWN)
 # Seconds before the end of a run whose minutes count for its rate, as whole minutes.
 _RECENT_SECONDS = 60.0

@@ -80,6 +80,7 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def _surely_unprocessed(error: BaseException) -> bool:
+    """Return whether nothing was processed: after a 429, or a 503 with `Retry-After`."""
     throttled = isinstance(error, RateLimitError)
     return throttled or (
         isinstance(error, ServerError) and error.status == 503 and error.retry_after is not None
@@ -153,6 +154,7 @@ class _RetryLoop:
         self._foreign = 0  # responses in an outage that were not the API's
 
     async def run(self, send: Layer, first: AdaptyError) -> Response:
+        """Retry until a success or a final error; a 404 after a lost deletion is a success."""
         failed, state = [first], self._state
 
         async def attempt() -> Response:
@@ -188,6 +190,7 @@ class _RetryLoop:
         return response
 
     def _may_retry(self, error: BaseException) -> bool:
+        """Record a failure in the call state; return whether its kind may be retried."""
         if not isinstance(error, AdaptyError):
             return False
         self._error = error
@@ -209,6 +212,7 @@ class _RetryLoop:
         return self._foreign <= _FREE
 
     def _wait(self, retries: _TenacityState) -> float:
+        """Return the seconds before the next attempt: `Retry-After`, otherwise the backoff."""
         policy = self._policy
         asked = getattr(self._error, "retry_after", None)
         if asked is not None:
@@ -222,6 +226,7 @@ class _RetryLoop:
         return is_requeued(self._request, self._state, self._error)
 
     def _stop(self, retries: _TenacityState) -> bool:
+        """Return whether to give up: no attempt, time or token of the retry budget is left."""
         if self._run is not None and self._run.stopping.is_set():
             return True
         if self._is_requeued():

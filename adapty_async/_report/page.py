@@ -103,6 +103,7 @@ def _document(report: Report, *, has_ids: bool) -> Element:
 
 
 def _sections(report: Report, *, has_ids: bool) -> Iterator[Content]:
+    """Yield the sections of the page in their order."""
     yield element("h1", "Record of a run: ", _name(report.operation))
     yield element("p", verdict(report), class_=f"verdict {_color(report)}")
     yield _section("Operation and input", _facts(_operation(report)))
@@ -212,6 +213,7 @@ def _input(report: Report) -> Iterator[tuple[str, Content]]:
 
 
 def _result(report: Report) -> Iterator[Content]:
+    """Yield the bar and the table of the counts by state."""
     counts = [*report.counts.items(), ("none", report.unrecorded or 0)]
     counts = [(state, count) for state in _STATES for name, count in counts if name == state]
     total = report.items or sum(count for _, count in counts) or 1
@@ -244,6 +246,7 @@ def _shown(state: str) -> str:
 
 
 def _runs(report: Report) -> Iterator[Content]:
+    """Yield the chart of requests over time, the table of runs and that of the chart's figures."""
     yield chart_over_time(report.runs, report.over_time)
     key = [_key("served", "requests"), _key("throttled", "throttled (429)")]
     if len(report.runs) > 1:
@@ -311,6 +314,7 @@ def _remarks(report: Report) -> Iterator[Content]:
 
 
 def _reasons(report: Report) -> Iterator[Content]:
+    """Yield the table of the reasons why items were not done."""
     if not report.reasons:
         yield element("p", "No item that was sent ended with an error.")
         return

@@ -119,6 +119,7 @@ _REPORTING = [
 
 
 def _common_options(command: Command) -> Command:
+    """Add the options that all commands with an input share."""
     for option in reversed([*_READING, *_SENDING, *_REPORTING]):
         command = option(command)
     return command
@@ -491,6 +492,7 @@ def _sends_nothing(options: CommonOptions) -> bool:
 
 
 def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None:
+    """Ask whether to delete; the text names the users, their input and the origin."""
     users = describe_users(job, client.origin)
     question = f"Delete {users}, by {by}, at {client.origin}? There is no way back."
     ask(job, question, "Nothing was deleted.")

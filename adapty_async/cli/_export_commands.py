@@ -401,6 +401,7 @@ def _option_of(field: str) -> str:
 
 
 def _exit_code(error: AdaptyError) -> int:
+    """Return the exit code of an export that ended with an error."""
     if isinstance(error, AuthenticationError):
         return Exit.KEY_REJECTED
     is_input = isinstance(

@@ -162,6 +162,7 @@ def _checked(build: Callable[[Any], Operation[Any]]) -> Callable[[Row], Operatio
 
 @contextlib.contextmanager
 def _stopped_by_signals(run: BulkRun[Any, Any]) -> Iterator[list[int]]:
+    """Stop a run at the first signal, and cancel its requests at the second one."""
     seen: list[int] = []
 
     def stop(number: int) -> None:

@@ -139,6 +139,7 @@ async def _perform(job: Job, worker: Worker) -> tuple[int, JobReport]:
 
 
 def _exit_code(report: JobReport) -> int:
+    """Return the exit code of a job that ran until no part was left."""
     if report.parts.changed:
         write_error(
             f"adapty-async: the input of {report.parts.changed:,} parts has changed since the job"

@@ -148,6 +148,8 @@ def _numbers(title: str, meter: Meter, report: BulkReport[Any, Any], width: int)
 
 
 class _Lines:
+    """Periodic lines, for an output that is not a terminal."""
+
     def __init__(
         self,
         title: str,

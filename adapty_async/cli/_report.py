@@ -47,6 +47,7 @@ _BINARY = getattr(os, "O_BINARY", 0)
 _FAST = 10.0
 # The first bytes of a failures file.
 _FIRST_BYTES = b'{"line":'
+# The words next to the count of each status.
 _MEANING = {
     OutcomeStatus.DONE: "",
     OutcomeStatus.ABSENT: "the server says that they do not exist",
@@ -60,6 +61,7 @@ _EARLIER = {
     EarlierStatus.ABSENT: "absent in an earlier run",
     EarlierStatus.DUPLICATE: "the same as an earlier row",
 }
+# The sentence about each reason why a run stopped.
 _STOPPED = {
     StopReason.KEY_REJECTED: "Stopped: the key was rejected.",
     StopReason.WRONG_ADDRESS: "Stopped: the responses are not Adapty's. Check the base URL, the "
@@ -185,6 +187,7 @@ def _encoded(failure: dict[str, Any]) -> bytes:
 
 
 def _failure(outcome: Outcome[Row, Any]) -> dict[str, Any]:
+    """Return the line of a failures file, as JSON types."""
     row, error = outcome.item, outcome.error
     if error is None and row.broken is not None:  # it was not reached; as an input it stays broken
         error = InvalidInputError("row", row.broken)
@@ -364,6 +367,7 @@ def _stop_lines(report: BulkReport[Row, Any], total: int | None) -> list[str]:
 
 
 def _failure_lines(report: BulkReport[Row, Any], noun: str) -> list[str]:
+    """Return the first failures as lines for people, one for each kind of error."""
     by_message: dict[str, Outcome[Row, Any]] = {}
     for outcome in report.failures:  # an error of all rows is shown once, next to others
         by_message.setdefault(_message_of(outcome), outcome)

@@ -161,6 +161,7 @@ class _Attempts:
 
 
 def _request_attributes(method: str, host: str) -> dict[str, AttributeValue]:
+    """Return the attributes that a span and a metric of an attempt have in common."""
     name, _, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
     attributes: dict[str, AttributeValue] = {
         "http.request.method": method,

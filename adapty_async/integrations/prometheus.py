@@ -96,6 +96,7 @@ class PrometheusMetrics(Collector):
         return self._families({name: each.statistics() for name, each in self._clients.items()})
 
     def _families(self, statistics: dict[str, Statistics]) -> Iterator[Metric]:
+        """Yield the metrics that are read from the statistics of the clients."""
         buckets = [
             ((name, bucket), each)
             for name, found in statistics.items()

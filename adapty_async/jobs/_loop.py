@@ -101,6 +101,7 @@ class PartLoop:
                 self._failure = self._failure or error
 
     async def _run(self, number: int) -> None:
+        """Run a part; one that another worker has taken is left to it."""
         try:
             await self._run_part(number)
         except PartChangedError:
@@ -137,6 +138,7 @@ class PartLoop:
         return bool(found)
 
     async def _wait_out(self, error: StoreUnavailableError) -> None:
+        """Wait for a store that is unavailable, or give up after `max_outage` seconds."""
         now = self._clock()
         self._outage_since = now if self._outage_since is None else self._outage_since
         if now - self._outage_since >= self._max_outage:

@@ -33,6 +33,7 @@ __all__ = (
     "taken_over",
 )
 
+# The condition of each write of a run: no later run has taken the part over.
 _FENCE = "part.job = :job AND part.number = :part AND part.runs = :run"
 
 

@@ -10,6 +10,7 @@ __all__ = ("VERSION", "ensure_schema")
 #: The version of the tables; a release rejects a store with a later one.
 VERSION = 1
 
+# The statements that create the tables.
 _TABLES = (
     "CREATE TABLE adapty_store (version integer NOT NULL)",
     """CREATE TABLE adapty_job (

@@ -142,6 +142,7 @@ class App:
         return await outcome.response.send(request)
 
     def _outcome(self, service: Service, call: Call, refusal: Refusal | None) -> _Outcome:
+        """Decide what happens to a request: a fault, or the response of its service."""
         fault = self._faults.draw()
         if fault in ("reset", "stall"):
             return _Outcome(fault, applied=False, response=None)
@@ -152,6 +153,7 @@ class App:
         return _Outcome(fault, applied, None if fault else response)
 
     def _response(self, service: Service, call: Call, refusal: Refusal | None) -> Response:
+        """Return a 429 above the rate limit, otherwise the response of the service."""
         bucket = self._options.buckets.get(service.name)
         wait = bucket.acquire() if bucket else 0
         if wait:
@@ -173,6 +175,7 @@ class App:
         return service.error(Refusal(status.value, code, Problem(status.phrase)))
 
     def _throttled(self, service: Service, wait: float) -> Response:
+        """Return a 429 in the format of the API, with a `Retry-After` if that is configured."""
         # Adapty's documentation states code and status of a 429, but no text and no Retry-After.
         response = service.error(Refusal(429, "rate_limited", Problem("Too many requests")))
         seconds = max(1, math.ceil(wait))

@@ -197,6 +197,7 @@ def _methods(base: str, api: str, *rows: _Row) -> dict[tuple[str, str], _Method]
 _REFUNDS = "purchase/profile/refund-saver/settings/"
 _IDENTIFIERS = "integration/profile/set/integration-identifiers/"
 _attributes = _struct("ProfileAttributes")
+# The methods of the library, by HTTP method and path.
 _METHODS = {
     **_methods(
         f"{_V2}/",

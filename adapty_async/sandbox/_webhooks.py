@@ -137,6 +137,7 @@ class Webhooks:
             self._session = None
 
     async def _deliver(self, event: Mapping[str, Any]) -> None:
+        """Deliver an event; retry as Adapty does until a status is final, or after too long."""
         body = msgspec.json.encode(event)
         event_id = event["event_properties"]["profile_event_id"]
         waits = [_FIRST_RETRY * 2**retry * self._scale for retry in range(_RETRIES)]

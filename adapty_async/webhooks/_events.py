@@ -277,6 +277,7 @@ class UnknownEvent(Event, frozen=True, kw_only=True):
     """
 
 
+# The classes of the types that Adapty documents.
 _TYPES: tuple[type[Event], ...] = (
     SubscriptionStarted,
     SubscriptionRenewed,

@@ -178,6 +178,7 @@ class WebhookReceiver:
     async def _status(
         self, authorization: str | bytes | None, body: AsyncIterable[bytes] | bytes
     ) -> HTTPStatus:
+        """Return the status of a request: authenticate it, read its body, and respond in time."""
         if self._is_closed:
             return HTTPStatus.SERVICE_UNAVAILABLE
         if not self._is_authentic(authorization):
@@ -194,12 +195,14 @@ class WebhookReceiver:
             return HTTPStatus.SERVICE_UNAVAILABLE
 
     def _is_authentic(self, authorization: str | bytes | None) -> bool:
+        """Return whether a header is one of the secrets."""
         if self._secrets is None:
             return True
         matches = [authenticate(authorization, secret) for secret in self._secrets]  # all of them
         return any(matches)
 
     async def _respond(self, content: bytes) -> HTTPStatus:
+        """Return the status of an authentic request: parse its body, and process its event once."""
         try:
             event = parse(content, event_names=self._event_names)
         except WebhookError as error:
@@ -230,6 +233,7 @@ class WebhookReceiver:
         return task
 
     async def _process(self, key: str, event: Event) -> HTTPStatus:
+        """Process an event that the store does not contain; return the status."""
         try:
             if await self._store.contains(key):
                 self._counts["duplicates"] += 1
