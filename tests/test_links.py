@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer, unused_port
+from aiohttp.test_utils import TestServer
 
 from tests.links import check, links_of, links_of_project, verdict
+from tests.ports import held_port
 
 
 @pytest.fixture
@@ -78,8 +79,9 @@ async def test_a_page_a_redirect_and_a_busy_server_are_fine(url: str) -> None:
 
 async def test_a_missing_page_and_a_dead_host_are_broken(url: str) -> None:
     """A link is broken if its page is missing, or if only its host cannot be reached."""
-    dead = f"http://127.0.0.1:{unused_port()}/"
-    broken, summary = verdict(await check([f"{url}/page", f"{url}/gone", dead], pause=0.0))
+    with held_port() as free:
+        dead = f"http://127.0.0.1:{free.getsockname()[1]}/"
+        broken, summary = verdict(await check([f"{url}/page", f"{url}/gone", dead], pause=0.0))
 
     assert broken[0] == f"{url}/gone: status 404"
     assert broken[1].startswith(f"{dead}: Cannot connect to host")
@@ -88,8 +90,9 @@ async def test_a_missing_page_and_a_dead_host_are_broken(url: str) -> None:
 
 async def test_no_network_is_said() -> None:
     """Nothing is broken if no host can be reached, and the verdict says so."""
-    dead = f"http://127.0.0.1:{unused_port()}/"
-    broken, summary = verdict(await check([dead]))
+    with held_port() as free:
+        dead = f"http://127.0.0.1:{free.getsockname()[1]}/"
+        broken, summary = verdict(await check([dead]))
 
     assert not broken
     assert summary == "NOT checked: none of the hosts of 1 links can be reached"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
@@ -778,12 +779,12 @@ async def test_a_pause_that_outlasts_a_run_ends_it_while_all_of_its_items_wait_t
 ):
     """No item has to be in the queue to notice that the server asks for more than is left."""
     throttled = Response(429, {"Retry-After": "600"}, b'{"errors":[],"error_code":"rate_limited"}')
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         report = await erase(Api({"*": throttled}), ids(2), max_outage=100.0)
 
     assert_adds_up(report, 2)
     assert report.stop_reason is StopReason.OUTAGE
-    assert report.elapsed < 20.0
+    assert report.elapsed < 50.0
 
 
 async def test_stop_lets_what_is_in_flight_end() -> None:
@@ -1483,6 +1484,22 @@ async def test_a_cancelled_run_lets_what_is_in_flight_end(
     assert run.report.stop_reason is StopReason.STOPPED
 
 
+async def _let_expire(
+    start: Awaitable[None], expire: Callable[[], object], using: Awaitable[None]
+) -> None:
+    """Await what uses a run, and let a time limit be over as soon as requests are in flight."""
+
+    async def after_the_start() -> None:
+        await start
+        expire()
+
+    expiring = asyncio.create_task(after_the_start())
+    try:
+        await using
+    finally:
+        await expiring
+
+
 async def _cancelled_by(way: str, using: Any, api: Api) -> None:
     await_start = api.until_sent(4)
     if way == "cancel":
@@ -1490,14 +1507,12 @@ async def _cancelled_by(way: str, using: Any, api: Api) -> None:
         await await_start
         await until_cancelled(task)
     elif way == "timeout":
-        await_start.close()
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await using
+            async with asyncio.timeout(None) as limit:
+                await _let_expire(await_start, lambda: limit.reschedule(0.0), using)
     elif way == "move-on-after":
-        await_start.close()
-        with anyio.move_on_after(0.1) as scope:
-            await using
+        with anyio.move_on_after(math.inf) as scope:
+            await _let_expire(await_start, lambda: setattr(scope, "deadline", 0.0), using)
         assert scope.cancelled_caught
     else:
         async with anyio.create_task_group() as group:
@@ -1518,11 +1533,11 @@ async def test_what_does_not_end_within_the_drain_is_cut_off(way: str) -> None:
             source, by="customer_user_id", concurrency=4, drain=0.05
         )
         task = asyncio.ensure_future(run._complete())
+        await server.until_arrived(4)
         if way == "cancel":
-            await server.until_arrived(4)
             await until_cancelled(task)
         else:
-            with anyio.move_on_after(0.5):
+            with anyio.move_on_after(0.001):
                 await asyncio.wait({task})
             await until_cancelled(task)
         await server.until_left()
@@ -1531,7 +1546,7 @@ async def test_what_does_not_end_within_the_drain_is_cut_off(way: str) -> None:
     assert_adds_up(run.report, 4)
     assert run.report.failed == run.report.requests == 4
     assert all(isinstance(it.error, ConnectionLostError) for it in run.report.failures)
-    assert run.report.elapsed < 2
+    assert run.report.elapsed < 20  # of the 30 s of an attempt
 
 
 async def test_an_error_gives_what_is_in_flight_no_more_than_the_drain_time() -> None:
@@ -1589,7 +1604,7 @@ async def test_a_long_wait_for_a_repeat_is_cut_off() -> None:
     ) as run:
         await settle()
 
-    assert loop.time() - started < 2
+    assert loop.time() - started < 25  # of the 50 s that the server asked for
     assert_adds_up(run.report, 4)
     assert (run.report.failed, run.report.throttled) == (4, 4)
 
@@ -1698,9 +1713,9 @@ async def test_a_stream_may_be_passed_on_by_a_generator() -> None:
                 yield outcome
 
     stream = outcomes()
-    with anyio.fail_after(5):
+    with anyio.fail_after(50):
         await anext(stream)
-    with anyio.move_on_after(5) as scope:
+    with anyio.move_on_after(50) as scope:
         await anext(stream)
     closing: Any = stream
     await asyncio.create_task(closing.aclose())
@@ -1723,11 +1738,11 @@ async def test_one_runs_end_does_not_touch_another() -> None:
 
 async def test_a_deadline_begins_with_an_items_first_turn() -> None:
     """Items are not charged for the queue in front of them."""
-    client = AdaptyClient(KEY, transport=Api(), retry=RetryPolicy(deadline=0.05))
-    report = await client.v1.profiles.bulk_delete(ids(20), by="customer_user_id", rate=100)
+    client = AdaptyClient(KEY, transport=Api(), retry=RetryPolicy(deadline=0.3))
+    report = await client.v1.profiles.bulk_delete(ids(20), by="customer_user_id", rate=40)
 
     assert report.done == 20
-    assert report.elapsed > 0.05
+    assert report.elapsed > 0.3
 
 
 async def test_a_timeout_of_every_attempt_is_failed_where_repeating_is_safe() -> None:

@@ -511,7 +511,7 @@ async def test_a_create_that_was_refused_is_sent_again_after_a_crash(journal: Pa
         nonlocal attempts
         attempts += 1
         assert states(journal) == {0: ItemState.STARTED}
-        return Response(429, {"Retry-After": "0.2"}, b"") if attempts == 1 else CREATED
+        return Response(429, {"Retry-After": "1"}, b"") if attempts == 1 else CREATED
 
     adapty = AdaptyClient(KEY, transport=transport)
     run = adapty.bulk(

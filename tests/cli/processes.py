@@ -19,7 +19,7 @@ from typing import Any, Self
 from adapty_async.sandbox import Sandbox
 
 COMMAND = (sys.executable, "-m", "adapty_async.cli")
-DEADLINE = 50.0  # before pytest ends the test, which would not say what was waited for
+DEADLINE = 100.0  # before pytest ends the test, which would not say what was waited for
 _STEP = 0.01
 
 

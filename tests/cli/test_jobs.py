@@ -6,10 +6,10 @@ import json
 import os
 import signal
 import threading
-import time
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psycopg
@@ -21,8 +21,8 @@ from adapty_async.cli._job_text import report_line, report_text
 from adapty_async.jobs import JobReport, Parts
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke, StartSandbox
+from tests.cli.processes import DEADLINE, started, wait_for_arrivals
 from tests.cli.processes import run as run_process
-from tests.cli.processes import started, wait_for_arrivals
 from tests.servers import fresh_database
 
 Put = Callable[[str, str | bytes], Path]
@@ -37,6 +37,18 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def plan(invoke: Invoke, path: Path, *options: Any, name: str = "j") -> Result:
     """Plan a deletion without a question."""
     return invoke("job", "plan", path, "--name", name, *_DELETE, "--yes", *options)
+
+
+def first_line(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Return an event that is set when the commands of a module show their first line."""
+    is_shown = threading.Event()
+
+    def line(report: JobReport) -> str:
+        is_shown.set()
+        return report_line(report)
+
+    monkeypatch.setattr(module, "report_line", line)
+    return is_shown
 
 
 def status(invoke: Invoke, *options: Any) -> dict[str, Any]:
@@ -311,7 +323,7 @@ def test_a_worker_drains_on_sigterm(
 ) -> None:
     """SIGTERM ends a worker with the code of a job that can be resumed; another one ends it."""
     with start_sandbox(latency=0.2) as slow:
-        plan(invoke, put("ids.txt", "".join(f"user_{number}\n" for number in range(40))))
+        plan(invoke, put("ids.txt", "".join(f"user_{number}\n" for number in range(400))))
         with started("job", "work", "j", "--concurrency", 2) as worker:
             wait_for_arrivals(slow, 3)
             found = status(invoke)
@@ -338,20 +350,22 @@ def test_a_signal_drains_a_worker(
     """A worker in this process reports its progress, and stops at a signal."""
     monkeypatch.setattr(_job_work, "_LINE_SECONDS", 0.01)
     with start_sandbox(latency=0.1) as slow:
-        plan(invoke, put("ids.txt", "".join(f"user_{number}\n" for number in range(60))))
+        plan(invoke, put("ids.txt", "".join(f"user_{number}\n" for number in range(600))))
 
-        def signalled(numbers: tuple[int, ...]) -> None:
+        def signalled(is_shown: threading.Event, numbers: tuple[int, ...]) -> None:
             wait_for_arrivals(slow, len(slow.arrivals()) + 2)
+            is_shown.wait(DEADLINE)
             for number in numbers:
                 os.kill(os.getpid(), number)
 
         for numbers in ((signal.SIGTERM,), (signal.SIGTERM, signal.SIGINT)):
-            killer = threading.Thread(target=signalled, args=(numbers,))
+            is_shown = first_line(_job_work, monkeypatch)
+            killer = threading.Thread(target=signalled, args=(is_shown, numbers))
             killer.start()
             done = invoke("job", "work", "j", "--concurrency", 1)
             killer.join()
             assert done.exit_code == 75
-            assert "of 60 ended, 1 worker" in done.stderr
+            assert "of 600 ended, 1 worker" in done.stderr
         with started("job", "work", "j", "--concurrency", 2):
             wait_for_arrivals(slow, len(slow.arrivals()) + 5)
             watched = invoke("job", "status", "j")
@@ -363,10 +377,11 @@ def test_a_watched_job_is_shown_until_it_ends(
 ) -> None:
     """A line in intervals shows how far it is, and the report its end."""
     monkeypatch.setattr(_job_commands, "_WATCH_SECONDS", 0.01)
+    is_shown = first_line(_job_commands, monkeypatch)
     plan(invoke, put("ids.txt", "anna\nb\u00e9a\n"), "--part-size", 1)
 
     def work() -> None:
-        time.sleep(0.2)  # a few lines
+        is_shown.wait(DEADLINE)
         run_process("job", "work", "j")
 
     worker = threading.Thread(target=work)
@@ -430,7 +445,7 @@ def test_a_store_that_goes_away_ends_a_worker(
 ) -> None:
     """A worker that loses its store gives up after a time, with the code of a resumable job."""
     with fresh_database(postgres_url) as url, start_sandbox(latency=0.05) as slow:
-        path = put("ids.txt", "".join(f"user_{number}\n" for number in range(60)))
+        path = put("ids.txt", "".join(f"user_{number}\n" for number in range(600)))
         plan(invoke, path, "--store", url)
 
         def renamed() -> None:

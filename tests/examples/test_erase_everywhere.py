@@ -7,14 +7,15 @@ import hashlib
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from adapty_async.bulk import Outcome, OutcomeStatus
 from adapty_async.sandbox import Sandbox
 from examples import erase_everywhere
+from tests.ports import held_port
 
 PEOPLE = 300
 
@@ -40,8 +41,15 @@ def ids_in(path: Path) -> set[str]:
     return {line["id"] for line in lines if line["status"] in {"done", "absent"}}
 
 
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Return a port for servers one after the other: the journals belong to an address."""
+    with held_port() as held:
+        yield held.getsockname()[1]
+
+
 async def test_an_erasure_is_interrupted_and_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C in the middle has exit code 130; the same command sends the rest and proves it."""
     people = write_people(
@@ -49,8 +57,8 @@ async def test_an_erasure_is_interrupted_and_resumed(
     )
     folder, store = tmp_path / "erasure", str(tmp_path / "sandbox.db")
     command = [sys.executable, "-W", "error", erase_everywhere.__file__, str(people), str(folder)]
-    # after the burst, the rest would take half an hour: the signal comes before the end
-    async with Sandbox(db=store, rate=0.1, burst=PEOPLE // 3) as slow:
+    # after the burst, the rest would take hours: the signal comes before the end
+    async with Sandbox(db=store, port=port, rate=0.01, burst=PEOPLE // 3) as slow:
         slow.seed_profiles(f"user_{number}" for number in range(PEOPLE + 1))
         set_environment(monkeypatch, slow)
         process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
@@ -60,11 +68,10 @@ async def test_an_erasure_is_interrupted_and_resumed(
         process.send_signal(signal.SIGINT)
         _, errors = await process.communicate()
         erased = PEOPLE + 1 - len(slow.customer_user_ids())
-        port = urlsplit(slow.url).port
 
     assert (process.returncode, errors) == (130, b"Interrupted. The same command resumes.\n")
     assert PEOPLE / 4 <= erased <= PEOPLE / 3
-    async with Sandbox(db=store, port=port or 0) as sandbox:
+    async with Sandbox(db=store, port=port) as sandbox:
         assert await asyncio.to_thread(erase_everywhere.main, [str(people), str(folder)]) == 0
         assert sandbox.customer_user_ids() == {f"user_{PEOPLE}"}
         requests = sandbox.arrivals()

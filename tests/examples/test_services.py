@@ -22,6 +22,7 @@ from adapty_async import AdaptyClient
 from adapty_async.errors import AuthenticationError, ConfigError
 from adapty_async.sandbox import Sandbox
 from examples import service_aiohttp, service_fastapi
+from tests.ports import held_port
 
 _FOLDER = Path(service_aiohttp.__file__).parent
 _SECRET = "Bearer s3cret"
@@ -105,14 +106,19 @@ async def test_a_service_checks_access(name: str, tmp_path: Path) -> None:
 
     One process takes all the steps, since each one takes a second to start.
     """
-    async with Sandbox(latency=0.05) as sandbox:
-        sandbox.seed_profiles(["anna", "ben", "a/b"])
-        async with running(name, sandbox, tmp_path) as service:
-            assert await service.get("/health") == (200, {"status": "ok"})
-            assert await service.get("/ready") == (200, {"status": "ok", "v2": "closed"})
-            await _check_access(service, sandbox)
-            await _check_outage(service, sandbox)
-            await _check_shutdown(service, sandbox)
+    with held_port() as held:  # the sandbox is stopped, and starts again
+        async with Sandbox(latency=0.05, port=held.getsockname()[1]) as sandbox:
+            await _check(name, sandbox, tmp_path)
+
+
+async def _check(name: str, sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.seed_profiles(["anna", "ben", "a/b"])
+    async with running(name, sandbox, tmp_path) as service:
+        assert await service.get("/health") == (200, {"status": "ok"})
+        assert await service.get("/ready") == (200, {"status": "ok", "v2": "closed"})
+        await _check_access(service, sandbox)
+        await _check_outage(service, sandbox)
+        await _check_shutdown(service, sandbox)
 
 
 async def _check_access(service: Service, sandbox: Sandbox) -> None:

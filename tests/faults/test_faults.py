@@ -57,7 +57,6 @@ def test_the_faults_have_names_of_their_own() -> None:
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.timeout(120)  # alone, it makes all the calls itself
 async def test_the_page_says_what_happened() -> None:
     """The page in the documentation shows the observed ends; `make faults` regenerates it."""
     if any(_needs_certificates(fault) for fault, _ in ROWS):

@@ -624,6 +624,13 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 loops = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
 
+def creates() -> Iterator[Operation[Any]]:
+    """Yield operations that must not be repeated."""
+    for number in range(50):
+        headers = (("adapty-customer-user-id", f"u{number}"),)
+        yield Operation(CREATE_PROFILE, headers, ProfileAttributes())
+
+
 @loops
 @paths
 def test_a_loop_that_stands_still_loses_no_response(
@@ -635,15 +642,10 @@ def test_a_loop_that_stands_still_loses_no_response(
 
     async def run() -> tuple[int, int]:
         async with AdaptyClient(KEY, base_url=slow_server, timeout=0.5, retry=ONCE) as client:
-            done = unknown = 0
-            for stall in (False, True):  # the first run opens the connections
-                if stall:
-                    asyncio.get_running_loop().call_later(0.03, time.sleep, 0.7)
-                ids = ((("adapty-customer-user-id", f"u{n}"),) for n in range(50))
-                creates = (Operation(CREATE_PROFILE, each, ProfileAttributes()) for each in ids)
-                report = await client.bulk(creates, concurrency=50)
-                done, unknown = report.done, report.unknown
-        return done, unknown
+            await client.with_options(timeout=30.0).bulk(creates(), concurrency=50)  # connects
+            asyncio.get_running_loop().call_later(0.03, time.sleep, 0.7)
+            report = await client.bulk(creates(), concurrency=50)
+        return report.done, report.unknown
 
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         assert runner.run(run()) == (50, 0)
@@ -657,16 +659,16 @@ def test_a_loop_that_stands_still_during_the_drain_loses_no_response(
     """Responses that arrived in a blocking call longer than the drain are read, not cancelled."""
 
     async def run() -> tuple[int, int]:
-        async with AdaptyClient(KEY, base_url=slow_server, retry=ONCE) as client:
-            ids = ((("adapty-customer-user-id", f"u{n}"),) for n in range(50))
-            creates = (Operation(CREATE_PROFILE, each, ProfileAttributes()) for each in ids)
-            async with client.bulk(creates, concurrency=10, drain=0.2) as run:
-                async for _ in run:
-                    if run.in_flight:
-                        break
-                if not leave:
-                    run.stop()
-                asyncio.get_running_loop().call_soon(time.sleep, 0.5)
+        async with (
+            AdaptyClient(KEY, base_url=slow_server, retry=ONCE) as client,
+            client.bulk(creates(), concurrency=10, drain=0.2) as run,
+        ):
+            async for _ in run:
+                if run.in_flight:
+                    break
+            if not leave:
+                run.stop()
+            asyncio.get_running_loop().call_soon(time.sleep, 0.5)
         return run.report.done, run.report.unknown
 
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:

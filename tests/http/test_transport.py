@@ -525,7 +525,7 @@ async def test_a_wait_that_is_asked_for_is_kept() -> None:
     ):
         await CALLS["GET"](client)
 
-    assert 0.2 <= loop.time() - started < 2
+    assert loop.time() - started >= 0.2
 
 
 async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
@@ -535,7 +535,7 @@ async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
         client_of(server) as client,
     ):
         with pytest.raises(RateLimitError, match="status 429") as caught:
-            await CALLS["GET"](client.with_options(deadline=5.0))
+            await CALLS["GET"](client.with_options(deadline=20.0))
 
         assert len(server.requests) == 1
     assert caught.value.retry_after == 30.0
@@ -676,12 +676,11 @@ async def test_a_failed_response_gives_its_connection_back_before_the_wait(steps
         client_of(
             server,
             limits=Limits(connections=1),
-            timeout=0.2,
             hooks=(lambda event: waiting.set() if hasattr(event, "wait") else None,),
         ) as client,
     ):
         first = asyncio.create_task(
-            client.with_options(retry=slow).v1.profiles.get(customer_user_id="u1")
+            client.with_options(retry=slow, timeout=0.2).v1.profiles.get(customer_user_id="u1")
         )
         await waiting.wait()
         await CALLS["GET"](client)
@@ -698,11 +697,11 @@ async def test_the_callers_deadline_ends_an_attempt() -> None:
     started = loop.time()
     async with RawServer(then=(STALL,)) as server, client_of(server) as client:
         with pytest.raises(RequestTimeoutError, match=TIMEOUT) as caught:
-            await CALLS["GET"](client.with_options(deadline=0.1))
+            await CALLS["GET"](client.with_options(deadline=0.3))
         await server.until_left()
 
     assert caught.value.attempts == 1
-    assert loop.time() - started < 2
+    assert loop.time() - started < 20  # of the 30 s of an attempt
 
 
 async def test_cancelling_a_call_closes_its_connection() -> None:
@@ -822,13 +821,19 @@ async def test_a_response_is_read_before_the_request_was_read(
 async def test_nothing_of_a_request_is_sent_after_it_was_given_up(
     scheme: str, self_signed: ssl.SSLContext
 ) -> None:
-    """Bytes that the server had not read at the timeout do not reach it later."""
+    """Bytes that the server had not read by then do not reach it later."""
     tls = self_signed if scheme == "https" else None
     async with RawServer((UNREAD, STALL, HOLD), tls=tls) as server:
         async with sender(aiohttp.TCPConnector(ssl=tls is None)) as ask:
-            sent = a_request(url=f"{server.url}/", body=UNREAD_BODY)
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(ask(sent, CallState()), 0.3)
+            state = CallState()
+            sent = asyncio.ensure_future(
+                ask(a_request(url=f"{server.url}/", body=UNREAD_BODY), state)
+            )
+            while not (state.on_wire and server.connections):  # noqa: ASYNC110  there is no event
+                await asyncio.sleep(0.001)
+            sent.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sent
         server.released.set()
         await server.until_left()
 

@@ -14,7 +14,6 @@ from adapty_async._runtime.fork import SocketFactory
 from adapty_async.integrations import pytest as named
 
 pytest_plugins = ["pytester"]
-pytestmark = pytest.mark.timeout(120)  # another pytest has to start
 
 _ROOT = Path(__file__).parent.parent.parent
 

@@ -22,6 +22,7 @@ from typing import cast
 import uvloop
 
 from benchmarks._samples import PROFILE_V1
+from tests.ports import held_port
 
 __all__ = ("CountingServer", "Counts")
 
@@ -104,9 +105,8 @@ class CountingServer:
     def __init__(self, folder: Path, items: int) -> None:
         self._file = folder / "counts"
         self.counts = Counts(self._file, items)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._held = held_port()
+        self._port = self._held.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes]
 
@@ -134,6 +134,7 @@ class CountingServer:
             yield self
         finally:
             self.kill()
+            self._held.close()
 
 
 async def _serve(port: int, path: Path) -> None:

@@ -20,6 +20,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+import psycopg
 import uvloop
 
 from adapty_async import AdaptyClient
@@ -37,7 +38,7 @@ _KEY = "secret_live_kills"
 _NAME = "kills"
 # A run reserves its concurrency ahead; so many items of each part in hand may go again.
 _OPEN = PARTS * 2 * CONCURRENCY
-# Seconds of commits that a crash of PostgreSQL may undo.
+# Seconds in which commits are made that a crash of PostgreSQL may undo.
 _UNDONE_SECONDS = 0.6
 
 
@@ -197,9 +198,10 @@ class _Kills:
         self._until(self._settings.ids * 95 // 100)
         if self._postgres is not None:
             before = self._server.counts.requests
+            _store_on_disk(self._postgres.url)
             time.sleep(_UNDONE_SECONDS)
-            self._undone = self._server.counts.requests - before + len(self._workers) * _OPEN
             self._postgres.kill()
+            self._undone = self._server.counts.requests - before + len(self._workers) * _OPEN
             time.sleep(self._settings.pause)
             self._postgres.start()
         self._server.kill()
@@ -218,6 +220,13 @@ class _Kills:
         for worker in self._workers:
             assert worker.wait() == 0
         return time.monotonic() - since
+
+
+def _store_on_disk(url: str) -> None:
+    """Make a durable commit, with which those before it are durable."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = on")
+        connection.execute("SELECT pg_current_xact_id()")
 
 
 async def _found(url: str) -> tuple[JobReport, list[int]]:

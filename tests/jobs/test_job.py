@@ -54,6 +54,33 @@ def replace_in(path: str, old: str, new: str) -> None:
     Path(path).write_text(Path(path).read_text("utf-8").replace(old, new), "utf-8")
 
 
+class Held:
+    """
+    A transport whose responses wait until the test lets them through.
+
+    Attributes:
+        count: the number of requests.
+        may_respond: set when the responses may come.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.may_respond = asyncio.Event()
+        self._sent = asyncio.Semaphore(0)
+
+    async def __call__(self, _request: Request) -> Response:
+        """Respond when that is allowed."""
+        self.count += 1
+        self._sent.release()
+        await self.may_respond.wait()
+        return Response(204, {}, b"")
+
+    async def until_sent(self, count: int) -> None:
+        """Wait until so many more requests have arrived."""
+        for _ in range(count):
+            await self._sent.acquire()
+
+
 async def until_arrived(sandbox: Sandbox) -> None:
     """Return as soon as a request has reached a sandbox."""
     while not sandbox.arrivals():  # noqa: ASYNC110  the sandbox has no event for it
@@ -176,23 +203,13 @@ async def test_a_part_that_is_delivered_twice_at_once_is_sent_once(
     store_url: str, name: str, ids: WriteIds
 ) -> None:
     """The second runner sends no request, in another process or in the same one."""
-    sent, may_respond = asyncio.Semaphore(0), asyncio.Event()
-    count = 0
-
-    async def transport(_request: Request) -> Response:
-        nonlocal count
-        count += 1
-        sent.release()
-        await may_respond.wait()
-        return Response(204, {}, b"")
-
-    own = AdaptyClient("key", base_url="http://127.0.0.1:1", transport=transport)
+    server = Held()
+    own = AdaptyClient("key", base_url="http://127.0.0.1:1", transport=server)
     async with own, JobStore(store_url) as one, JobStore(store_url) as other:
         job = await planned(one, name, own, ids(*users(10)))
         second = await other.job(name, own.v1.profiles.bulk_delete)
         running = asyncio.create_task(job.run_part(0))
-        for _ in range(10):
-            await sent.acquire()
+        await server.until_sent(10)
         report = await second.report()
         assert [outcome async for outcome in second.outcomes()] == []
         for each in (job, second):
@@ -200,10 +217,10 @@ async def test_a_part_that_is_delivered_twice_at_once_is_sent_once(
                 await each.run_part(0)
         with pytest.raises(PartBusyError, match="in use: cancel it first"):
             await second.forget()
-        may_respond.set()
+        server.may_respond.set()
         await running
         assert (await second.report()).done == 10
-    assert count == 10
+    assert server.count == 10
     assert (report.parts.running, report.workers, report.in_flight) == (1, 1, 10)
     assert sum(report.counts.values()) == 10
 
@@ -212,19 +229,17 @@ async def test_a_runner_that_is_taken_over_commits_nothing(
     store_url: str, name: str, ids: WriteIds
 ) -> None:
     """A runner without its lock cannot change what its successor records."""
-    async with (
-        Sandbox(latency=0.2) as slow,
-        AdaptyClient(slow.api_key, base_url=slow.url) as own,
-        JobStore(store_url) as store,
-    ):
+    server = Held()
+    async with AdaptyClient("key", transport=server) as own, JobStore(store_url) as store:
         job = await planned(store, name, own, ids(*users(10)))
         running = asyncio.create_task(job.run_part(0))
-        await until_arrived(slow)
+        await server.until_sent(10)
         takeover = Statement(
             "UPDATE adapty_part SET runs = runs + 1 WHERE job = :job",
             {"job": job._record.id},
         )
         await store._database.execute(takeover)
+        server.may_respond.set()
         with pytest.raises(PartBusyError, match="another runner has taken it over"):
             await running
         assert (await job.report()).done == 0
@@ -350,18 +365,18 @@ async def test_a_cancelled_job_stops_in_all_processes(
         JobStore(store_url) as store,
         JobStore(store_url) as other,
     ):
-        job = await planned(store, name, own, ids(*users(10)))
+        job = await planned(store, name, own, ids(*users(100)), part_size=100)
         running = asyncio.create_task(job.work(concurrency=2))
         await until_arrived(slow)
         await (await other.job(name)).cancel()
         with pytest.raises(JobStoppedError, match="cancelled"):
             await running
         report = await job.report()
-        assert 0 < report.absent < 10
+        assert 0 < report.absent < 100
         assert await job.open_parts() == [0]
         await job.retry()
-        assert (await job.work()).absent == 10
-        assert len(slow.arrivals()) == 10
+        assert (await job.work()).absent == 100
+        assert len(slow.arrivals()) == 100
 
 
 @pytest.mark.parametrize("ending", ["stop", "abort"])
@@ -414,7 +429,7 @@ async def test_a_job_that_is_forgotten_stops_its_runs(
     """A job whose rows are gone is an error for everyone who works on it."""
     monkeypatch.setattr(_job_module, "_CHECK_SECONDS", 0.01)
     async with Sandbox(latency=0.2) as slow, AdaptyClient(slow.api_key, base_url=slow.url) as own:
-        job = await planned(store, name, own, ids(*users(10)))
+        job = await planned(store, name, own, ids(*users(100)), part_size=100)
         running = asyncio.create_task(job.run_part(0, concurrency=2))
         await until_arrived(slow)
         await store._database.transact(forget_job(job._record.id))

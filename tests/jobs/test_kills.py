@@ -6,7 +6,7 @@ import pytest
 
 from tests.jobs.kills import Settings, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.unmeasured]
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 
 @pytest.mark.parametrize(

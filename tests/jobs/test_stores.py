@@ -389,7 +389,7 @@ async def test_a_process_that_stood_still_keeps_no_lock(postgres_url: str) -> No
         lock.watch(lambda: told.append(True))
         stood_still = asyncio.get_running_loop().time() - 60.0
         store._database._renew(stood_still)  # type: ignore[attr-defined]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             while (theirs := await other._database.lock(10, 1)) is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await theirs.release()
@@ -470,6 +470,6 @@ async def test_a_worker_stops_while_its_store_is_away(
             job = await planned(store, name, adapty, ids("a"))
             await proxy.aclose()
             job.stop()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(50):
                 with pytest.raises(StoreUnavailableError, match="cannot be reached"):
                     await job.work(max_outage=60.0)

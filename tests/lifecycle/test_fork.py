@@ -18,10 +18,7 @@ import pytest
 from adapty_async import AdaptyClient, BulkReport
 from tests.raw_server import HOLD, RawServer, Received, Steps, in_thread, reply
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork"),
-    pytest.mark.timeout(60),  # several processes have to start
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 
 PARENT = """
 import asyncio, os, sys

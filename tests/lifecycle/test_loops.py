@@ -9,8 +9,6 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, cast
 
-import pytest
-
 from adapty_async import AdaptyClient, BulkReport, Limits
 from adapty_async._http.session_sender import ask_given
 from adapty_async._http.timeouts import TimeoutScheduler
@@ -18,8 +16,6 @@ from adapty_async._http.transport import _close_elsewhere, _LoopResources, _Pool
 from adapty_async.bulk import BulkRun
 from tests.lifecycle.test_cancellation import is_free, timers
 from tests.raw_server import ABSENT, RawServer, in_thread, own_tasks
-
-pytestmark = pytest.mark.timeout(60)  # threads wait for each other
 
 THREADS = 4
 ITEMS = 100
@@ -129,7 +125,7 @@ def test_a_thread_that_closes_the_client_ends_the_runs_of_all() -> None:
                 ended.append(type(error))
 
         failures = in_threads(work)
-        asyncio.run_coroutine_threadsafe(server.until_left(), server.loop).result(5)
+        asyncio.run_coroutine_threadsafe(server.until_left(), server.loop).result(50)
 
     assert failures == []
     assert {error.__name__ for error in ended} == {"ConfigError"}

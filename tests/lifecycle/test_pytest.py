@@ -93,7 +93,6 @@ def script(plugin: str, scope: str, fixture_loop: str, loop: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.unmeasured
-@pytest.mark.timeout(120)  # another pytest has to start
 @pytest.mark.parametrize("case", CASES)
 def test_a_client_serves_tests_with_loops_of_any_scope(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

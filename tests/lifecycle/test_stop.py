@@ -17,7 +17,7 @@ from tests._support import LOOPS, loop_turns
 from tests.raw_server import api_error, page
 from tests.wire_server import DONE, WireServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.unmeasured]
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 #: Of each of the twenty-eight tests: 1008 in all.
 MOMENTS = 36

@@ -10,6 +10,6 @@ __all__ = ("until",)
 
 async def until(happened: Callable[[], object]) -> None:
     """Wait until something has happened in a background task."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         while not happened():  # noqa: ASYNC110  what happens has no event
             await asyncio.sleep(0.002)

@@ -258,6 +258,7 @@ async def test_a_postgres_that_stands_still_is_left_at_once(postgres_url: str) -
             row = other.execute(
                 "select pid from pg_stat_activity"
                 " where datname = current_database() and pid <> pg_backend_pid()"
+                " and backend_type = 'client backend'"
             ).fetchone()
         assert row is not None
         os.kill(row[0], signal.SIGSTOP)
