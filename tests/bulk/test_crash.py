@@ -54,7 +54,7 @@ def delete(adapty, ids, **options):
 
 def kill(adapty, after):
     while sum(each.requests for each in adapty.statistics().buckets.values()) < after:
-        time.sleep(0.0005)
+        time.sleep(0.005)
     os.kill(os.getpid(), signal.SIGKILL)
 
 async def main(url, key, journal, loop, call, count, *after):
