@@ -158,6 +158,14 @@ def test_listed_ids_of_a_job_are_no_escapes(encode: Callable[[JobOutcome, str], 
     assert "ü" in line
 
 
+@pytest.mark.parametrize("operation", ["v2.profiles.delete by customer_user_id", "tag"])
+def test_an_id_that_can_be_sent_has_no_error(operation: str) -> None:
+    """The store holds no reasons, so only an id that cannot be sent has one."""
+    outcome = JobOutcome(index=0, line=1, item="u1", status=OutcomeStatus.FAILED)
+
+    assert json.loads(failure_json(outcome, operation))["error"] is None
+
+
 @pytest.mark.parametrize(
     ("rate", "earlier", "expected"),
     [
