@@ -239,8 +239,7 @@ class RunLimiter(BucketLimiter):
     def _record_throttled(self, sent: float, retry_after: float | None) -> None:
         configured = self._state.configured_rate(self._rate)
         if configured is not None:
-            self._state.rate_source.search_from(configured)
-            self._state.is_too_fast = True
+            self._state.record_throttled_at(configured)
         self._state.record_throttled(sent, retry_after, self._run.patience() - RECHECK)
 
     def _blames_service(self) -> bool:
