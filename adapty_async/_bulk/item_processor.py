@@ -97,9 +97,9 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
             journal skips the items that are done. Or another `Journal`.
         dedupe: send each request once, and skip items with an equal request. A journal without a
             `job_id` implies it.
-        job_id: asserts that the items come in the same order each time the journal is used;
-            without it, they are identified by their requests, in any order. An `InputFile` needs
-            none: its content is compared, with a `job_id` too.
+        job_id: asserts that the items come in the same order each time the journal is used, so a
+            set is rejected. Without it, they are identified by their requests, in any order. An
+            `InputFile` needs none: its content is compared, with a `job_id` too.
         outcomes: a file that records how each item ended, with its id: one line of JSON each, as
             the items end. Further runs append to it. Unlike a journal it contains personal data.
     """
