@@ -188,10 +188,10 @@ class OutcomesFile:
         """
         Return whether some outcomes are certainly not those of the journal's runs.
 
-        1. While a run is in progress, the journal and the file are of different moments.
-        2. More items are done or absent than in the journal. A run that was killed may have
-           recorded some outcomes in the file alone, until they are sent again.
-        3. An item ended more than a day before or after the runs.
+        1. No, while a run is in progress: the journal and the file are of different moments.
+        2. Yes, if more items are done or absent than in the journal. A run that was killed is an
+           exception: until its items are sent again, the file alone may have some outcomes.
+        3. Yes, if an item ended more than a day before or after the runs.
         """
         if runs.is_in_use:
             return False
@@ -242,7 +242,7 @@ class OutcomesFile:
 
 
 def _times_of(runs: JournalSummary) -> tuple[str, str]:
-    """Return the times from and to which the runs may have worked, as in the database."""
+    """Return the earliest and the latest time at which the runs may have worked, as text."""
     times = [each for run in runs.runs for each in (run.started_at, run.ended_at or run.last_at)]
     times += [each for one in runs.minutes for each in (one.first_at, one.last_at)]
     low, high = min(times) - _SLACK_SECONDS, max(times) + _SLACK_SECONDS
