@@ -152,8 +152,8 @@ class BucketState:
         return self._asked_until - self.clock()
 
     @property
-    def is_measured(self) -> bool:
-        """Whether the adaptive rate holds in any case: the server throttled requests."""
+    def is_adapting(self) -> bool:
+        """Whether the adaptive rate holds in any case, since the server throttled requests."""
         source = self.rate_source
         return self._is_configured_too_high or source.limit is not None or source.probing
 
@@ -250,7 +250,7 @@ class BucketState:
         configured, adaptive = self.configured_rate(self.run_rate), self.rate_source.rate
         if configured is None:
             return adaptive
-        return min(configured, adaptive) if self.is_measured else configured
+        return min(configured, adaptive) if self.is_adapting else configured
 
     def __repr__(self) -> str:
         return (

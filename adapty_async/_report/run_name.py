@@ -27,7 +27,7 @@ class RunName(msgspec.Struct, frozen=True, kw_only=True):
     """
     The name of a command's run: its operation, and how it reads its input.
 
-    Its text is such as "v1 delete by profile-id, column id, from csv in cp1252". The run of a
+    Its text looks like "v1 delete by profile-id, column id, from csv in cp1252". The run of a
     program has the name of its method, such as "v1.profiles.delete by profile_id". It parses, too.
 
     Attributes:
@@ -50,7 +50,7 @@ class RunName(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse the operation of a journal's identity; `what` holds all that has another form."""
+        """Parse the operation of a journal's identity; text of another form is all in `what`."""
         found = _NAME.fullmatch(text)
         assert found is not None  # noqa: S101  `what` matches any text
         return cls(**found.groupdict())
