@@ -39,6 +39,7 @@ __all__ = (
     "pytest_configure",
 )
 
+# The end of the names of Adapty's servers.
 _ADAPTY = ".adapty.io"
 _MARKERS = (
     "adapty_sandbox(**options): options of Sandbox, such as rate=50, faults='error=5%', seed=7",
@@ -98,7 +99,7 @@ class _Guard:
         return result
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Reject a connection of a client to a host that is not loopback, and its lookup."""
+        """Reject a client's connection to a host that is not loopback, and a lookup of Adapty's."""
         host_of = _HOSTS.get(event)
         if host_of is None or not self._is_on:
             return
@@ -116,14 +117,14 @@ def _reason(host: str) -> str:
 
 
 def _connected_host(made: object, address: Any) -> str | None:
-    """Return the host that a client connects to, None if it is loopback or nothing of a client."""
+    """Return the host that a client connects to; None if it is loopback, or no client connects."""
     if _is_loopback(address) or not _is_client_socket(made):
         return None
     return str(address[0])
 
 
 def _looked_up_host(host: object, *_: object) -> str | None:
-    """Return the host of a lookup if it is Adapty's, in any code."""
+    """Return the host of a lookup, by a client or other code; None if it is not Adapty's."""
     name = host.decode(errors="replace") if isinstance(host, bytes) else host
     return name if isinstance(name, str) and name.endswith(_ADAPTY) else None
 

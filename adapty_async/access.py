@@ -479,11 +479,11 @@ def _key(customer_user_id: str | None, profile_id: str | None) -> _Key:
 
 def _identified(profile: Profile) -> Profile:
     """
-    Return a profile that is one.
+    Return the profile of a response that has one.
 
     Raises:
-        DecodeError: the response was a success without a profile, such as a gateway's empty one. It
-            does not mean that the user has no access.
+        DecodeError: it has none, such as the empty success of a gateway, which does not mean that
+            the user has no access.
     """
     if not profile.profile_id:
         raise DecodeError("the response has no profile", operation="v2.profiles.get", status=200)

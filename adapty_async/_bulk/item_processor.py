@@ -20,7 +20,7 @@ from adapty_async._api.operation import Operation, Request, Response, RetrySafet
 from adapty_async._bulk.bulk_run import BulkRun
 from adapty_async._bulk.keyed_lock import KeyedLock, lock_key_of
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
-from adapty_async._bulk.recording import OutcomesPath, Recording, line_numbers
+from adapty_async._bulk.recording import OutcomesPath, Recording, numbering_of
 from adapty_async._bulk.run_journal import ItemEntry, RunJournal
 from adapty_async._bulk.settings import RunSettings, WorkerLimit
 from adapty_async._bulk.source import source_of
@@ -97,9 +97,9 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
             journal skips the items that are done. Or another `Journal`.
         dedupe: send each request once, and skip items with an equal request. A journal without a
             `job_id` implies it.
-        job_id: asserts that the items come in the same order each time the journal is used;
-            without it, they are identified by their requests, in any order. An `InputFile` needs
-            none: its content is compared, with a `job_id` too.
+        job_id: asserts that the items come in the same order each time the journal is used, so a
+            set is rejected. Without it, they are identified by their requests, in any order. An
+            `InputFile` needs none: its content is compared, with a `job_id` too.
         outcomes: a file that records how each item ended, with its id: one line of JSON each, as
             the items end. Further runs append to it. Unlike a journal it contains personal data.
     """
@@ -222,8 +222,8 @@ def run_calls(
     source, stop_check = source_of(items), StopPolicy().check
     if records.outcomes is None:
         return BulkRun(source, calls.process, stop_check, settings, calls.open, calls.earlier)
-    lines = line_numbers(items)
-    recording = Recording(records.outcomes, build, calls.process, calls.open, lines)
+    numbering = numbering_of(items)
+    recording = Recording(records.outcomes, build, calls.process, calls.open, numbering)
     settings = msgspec.structs.replace(settings, record=recording.record)
     return BulkRun(source, recording.process, stop_check, settings, recording.open, calls.earlier)
 
@@ -237,8 +237,8 @@ class ItemProcessor(Generic[ItemT, ResultT]):
        duplicate.
     3. Acquire the lock of its lock key.
     4. Begin: pass the write-ahead entry down as the first-send callback of its call.
-    5. Send the request through the pipeline, without its creation if an earlier item lost the
-       response to that, and decode the response.
+    5. Send the request through the pipeline, and decode the response. If the response to a creation
+       was lost, no later item with the same lock key creates the object.
     6. Record the outcome in the journal, and release the lock.
     """
 
@@ -261,7 +261,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         self._digest_of = _digester(os.urandom(32) if journal is None else journal.digest_key)
         self._is_resumed = False  # an earlier run used the journal
         self._keyed_lock = KeyedLock()
-        self._lost_creations: set[Hashable] = set()  # lock keys
+        self._lost_creations: set[Hashable] = set()  # the lock keys of their items
         self._watched = False
 
     @contextlib.asynccontextmanager
@@ -315,7 +315,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             if not self._keyed_lock.try_acquire(lock_key):
                 await self._keyed_lock.acquire(lock_key)
             state = worker.call = CallState() if entry is None else _recorded_call(entry, request)
-            response = await engine.send(self._as_it_may_be_sent(request, lock_key), state)
+            response = await engine.send(self._without_second_creation(request, lock_key), state)
             result = engine.decode(operation, response)
             outcome = _done(index, item, state, response, result, engine.clock() - started)
         except BaseException as error:  # noqa: BLE001  the item's outcome, or the end of the run
@@ -323,21 +323,19 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             outcome = _not_done(index, item, request, state, error, engine.clock() - started)
             self._record_lost_creation(outcome.status, state, lock_key)
         if state is None:  # it holds no lock
-            return self._unsent(index, request, outcome)
+            self._release_invalid(index, request, outcome.status)
+            return outcome
         worker.call = None  # the worker is idle until its next item
         try:
             return outcome if entry is None else await self._recorded(entry, state, outcome)
         finally:
             self._keyed_lock.release(lock_key)
 
-    def _unsent(
-        self, index: int, request: Request | None, outcome: Outcome[ItemT, ResultT]
-    ) -> Outcome[ItemT, ResultT]:
-        """Return the outcome of an item without a call; one without a request cannot be sent."""
-        is_invalid = request is None and outcome.status is OutcomeStatus.FAILED
+    def _release_invalid(self, index: int, request: Request | None, status: OutcomeStatus) -> None:
+        """Withdraw the reservation that a killed run left for an item without a valid request."""
+        is_invalid = request is None and status is OutcomeStatus.FAILED
         if is_invalid and self._is_resumed and self._journal is not None:
             self._journal.release(index)
-        return outcome
 
     async def _known(
         self,
@@ -364,12 +362,12 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         error = entry.recall()
         return None if error is None else Outcome(index, item, OutcomeStatus.UNKNOWN, error=error)
 
-    def _as_it_may_be_sent(self, request: Request, lock_key: Hashable) -> Request:
+    def _without_second_creation(self, request: Request, lock_key: Hashable) -> Request:
         """
-        Return a request; without its creation if an earlier item of its lock key lost one.
+        Return a request, without its creation if an earlier item with its lock key lost one.
 
-        Several items may be about one object, such as the purchases of a profile. If the server
-        finds none after a lost creation, it may still create it.
+        Several items may be about one object, such as the purchases of a profile. After a lost
+        creation the server may still create the object, although it does not find it yet.
         """
         if request.if_missing is None or lock_key not in self._lost_creations:
             return request

@@ -32,7 +32,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
-from adapty_async._runtime.files import flush_folder, is_at
+from adapty_async._runtime.files import flush_folder, is_at, try_lock
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.tasks import until_ended
 from adapty_async.errors import InvalidInputError, JournalError, name_or_none
@@ -258,14 +258,10 @@ def _opened(path: Path) -> int:
 
 
 def _lock(handle: int, path: Path) -> None:
-    import fcntl  # noqa: PLC0415  POSIX only, and so are outcomes files
-
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         raise _unusable(path, "not a regular file")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise JournalError(f"the outcomes file {path} is in use by another run") from None
+    if not try_lock(handle):
+        raise JournalError(f"the outcomes file {path} is in use by another run")
 
 
 def _read(handle: int, path: Path) -> tuple[_FinalLines, int]:

@@ -17,7 +17,7 @@ from adapty_async._bulk.outcome import Outcome
 from adapty_async._bulk.outcomes_file import Entry, OutcomesFile
 from adapty_async._bulk.worker_pool import Worker
 
-__all__ = ("Identify", "OutcomesPath", "Recording", "line_numbers")
+__all__ = ("Identify", "OutcomesPath", "Recording", "numbering_of")
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -45,15 +45,15 @@ class OutcomesPath(msgspec.Struct, frozen=True):
 
 @runtime_checkable
 class _Numbered(Protocol):
-    """The interface of an input whose items have line numbers, such as a file."""
+    """The interface of an input that knows the line of each item, such as a file."""
 
     def line_of(self, position: int) -> int:
         """Return the line number of an item that was read."""
         ...
 
 
-def line_numbers(items: object) -> Callable[[int], int]:
-    """Return a function that returns the line of a position; without lines, it counts from 1."""
+def numbering_of(items: object) -> Callable[[int], int]:
+    """Return the function from positions to lines; positions from 1 if the input has no lines."""
     return items.line_of if isinstance(items, _Numbered) else _counted
 
 
@@ -70,7 +70,7 @@ class Recording(Generic[ItemT, ResultT]):
         build: makes the operation of an item.
         process: processes an item.
         lifespan: keeps what `process` needs open.
-        line_of: returns the line of a position.
+        line_of: returns the line of the item at a position.
     """
 
     def __init__(

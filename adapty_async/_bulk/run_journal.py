@@ -90,7 +90,7 @@ class JobId(msgspec.Struct, frozen=True):
 
 
 class FileOfJob(msgspec.Struct, frozen=True):
-    """A file, which can verify its content, that the caller identifies by a job id as well."""
+    """An input file with a job id; a resumed run compares both."""
 
     file: InputIdentity
     job: JobId

@@ -112,8 +112,6 @@ class BucketState:
         has_worked: the API has responded at least once.
         endpoints: finds the operations that have a limit of their own.
         is_endpoint: the bucket is the limit of one operation, in a bucket with others.
-        is_too_fast: the server throttled requests at a configured rate, so the adaptive rate holds
-            from then on, also during a search for another limit.
     """
 
     def __init__(
@@ -140,7 +138,7 @@ class BucketState:
         self.has_worked = False
         self.endpoints = EndpointMonitor()
         self.is_endpoint = is_endpoint
-        self.is_too_fast = False
+        self._is_configured_too_high = False  # the server throttled requests at a configured rate
         self._asked_until = 0.0  # `Retry-After` of the last 429; may be later than the pause's end
 
     @property
@@ -154,10 +152,10 @@ class BucketState:
         return self._asked_until - self.clock()
 
     @property
-    def is_measured(self) -> bool:
-        """Whether the adaptive rate holds in any case: the server throttled requests."""
+    def is_adapting(self) -> bool:
+        """Whether the adaptive rate holds in any case, since the server throttled requests."""
         source = self.rate_source
-        return self.is_too_fast or source.limit is not None or source.probing
+        return self._is_configured_too_high or source.limit is not None or source.probing
 
     def record_sent(self, *, paced: bool) -> None:
         """Record an attempt that is sent now; it is `paced` if the rate source admitted it."""
@@ -192,7 +190,7 @@ class BucketState:
         source = self.rate_source
         if (found := self.endpoints.record_throttled(operation, source.limit)) is not None:
             source.restart(found.limit)
-            self.is_too_fast = False  # the configured rate was so for that operation only
+            self._is_configured_too_high = False  # it was so for that operation only
         if operation not in self.endpoints.separate:
             return False
         self.throttled += 1
@@ -212,6 +210,16 @@ class BucketState:
         if self.rate_source.paused_until > before:
             self._asked_until = self.clock() + (retry_after or 0.0)
             self.calls.get().expire(self.rate_source.paused_until)
+
+    def record_throttled_at(self, configured: float) -> None:
+        """
+        Record that the server throttled requests at a configured rate.
+
+        The adaptive rate holds from then on, even before a limit is measured. Its search starts at
+        the configured rate.
+        """
+        self.rate_source.search_from(configured)
+        self._is_configured_too_high = True
 
     def record_failure(self, sent: float, retry_after: float | None) -> Verdict:
         """Record a failure that an outage may have caused; return whether one is known."""
@@ -242,7 +250,7 @@ class BucketState:
         configured, adaptive = self.configured_rate(self.run_rate), self.rate_source.rate
         if configured is None:
             return adaptive
-        return min(configured, adaptive) if self.is_measured else configured
+        return min(configured, adaptive) if self.is_adapting else configured
 
     def __repr__(self) -> str:
         return (

@@ -188,7 +188,7 @@ class RunLimiter(BucketLimiter):
         """Return the seconds that an item has to wait; at 0 its permit is acquired."""
         state = self._state
         with state.lock:
-            wait, is_limited = 0.0, self._is_adaptive or state.is_measured
+            wait, is_limited = 0.0, self._is_adaptive or state.is_adapting
             if not self._is_adaptive or state.urgent or state.breaker.since is not None:
                 wait = self._delay(is_limited=is_limited)
             is_slowed = wait <= CLOCK_RESOLUTION and is_limited
@@ -234,13 +234,12 @@ class RunLimiter(BucketLimiter):
             )
 
     def _is_paced(self) -> bool:
-        return self._is_adaptive or self._state.is_measured
+        return self._is_adaptive or self._state.is_adapting
 
     def _record_throttled(self, sent: float, retry_after: float | None) -> None:
         configured = self._state.configured_rate(self._rate)
         if configured is not None:
-            self._state.rate_source.search_from(configured)
-            self._state.is_too_fast = True
+            self._state.record_throttled_at(configured)
         self._state.record_throttled(sent, retry_after, self._run.patience() - RECHECK)
 
     def _blames_service(self) -> bool:

@@ -221,12 +221,16 @@ class FrameRows:
 
 
 class _LineNumbers:
-    """A compact map from positions to line numbers: two numbers for each row that a gap follows."""
+    """
+    A run-length encoded map from positions to line numbers.
+
+    It takes 16 bytes for each row that is not on the line after the previous row.
+    """
 
     def __init__(self) -> None:
         self._count = 0
-        self._starts = array.array("q")  # positions from which on the next of `_shifts` holds
-        self._shifts = array.array("q")  # line numbers minus positions
+        self._starts = array.array("q")  # the positions at which the shift changes
+        self._shifts = array.array("q")  # line number minus position, from each start on
 
     def append(self, line: int) -> None:
         """Add the line of the next position."""
@@ -252,7 +256,7 @@ class TableItems(Generic[ItemT]):
     def __init__(self, rows: FrameRows | SizedRows, make: Callable[[Any], ItemT]) -> None:
         self._rows = rows
         self._make = make
-        self._lines = _LineNumbers()  # of the items that were read
+        self._lines = _LineNumbers()  # of the items that the latest iterator has read
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -262,7 +266,7 @@ class TableItems(Generic[ItemT]):
         return map(self._item, self._rows)
 
     def line_of(self, position: int) -> int:
-        """Return the line of an item that was read, or its row in a table."""
+        """Return the line of the item at a position that was read, or its row in a table."""
         return self._lines[position]
 
     def _item(self, row: Row) -> ItemT:

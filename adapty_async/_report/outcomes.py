@@ -15,7 +15,7 @@ import msgspec
 
 from adapty_async._bulk.outcomes_file import OutcomeLine, parse_line
 from adapty_async._journal import ItemState, JournalSummary
-from adapty_async._report.run_name import is_id_enough
+from adapty_async._report.run_name import RunName
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary", "name_of")
@@ -32,10 +32,10 @@ ON CONFLICT (key) DO UPDATE SET line = excluded.line, status = excluded.status, 
   attempts = excluded.attempts, error = excluded.error
 WHERE """
 _IS_SETTLED = "outcome.status IN ('done', 'absent')"
-# The same row, which the run that was stopped had not sent, may be a duplicate of another one.
+# A row that a stopped run did not send may turn out to be a duplicate of another row.
 _REPLACES_ROW = f"excluded.status <> 'duplicate' OR NOT {_IS_SETTLED}"
-# A duplicate is another row of the same id, and does not contain the outcome of the first. So is a
-# row that was not sent after the first was done.
+# A duplicate is another row of the same id, and does not contain the outcome of the first. The same
+# holds for a row that was not sent after the first was done.
 _REPLACES_ID = (
     f"excluded.status <> 'duplicate' AND NOT (excluded.status = 'not_sent' AND {_IS_SETTLED})"
 )
@@ -131,7 +131,7 @@ class OutcomesFile:
             InvalidInputError: it cannot be read, or a line is not an outcome.
         """
         identity = runs.identity
-        by_line = identity.keys == "position" or not is_id_enough(identity.operation)
+        by_line = identity.keys == "position" or not RunName.parse(identity.operation).is_id_enough
         return cls(path, by_line=by_line, runs=runs)
 
     def __enter__(self) -> Self:
@@ -188,10 +188,10 @@ class OutcomesFile:
         """
         Return whether some outcomes are certainly not those of the journal's runs.
 
-        1. While a run is in progress, the journal and the file are of different moments.
-        2. More items are done or absent than in the journal. A run that was killed may have
-           recorded some outcomes in the file alone, until they are sent again.
-        3. An item ended more than a day before or after the runs.
+        1. No, while a run is in progress: the journal and the file are of different moments.
+        2. Yes, if more items are done or absent than in the journal. A run that was killed is an
+           exception: until its items are sent again, the file alone may have some outcomes.
+        3. Yes, if an item ended more than a day before or after the runs.
         """
         if runs.is_in_use:
             return False
@@ -242,7 +242,7 @@ class OutcomesFile:
 
 
 def _times_of(runs: JournalSummary) -> tuple[str, str]:
-    """Return the times from and to which the runs may have worked, as in the database."""
+    """Return the earliest and the latest time at which the runs may have worked, as text."""
     times = [each for run in runs.runs for each in (run.started_at, run.ended_at or run.last_at)]
     times += [each for one in runs.minutes for each in (one.first_at, one.last_at)]
     low, high = min(times) - _SLACK_SECONDS, max(times) + _SLACK_SECONDS

@@ -348,9 +348,9 @@ def _outcomes(outcomes: OutcomesSummary) -> Iterator[Content]:
     if outcomes.has_others:
         yield element(
             "p",
-            "It has outcomes of other runs than the journal's, so it proves nothing about these:"
-            " more items are done or absent than in the journal, or some ended more than a day"
-            " before or after the runs.",
+            "It has outcomes of other runs than the journal's, so it is no evidence: more items are"
+            " done or absent than in the journal, or some ended more than a day before or after its"
+            " runs.",
             class_="verdict open",
         )
 

@@ -7,7 +7,7 @@ from typing import Self
 
 import msgspec
 
-__all__ = ("RunName", "is_id_enough")
+__all__ = ("RunName",)
 
 _NAME = re.compile(
     r"(?P<what>.*?)(?: by (?P<by>(?:external|customer|profile)[a-z_-]*id|email))?"
@@ -17,9 +17,9 @@ _NAME = re.compile(
     re.DOTALL,
 )
 _DELETION = re.compile("(v1|v2|mail) delete")
-_OF_ACCESS = re.compile("v2 (grant|revoke) .*", re.DOTALL)
 # The methods of a program in which an id has one request.
-_BY_METHOD = re.compile(r"(v1|v2|mail)\.profiles\.(delete|get) by ")
+_ID_METHOD = re.compile(r"(v1|v2|mail)\.profiles\.(delete|get)")
+_OF_ACCESS = re.compile("v2 (grant|revoke) .*", re.DOTALL)
 _LOOKS_FIRST = re.compile("v2 (create if|import transactions, create) missing")
 
 
@@ -27,8 +27,8 @@ class RunName(msgspec.Struct, frozen=True, kw_only=True):
     """
     The name of a command's run: its operation, and how it reads its input.
 
-    It is a text such as "v1 delete by profile-id, column id, from csv in cp1252". A program's run
-    has the name of its method, such as "v1.profiles.delete by profile_id", which parses as well.
+    Its text looks like "v1 delete by profile-id, column id, from csv in cp1252". The run of a
+    program has the name of its method, such as "v1.profiles.delete by profile_id". It parses, too.
 
     Attributes:
         what: the API and the operation with its values.
@@ -50,7 +50,7 @@ class RunName(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse the operation of a journal's identity; `what` holds all that has another form."""
+        """Parse the operation of a journal's identity; text of another form is all in `what`."""
         found = _NAME.fullmatch(text)
         assert found is not None  # noqa: S101  `what` matches any text
         return cls(**found.groupdict())
@@ -69,7 +69,7 @@ class RunName(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def api(self) -> str:
-        """The API of a command's run."""
+        """The API of a command's run, such as ``v2``."""
         return self.what.partition(" ")[0]
 
     @property
@@ -96,6 +96,8 @@ class RunName(msgspec.Struct, frozen=True, kw_only=True):
 
         Rows of a grant or revocation have fields of their own, unless they are lines of text.
         """
+        if self.by is not None and _ID_METHOD.fullmatch(self.what):
+            return True
         return self._is_deletion or (self._is_of_access and self.form == "text")
 
     @property
@@ -105,8 +107,3 @@ class RunName(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def _is_of_access(self) -> bool:
         return _OF_ACCESS.fullmatch(self.what) is not None
-
-
-def is_id_enough(operation: str) -> bool:
-    """Return whether every request of an id is the same, by the operation of a journal's run."""
-    return _BY_METHOD.match(operation) is not None or RunName.parse(operation).is_id_enough

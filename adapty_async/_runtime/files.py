@@ -1,11 +1,11 @@
-"""Helpers for files that a run keeps open: their place and the durability of their names."""
+"""Helpers for files that a run keeps open: their place, their lock, and durable names."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-__all__ = ("flush_folder", "is_at")
+__all__ = ("flush_folder", "is_at", "try_lock")
 
 
 def is_at(path: Path, status: os.stat_result) -> bool:
@@ -14,6 +14,23 @@ def is_at(path: Path, status: os.stat_result) -> bool:
         return os.path.samestat(path.lstat(), status)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def try_lock(handle: int) -> bool:
+    """
+    Lock an open file until it is closed; return False if another handle has the lock.
+
+    Raises:
+        ImportError: the system has no POSIX locks.
+        OSError: the file system has none.
+    """
+    import fcntl  # noqa: PLC0415  POSIX only
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def flush_folder(folder: Path) -> None:

@@ -41,7 +41,7 @@ from adapty_async.cli._report import dry_run_text, preview_json, report_json, re
 from adapty_async.cli._sample import sample, sample_json, sample_text
 from adapty_async.cli._sandbox import serve
 from adapty_async.cli._streams import write_error
-from adapty_async.cli._terminal import fitted, say
+from adapty_async.cli._terminal import echo, fitted
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError, InvalidInputError, JournalError
@@ -328,7 +328,7 @@ def _echo_findings(rows: Rows) -> None:
 
 def _echo(lines: Iterable[str]) -> None:
     for line in lines:
-        say(line, err=True)
+        echo(line, err=True)
 
 
 def _require_fields(rows: Rows, what: str) -> None:
@@ -495,7 +495,7 @@ def _echo_next_steps(result: JobResult, job: Job, options: CommonOptions) -> Non
     is_left = not (result.report.ok or isinstance(result.error, JournalError))
     if options.journal is not None and not options.dry_run and is_left:
         for line in next_steps(result, options.journal, job.name, options.failures):
-            say(line, err=options.as_json)
+            echo(line, err=options.as_json)
 
 
 def _show_sample(job: Job, count: int, origin: str, options: CommonOptions) -> int:
@@ -517,13 +517,13 @@ def _copied_journal(job: Job) -> Iterator[Job]:
 def _echo_report(result: JobResult, job: Job, options: CommonOptions, expected: Estimate) -> None:
     failures = None if result.error else options.failures
     if not options.dry_run:
-        say(report_text(result.report, failures=failures, total=job.total, noun=job.rows.noun))
+        echo(report_text(result.report, failures=failures, total=job.total, noun=job.rows.noun))
         return
-    say(dry_run_text(result.report, failures=failures, total=job.total, noun=job.rows.noun))
+    echo(dry_run_text(result.report, failures=failures, total=job.total, noun=job.rows.noun))
     if (ends := ends_of(job.rows)) is not None:
-        say(f"The input: {describe_ends(*ends)}.")
+        echo(f"The input: {describe_ends(*ends)}.")
     if expected.rows:
-        say(expected.text())
+        echo(expected.text())
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ from adapty_async.cli._job_work import Connection, Worker, call_of, make_client,
 from adapty_async.cli._journal_commands import cli
 from adapty_async.cli._numbers import RATE, SECONDS
 from adapty_async.cli._streams import output_failed, write_error
-from adapty_async.cli._terminal import say, visible
+from adapty_async.cli._terminal import echo, visible
 from adapty_async.errors import InvalidInputError
 from adapty_async.jobs import (
     MAX_OUTAGE,
@@ -159,7 +159,7 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
         with header_hints("--column"):
             planned = PlannedSource(lines, part_size)
         for line in lines.findings.lines():
-            say(line, err=True)
+            echo(line, err=True)
         url = store or _default_store(Path(os.path.abspath(source)).parent)  # noqa: PTH100  links stay
         connection = Connection(**options)
         if is_asking and not _run(_is_planned(url, name)):

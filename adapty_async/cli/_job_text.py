@@ -25,7 +25,7 @@ _DELETION = re.compile(r"(?P<api>v1|v2|mail)\.profiles\.delete by (?P<by>[a-z_]+
 _MEANINGS: Mapping[str, str] = {
     "done": "",
     "absent": "the server responded that they do not exist",
-    "failed": "not done, or uncertain; see job failures, job retry",
+    "failed": "not done, or uncertain: see job failures and job retry",
     "unknown": "outcome unknown; not sent again, since that may do it twice",
     "not_sent": "not sent yet",
     "skipped": "the same as an earlier row",

@@ -36,7 +36,7 @@ from adapty_async.cli._recorded import RecordedInput
 from adapty_async.cli._report import is_same_file
 from adapty_async.cli._status import check_lines, status_json, status_text
 from adapty_async.cli._streams import output_failed, write_error
-from adapty_async.cli._terminal import fitted, say
+from adapty_async.cli._terminal import echo, fitted
 from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = ("cli", "report", "status")
@@ -54,7 +54,7 @@ def status(journal: Path, *, is_json: bool) -> None:
         if is_json:
             click.echo(status_json(summary))
         else:
-            say(status_text(summary))
+            echo(status_text(summary))
     if output_failed():
         sys.exit(Exit.NOT_ALL_DONE)
 

@@ -17,6 +17,7 @@ from adapty_async._bulk.outcomes_file import error_facts
 from adapty_async._input.findings import Findings
 from adapty_async._input.rows import Row
 from adapty_async._journal import belongs_to_journal
+from adapty_async._runtime.files import try_lock
 from adapty_async.bulk import (
     BulkReport,
     EarlierStatus,
@@ -114,18 +115,13 @@ class FailuresFile:
 
     def _lock(self) -> None:
         """Lock the file, if the system and the file system have locks."""
-        with contextlib.suppress(ImportError):
-            import fcntl  # noqa: PLC0415  POSIX only
-
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(self._file)
-                raise ConfigError(
-                    "--failures must not be a file that another run writes to"
-                ) from None
-            except OSError:  # such as of a network file system
-                pass
+        try:
+            is_locked = try_lock(self._file)
+        except (ImportError, OSError):  # such as on Windows, and of a network file system
+            return
+        if not is_locked:
+            os.close(self._file)
+            raise ConfigError("--failures must not be a file that another run writes to")
 
     def begin(self) -> None:
         """Truncate the list of an earlier run, unless this run has started to write."""

@@ -1,4 +1,4 @@
-"""The command that serves a sandbox: its addresses, its seed file and its log."""
+"""The server of the command ``sandbox``: its addresses, its seed file and its log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ("serve",)
 
 async def serve(server: Sandbox, seed_file: Path | None) -> None:
     """
-    Serve a sandbox until this is cancelled, and show how clients reach it, and its log.
+    Serve a sandbox until this is cancelled; print its log, and the variables of its clients.
 
     Raises:
         ConfigError: the port, the database or the seed file cannot be used.
@@ -31,7 +31,7 @@ async def serve(server: Sandbox, seed_file: Path | None) -> None:
                 _seed(server, seed_file)
             click.echo(f"Sandbox at {server.url}, until Ctrl-C.")
             click.echo(f"Its page is {server.url}/. To use it:\n")
-            for name, value in _variables(server):
+            for name, value in _variables(server):  # one a line, for narrow terminals
                 click.echo(f"export {name}={value}")
             await asyncio.Event().wait()
         finally:
@@ -48,7 +48,7 @@ async def _start(server: Sandbox) -> None:
 
 
 def _variables(server: Sandbox) -> Iterator[tuple[str, str]]:
-    """Yield the environment of its clients; a variable a line fits into a narrow terminal."""
+    """Yield the environment variables of the clients of a sandbox."""
     yield "ADAPTY_BASE_URL", server.url
     yield "ADAPTY_API_KEY", server.api_key
     yield "ADAPTY_PUBLIC_KEY", server.public_key
@@ -59,7 +59,7 @@ def _variables(server: Sandbox) -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def _shown_log() -> Iterator[None]:
-    """Show the sandbox's log, which has the webhooks that were not delivered."""
+    """Print the sandbox's log, such as the webhooks that it cannot deliver."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("adapty_async.sandbox")

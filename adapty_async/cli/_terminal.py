@@ -1,4 +1,4 @@
-"""Text and JSON for a terminal, with escapes for the characters that it would act on."""
+"""Text and JSON for a terminal: lines that fit, and escapes for characters it would act on."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-__all__ = ("fitted", "say", "visible", "visible_json")
+__all__ = ("echo", "fitted", "visible", "visible_json")
 
 # The end of the columns of a line, such as a name and a count: two blanks or more.
 _COLUMNS = re.compile(r".*\S {2,}|")
 
 
-def say(text: str, *, err: bool = False) -> None:
-    """Write text for people to standard output or error; a terminal gets no broken words."""
+def echo(text: str, *, err: bool = False) -> None:
+    """Write text for people to standard output or error, whose lines fit if that is a terminal."""
     click.echo(fitted(text, sys.stderr if err else sys.stdout), err=err)
 
 
 def fitted(text: str, stream: TextIO | None) -> str:
-    """Return text whose lines end at blanks to fit into a terminal; for others, the same text."""
+    """Return text whose lines break at blanks to fit into a terminal; the same text for others."""
     width = _width_of(stream)
     if not width:
         return text
@@ -32,7 +32,7 @@ def fitted(text: str, stream: TextIO | None) -> str:
 
 
 def _width_of(stream: TextIO | None) -> int:
-    """Return the columns of a terminal; 0 for another stream, or if they are not known."""
+    """Return the number of columns of a terminal; 0 if it is unknown, or for another stream."""
     try:
         return 0 if stream is None else os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
@@ -40,6 +40,7 @@ def _width_of(stream: TextIO | None) -> int:
 
 
 def _folded(line: str, width: int) -> str:
+    """Return a line folded at blanks; the rest is below the last column, or indented a little."""
     if len(line) <= width:
         return line
     columns = _COLUMNS.match(line)

@@ -25,7 +25,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from adapty_async._runtime.files import flush_folder, is_at
+from adapty_async._runtime.files import flush_folder, is_at, try_lock
 from adapty_async.errors import ExportError
 
 __all__ = ("ExportFile", "Output", "temporary")
@@ -253,19 +253,15 @@ def _locked(path: Path) -> BinaryIO:
     """Open and lock a file; if its name was given to another one meanwhile, that one."""
     if not hasattr(os, "O_NOFOLLOW"):
         raise ExportError("an export needs POSIX file locks, which this system lacks")
-    import fcntl  # noqa: PLC0415  POSIX only
-
     while True:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         file = os.fdopen(os.open(path, flags, 0o666), "r+b")  # as the umask allows
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_at(path, os.fstat(file.fileno())):
-                return file
-        except BlockingIOError:
-            file.close()
-            raise ExportError(f"{path} is in use by another export") from None
+        is_locked = try_lock(file.fileno())
+        if is_locked and is_at(path, os.fstat(file.fileno())):
+            return file
         file.close()
+        if not is_locked:
+            raise ExportError(f"{path} is in use by another export")
 
 
 def _close(file: BinaryIO) -> None:

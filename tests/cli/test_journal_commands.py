@@ -206,9 +206,6 @@ def test_another_list_is_checked_by_the_outcomes_file(
     [
         pytest.param("ids.csv", f"customer_user_id,x\nb,1\n{CANARY},2\nb,3\nnone,4\n", id="csv"),
         pytest.param("ids.txt", f"b\n\n{CANARY}\n\nb\nnone\n", id="text"),
-        pytest.param(
-            "skip.csv", f"customer_user_id,x\nb,1\n,2\n{CANARY},3\nnone,4\n", id="without-id"
-        ),
     ],
 )
 async def test_the_records_of_a_program_pass_the_check_of_its_file(
@@ -219,10 +216,7 @@ async def test_the_records_of_a_program_pass_the_check_of_its_file(
     path, journal, outcomes = put(name, content), tmp_path / "run.db", tmp_path / "run.ndjson"
     async with AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty:
         await adapty.v2.profiles.bulk_delete(
-            InputFile(path, skip_rows_without_id=name == "skip.csv"),
-            by="customer_user_id",
-            journal=journal,
-            outcomes=outcomes,
+            InputFile(path), by="customer_user_id", journal=journal, outcomes=outcomes
         )
     given = ("report", journal, "--outcomes", outcomes, "--check", path, "--format", "json")
     passed = invoke(*given)
@@ -422,7 +416,7 @@ def test_each_command_is_read_as_it_was_written(sandbox: Sandbox, invoke: Invoke
 async def test_the_file_of_a_program_is_checked_by_its_lines(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """The outcomes of an `InputFile` have the lines by which the command reads it again."""
+    """Cells of several lines and rows without an id move the lines of a program's outcomes."""
     sandbox.seed_profiles(["a", "b"])
     path = put("users.csv", 'name;id\n"x\ny";a\nx;\nz; b\ny;b\n')
     journal, outcomes = path.with_name("run.db"), path.with_name("outcomes.ndjson")

@@ -76,7 +76,7 @@ class Held:
         return Response(204, {}, b"")
 
     async def until_sent(self, count: int) -> None:
-        """Wait until so many more requests have arrived."""
+        """Wait until `count` more requests have arrived."""
         for _ in range(count):
             await self._sent.acquire()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from adapty_async._report.run_name import RunName, is_id_enough
+from adapty_async._report.run_name import RunName
 
 KINDS = ["profile-id", "customer-user-id", "external-profile-id", "email"]
 # a level or column may have any text but that of the parts that follow it
@@ -51,7 +51,10 @@ def test_a_name_is_parsed_as_it_was_made(
         ("mail save, column mail, columns 0123456789ab, from csv", "mail", False, False),
         ("v2 create if missing, column user, from csv", "user", False, False),
         ("v2.profiles.delete by profile_id", "profile_id", False, True),
+        ("v2.profiles.get by customer_user_id", "customer_user_id", False, True),
+        ("mail.profiles.delete by email", "email", False, True),
         ("v2.profiles.update by profile_id", "profile_id", False, False),
+        ("v2.profiles.delete", None, False, False),
         ("tag", None, False, False),
     ],
     ids=lambda value: str(value)[:40],
@@ -63,7 +66,7 @@ def test_a_name_states_its_ids(
     name = RunName.parse(text)
 
     assert (name.id_column, name.has_optional_ids) == (column, has_optional_ids)
-    assert is_id_enough(text) == is_enough
+    assert name.is_id_enough == is_enough
 
 
 @pytest.mark.parametrize(
