@@ -30,8 +30,9 @@ from adapty_async.jobs._sources import Item, Lines, Source
 from adapty_async.jobs._steps import (
     forget_job,
     list_open,
-    load_part,
+    part_in,
     reopen_parts,
+    select_part,
     set_changed,
     stop_job,
     stop_reason_of,
@@ -170,7 +171,7 @@ class Job:
             JobError: there is no such part, or the job was opened without its call.
         """
         call, source = self._required()
-        part = await self._database.transact(load_part(self._record, number))
+        part = await self._load_part(number)
         if part.has_ended:
             return None
         self._require_running(part.stop_reason)
@@ -228,6 +229,10 @@ class Job:
                 f"the job {self.name} was opened without its call: JobStore.job(name, call)"
             )
         return self._call, self._source
+
+    async def _load_part(self, number: int) -> PartRecord:
+        rows = await self._database.execute(select_part(self._record, number))
+        return part_in(rows, self._record, number)
 
     async def _read(self, source: Source, part: PartRecord) -> list[Item]:
         try:
@@ -341,7 +346,7 @@ class Job:
             raise JobError(f"the job {self.name} was opened without its input")
         wanted = frozenset(statuses or OutcomeStatus)
         for number in range(self.parts):
-            part = await self._database.transact(load_part(self._record, number))
+            part = await self._load_part(number)
             spans = await self._database.transact(load_spans(RunKey(self._record.id, number, 0)))
             found = _statuses(spans, part)
             if wanted.isdisjoint(found):

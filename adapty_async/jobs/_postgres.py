@@ -224,7 +224,7 @@ class PostgresDatabase:
 
         async def work(connection: AsyncConnection[Any]) -> list[Rows]:
             await self._set_durable(connection, is_durable=durable)
-            async with connection.pipeline(), connection.transaction():
+            async with connection.pipeline():  # which is one implicit transaction
                 cursors = [await self._sent(connection, each) for each in statements]
             return [await _rows_of(cursor) for cursor in cursors]
 

@@ -482,6 +482,9 @@ async def test_a_damaged_span_is_an_error(
             {"job": job._record.id, "states": b"d" * 512},
         )
     )
+    await store._database.execute(
+        Statement("UPDATE adapty_part SET runs = 1 WHERE job = :job", {"job": job._record.id})
+    )
     with pytest.raises(JournalError, match="a row of the table adapty_span is damaged"):
         await job.run_part(0)
     assert not sandbox.arrivals()
