@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -22,7 +23,7 @@ from benchmarks._raw import KEY
 
 __all__ = ("Cost", "Pair", "Work")
 
-_BY = "customer_user_id"
+_BY: Literal["customer_user_id"] = "customer_user_id"
 # A rate that is never reached.
 _HIGH = 1e6
 

@@ -162,7 +162,7 @@ class PostgresDatabase:
         self._session = _Link(url, lease=lease, lost=self._lose_all)
         self._locks: dict[tuple[int, int], _PostgresLock] = {}
         self._texts: dict[str, bytes] = {}
-        self._commits: dict[tuple[bool | str, ...], bytes] = {}
+        self._commits: dict[tuple[bool, tuple[str, ...]], bytes] = {}
         self._checks: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -225,7 +225,7 @@ class PostgresDatabase:
 
     async def commit(self, statements: Sequence[Statement], *, durable: bool) -> int:
         """Execute statements as one statement, in one exchange; see `Database.commit`."""
-        key = durable, *(each.sql for each in statements)
+        key = durable, tuple(each.sql for each in statements)
         text = self._commits.get(key)
         if text is None:
             sqls = [_DIALECT.translate(each.sql) for each in statements]

@@ -251,6 +251,31 @@ async def test_input_that_changed_is_not_sent(
     assert len(sandbox.arrivals()) == 30
 
 
+async def test_a_report_has_the_limit_while_a_worker_is_at_work(
+    store_url: str, name: str, ids: WriteIds
+) -> None:
+    """The limit is the one that a run recorded last, in any process."""
+    async with (
+        Sandbox(latency=0.3) as slow,
+        AdaptyClient(slow.api_key, base_url=slow.url) as own,
+        JobStore(store_url) as store,
+    ):
+        job = await planned(store, name, own, ids(*users(20)))
+        recorded = Statement(
+            "INSERT INTO adapty_run (job, part, number, started_at, last_at, rate)"
+            " VALUES (:job, :part, 7, 1.0, :at, :rate)",
+            {"job": job._record.id},
+            [{"part": 0, "at": 2.0, "rate": 300.0}, {"part": 1, "at": 3.0, "rate": 400.0}],
+        )
+        await store._database.execute(recorded)
+        before = await job.report()
+        running = asyncio.create_task(job.run_part(0))
+        await until_arrived(slow)
+        assert (before.limit, (await job.report()).limit) == (None, 400.0)
+        await running
+        assert (await job.report()).limit is None
+
+
 async def test_a_part_that_is_read_in_another_way_is_refused(
     store: JobStore, name: str, adapty: AdaptyClient, tmp_path: Path
 ) -> None:
