@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeAlias, TypedDict, Unpack
 
+from adapty_async._bulk.stop_policy import StopPolicy
 from adapty_async._journal import ItemState
 from adapty_async._journal.model import SPAN_SIZE, STATES
 from adapty_async._runtime.tasks import until_ended
@@ -102,6 +103,7 @@ class Job:
             self._source = self.input_at(record.source["path"])
         self._worker = secrets.token_hex(8)
         self._runs: set[BulkRun[Any, Any]] = set()
+        self._policy = StopPolicy()  # over the parts of this process
         self._is_stopping = False
 
     def __repr__(self) -> str:
@@ -165,7 +167,7 @@ class Job:
         Raises:
             PartBusyError: another runner works on the part. Nothing was sent.
             PartChangedError: the input has changed since it was planned. Nothing was sent.
-            JobStoppedError: the job has stopped, or stops now; the part stays open.
+            JobStoppedError: the job has stopped, or stops now.
             StoreUnavailableError: the store cannot be reached; the part stays open.
             JournalError: the job belongs to another operation, origin or key.
             JobError: there is no such part, or the job was opened without its call.
@@ -272,7 +274,7 @@ class Job:
             JobStoppedError: it stopped.
             PartBusyError: it lost its lock.
         """
-        reason = report.stop_reason
+        reason = report.stop_reason or self._reason_to_stop(report)
         if reason is None:
             return
         if reason in _FOR_ALL:
@@ -281,6 +283,17 @@ class Job:
         if reason is StopReason.STOPPED and not self._is_stopping:
             raise PartBusyError(f"part {number} of the job {self.name}: its lock was lost")
         raise JobStoppedError(f"the job {self.name} stopped here: {reason}", reason=reason.value)
+
+    def _reason_to_stop(self, report: BulkReport[str, Any]) -> StopReason | None:
+        """Return why the job should stop now: a part may have fewer items than a rule needs."""
+        if report.done or report.absent:
+            self._policy = StopPolicy()
+            return None
+        reasons = map(self._policy.check, report.failures)
+        reason = next(filter(None, reasons), None)
+        if reason is not None:
+            self._policy = StopPolicy()  # after a retry, it counts from the start
+        return reason
 
     def _require_running(self, reason: str | None) -> None:
         """

@@ -354,6 +354,20 @@ async def test_one_error_for_all_items_stops_the_job_everywhere(
     assert copy.copy(caught.value).reason == "key_rejected"
 
 
+async def test_parts_of_few_items_stop_the_job_too(
+    store: JobStore, name: str, ids: WriteIds
+) -> None:
+    """A rule about several items in a row counts over parts, and again after a retry."""
+    async with Sandbox() as sandbox, AdaptyClient("wrong", base_url=sandbox.url) as adapty:
+        job = await planned(store, name, adapty, ids(*users(40)), part_size=2)
+        for sent in (6, 12):  # the fifth item is in the third part
+            with pytest.raises(JobStoppedError, match="has stopped: key_rejected"):
+                await job.work(parts=1)
+            assert len(sandbox.arrivals()) == sent
+            assert (await job.report()).stop_reason == "key_rejected"
+            await job.retry()
+
+
 async def test_the_reasons_of_failures_are_counted(
     store: JobStore, name: str, ids: WriteIds
 ) -> None:
