@@ -96,6 +96,20 @@ class KillRun(msgspec.Struct, frozen=True, kw_only=True):
     last: float
     unknown: dict[int, int]
 
+    def faults(self, settings: Settings) -> list[str]:
+        """Return what is wrong: creates are never repeated, everything else is never lost."""
+        report, is_create = self.report, settings.call == "create"
+        unknown = self.allowed if is_create else 0
+        rules = {
+            "ids were lost": self.never <= (report.unknown if is_create else 0),
+            "outcomes are wrong": not self.claimed,
+            "too many were sent again": self.repeated <= (0 if is_create else self.allowed),
+            "too many are unknown": report.unknown <= unknown,
+            "it has not ended": report.has_ended
+            and report.done + report.unknown == settings.ids == report.items,
+        }
+        return [fault for fault, holds in rules.items() if not holds]
+
 
 def run(settings: Settings) -> KillRun:
     """Run a job, and kill its processes."""
@@ -267,16 +281,24 @@ def _forms(*, is_short: bool) -> Iterator[Settings]:
 
 
 def main() -> None:
-    """Run all forms, and print what came of each."""
+    """
+    Run all forms, and print what came of each.
+
+    Raises:
+        SystemExit: something is wrong.
+    """
     for settings in _forms(is_short="--short" in sys.argv):
         found = run(settings)
         print(  # noqa: T201  a command
             f"{settings.store} {settings.call}: {found.kills} kills in {found.seconds:.1f} s;"
-            f" never {found.never}, claimed {found.claimed}, sent again {found.repeated} of {found.allowed} allowed,"
+            f" never {found.never}, claimed {found.claimed},"
+            f" sent again {found.repeated} of {found.allowed} allowed,"
             f" unknown {len(found.unknown)} (sent {sum(found.unknown.values())});"
             f" the last parts took {found.last:.1f} s; {found.report!r}",
             flush=True,
         )
+        if faults := found.faults(settings):
+            raise SystemExit("; ".join(faults))
 
 
 if __name__ == "__main__":
