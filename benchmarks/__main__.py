@@ -16,8 +16,8 @@ from benchmarks._page import write
 __all__ = ("main",)
 
 _BENCHMARKS = ("import", "codec", "input", "overhead", "profile", "peers", "memory", "scale")
-# It needs hours with its rivals: ``make bench-goodput``.
-_WITHOUT_RECORD = ("goodput",)
+# Their results are on no page, or take hours: ``make bench-goodput``.
+_WITHOUT_RECORD = ("goodput", "jobs")
 
 
 def main() -> None:

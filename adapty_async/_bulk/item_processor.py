@@ -327,7 +327,11 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             return outcome
         worker.call = None  # the worker is idle until its next item
         try:
-            return outcome if entry is None else await self._recorded(entry, state, outcome)
+            return (
+                outcome
+                if entry is None or self._record(entry, state, outcome)
+                else await _saved(entry, outcome)
+            )
         finally:
             self._keyed_lock.release(lock_key)
 
@@ -387,13 +391,15 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         assert entry is not None  # noqa: S101  only a journal or `dedupe` identifies
         return await entry.claim(digest)
 
-    async def _recorded(
-        self, entry: ItemEntry, state: CallState, outcome: Outcome[ItemT, ResultT]
-    ) -> Outcome[ItemT, ResultT]:
+    def _record(self, entry: ItemEntry, state: CallState, outcome: Outcome[ItemT, ResultT]) -> bool:
+        """Record an outcome; return whether it is delivered before it is durable."""
         entry.end(outcome, state)
-        if self._watched and outcome.attempts:
-            await entry.saved()
-        return outcome
+        return not (self._watched and outcome.attempts)
+
+
+async def _saved(entry: ItemEntry, outcome: Outcome[ItemT, ResultT]) -> Outcome[ItemT, ResultT]:
+    await entry.saved()
+    return outcome
 
 
 def _recorded_call(entry: ItemEntry, request: Request) -> CallState:

@@ -37,6 +37,8 @@ __all__ = (
 
 # Constants, since the lookup of an enumeration member takes 0.1 µs in Python 3.11.
 _ALWAYS = RetrySafety.ALWAYS
+_DONE = OutcomeStatus.DONE
+_DONE_STATE = ItemState.DONE
 # The states with which a resumed run skips an item, by position or by digest, and the status that
 # its outcome has then. An item in any other state is sent again, unless `ItemEntry.recall` objects.
 _EARLIER = {
@@ -375,19 +377,16 @@ class ItemEntry:
 
         If the storage has failed, no other item starts, and the run ends with its error.
         """
+        if outcome.status is _DONE:  # as most are
+            self._writer.update(self._position, _DONE_STATE, outcome.requests, outcome.throttled)
+            return
         if not self._begun and not outcome.attempts:
             return
         error, ended = outcome.error, _STATE_OF[outcome.status]
         if outcome.status in _NOT_DONE and _may_be_done(state, error):
             ended = ItemState.LOST
         reason = None if error is None or outcome.ok else _reason(error)
-        self._writer.update(
-            self._position,
-            ended,
-            requests=outcome.requests,
-            throttled=outcome.throttled,
-            reason=reason,
-        )
+        self._writer.update(self._position, ended, outcome.requests, outcome.throttled, reason)
 
     async def saved(self) -> None:
         """

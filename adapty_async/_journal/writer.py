@@ -168,7 +168,6 @@ class JournalWriter:
         self,
         position: int,
         state: ItemState,
-        *,
         requests: int = 0,
         throttled: int = 0,
         reason: WhyNot | None = None,

@@ -43,6 +43,7 @@ def report_json(report: JobReport) -> str:
         "parts": report.parts,
         "workers": report.workers,
         "rate": None if report.rate is None else round(report.rate, 3),
+        "limit": None if report.limit is None else round(report.limit, 3),
         "requests": report.requests,
         "throttled": report.throttled,
         "reasons": [
@@ -78,7 +79,8 @@ def _work_lines(report: JobReport) -> Iterator[str]:
     if parts.changed:
         yield f"{parts.changed:,} parts wait: their input has changed since it was planned"
     if report.rate is not None:
-        yield f"{_workers(report.workers)}, {per_second(report.rate)} in the last minute"
+        recent = f"{per_second(report.rate)} in the last minute"
+        yield f"{_workers(report.workers)}, {recent}{_limit(report)}"
     if report.stop_reason is not None:
         yield f"stopped: {report.stop_reason}; job retry resumes it"
     if report.requests:
@@ -90,10 +92,14 @@ def report_line(report: JobReport) -> str:
     left = report.not_sent + report.in_flight
     parts = [f"{report.items - left:,} of {report.items:,} ended", _workers(report.workers)]
     if report.rate is not None:
-        parts.append(per_second(report.rate))
+        parts.append(f"{per_second(report.rate)}{_limit(report)}")
     if bad := report.failed + report.unknown:
         parts.append(f"{bad:,} failed")
     return f"{report.name}: {', '.join(parts)}"
+
+
+def _limit(report: JobReport) -> str:
+    return "" if report.limit is None else f", limit {per_second(report.limit)}"
 
 
 def _workers(count: int) -> str:

@@ -106,17 +106,24 @@ class Database(Protocol):
         """Close all connections. Locks that are left are released."""
         ...
 
-    async def execute(self, statement: Statement, *, durable: bool = True) -> Rows:
+    async def execute(self, statement: Statement) -> Rows:
         """Execute a statement as a transaction of its own."""
         ...
 
-    async def execute_all(
-        self, statements: Sequence[Statement], *, durable: bool = True
-    ) -> list[Rows]:
+    async def execute_all(self, statements: Sequence[Statement]) -> list[Rows]:
         """Execute statements as one transaction, if possible in one exchange."""
         ...
 
-    async def transact(self, steps: Steps[ResultT], *, durable: bool = True) -> ResultT:
+    async def commit(self, statements: Sequence[Statement], *, durable: bool) -> int:
+        """
+        Execute statements as one transaction; return the number of rows that the first one changed.
+
+        The first one may be a SELECT, whose rows count. No two of them may lock or change the same
+        row. Unless this is durable, a crash of the database may undo the last transactions.
+        """
+        ...
+
+    async def transact(self, steps: Steps[ResultT]) -> ResultT:
         """Execute steps as one transaction; an exception that they raise undoes it."""
         ...
 

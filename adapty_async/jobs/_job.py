@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeAlias, TypedDict, Unpack
 
+from adapty_async._bulk.stop_policy import StopPolicy
 from adapty_async._journal import ItemState
 from adapty_async._journal.model import SPAN_SIZE, STATES
 from adapty_async._runtime.tasks import until_ended
@@ -30,8 +31,9 @@ from adapty_async.jobs._sources import Item, Lines, Source
 from adapty_async.jobs._steps import (
     forget_job,
     list_open,
-    load_part,
+    part_in,
     reopen_parts,
+    select_part,
     set_changed,
     stop_job,
     stop_reason_of,
@@ -103,6 +105,7 @@ class Job:
             self._source = self.input_at(record.source["path"])
         self._worker = secrets.token_hex(8)
         self._runs: set[BulkRun[Any, Any]] = set()
+        self._policy = StopPolicy()  # over the parts of this process
         self._is_stopping = False
 
     def __repr__(self) -> str:
@@ -166,13 +169,13 @@ class Job:
         Raises:
             PartBusyError: another runner works on the part. Nothing was sent.
             PartChangedError: the input has changed since it was planned. Nothing was sent.
-            JobStoppedError: the job has stopped, or stops now; the part stays open.
+            JobStoppedError: the job has stopped, or stops now.
             StoreUnavailableError: the store cannot be reached; the part stays open.
             JournalError: the job belongs to another operation, origin or key.
             JobError: there is no such part, or the job was opened without its call.
         """
         call, source = self._required()
-        part = await self._database.transact(load_part(self._record, number))
+        part = await self._load_part(number)
         if part.has_ended:
             return None
         self._require_running(part.stop_reason)
@@ -231,6 +234,10 @@ class Job:
             )
         return self._call, self._source
 
+    async def _load_part(self, number: int) -> PartRecord:
+        rows = await self._database.execute(select_part(self._record, number))
+        return part_in(rows, self._record, number)
+
     async def _read(self, source: Source, part: PartRecord) -> list[Item]:
         try:
             return await asyncio.to_thread(self._items, source, part)
@@ -269,7 +276,7 @@ class Job:
             JobStoppedError: it stopped.
             PartBusyError: it lost its lock.
         """
-        reason = report.stop_reason
+        reason = report.stop_reason or self._reason_to_stop(report)
         if reason is None:
             return
         if reason in _FOR_ALL:
@@ -278,6 +285,17 @@ class Job:
         if reason is StopReason.STOPPED and not self._is_stopping:
             raise PartBusyError(f"part {number} of the job {self.name}: its lock was lost")
         raise JobStoppedError(f"the job {self.name} stopped here: {reason}", reason=reason.value)
+
+    def _reason_to_stop(self, report: BulkReport[str, Any]) -> StopReason | None:
+        """Return why the job should stop now: a part may have fewer items than a rule needs."""
+        if report.done or report.absent:
+            self._policy = StopPolicy()
+            return None
+        reasons = map(self._policy.check, report.failures)
+        reason = next(filter(None, reasons), None)
+        if reason is not None:
+            self._policy = StopPolicy()  # after a retry, it counts from the start
+        return reason
 
     def _require_running(self, reason: str | None) -> None:
         """
@@ -343,7 +361,7 @@ class Job:
             raise JobError(f"the job {self.name} was opened without its input")
         wanted = frozenset(statuses or OutcomeStatus)
         for number in range(self.parts):
-            part = await self._database.transact(load_part(self._record, number))
+            part = await self._load_part(number)
             spans = await self._database.transact(load_spans(RunKey(self._record.id, number, 0)))
             found = _statuses(spans, part)
             if wanted.isdisjoint(found):

@@ -179,6 +179,8 @@ class JobReport(msgspec.Struct, frozen=True, kw_only=True):
         parts: the number of parts.
         workers: the number of processes that work on a part now.
         rate: items that ended per second, in the last minute of work; None if no part is running.
+        limit: requests per second that the account allows, as a worker measured it last; None if
+            none has done so, or no part is running.
         planned_at: when the job was planned.
         stop_reason: why it stopped; None if it did not.
     """
@@ -199,6 +201,7 @@ class JobReport(msgspec.Struct, frozen=True, kw_only=True):
     parts: Parts
     workers: int
     rate: float | None
+    limit: float | None
     planned_at: float
     stop_reason: str | None
 

@@ -99,23 +99,24 @@ class PartJournal:
             return _raise(JournalError("the journal is closed"))
         spans, run = dict(changes.spans), changes.run
         statements = statements_of(key, changes)
-        if run is not None and run.ended_at is not None:
-            counts = count_states(self._spans | spans, self._size)
-            has_ended = run.stop_reason is None
-            statements.append(close_part(key, counts, has_ended=has_ended))
-            durable = True
-        return self._commit(statements, spans, durable=durable)
+        if run is None or run.ended_at is None:
+            return self._commit(statements, spans, durable=durable)
+        counts = count_states(self._spans | spans, self._size)
+        statements.append(close_part(key, counts, has_ended=run.stop_reason is None))
+        return self._commit_last(statements)
 
     async def _commit(
         self, statements: list[Statement], spans: dict[int, bytes], *, durable: bool
     ) -> None:
-        if len(statements) == 1:
-            first = await self._database.execute(statements[0], durable=durable)
-        else:
-            first, *_ = await self._database.execute_all(statements, durable=durable)
-        if not first or first[0] == (0,):
+        if not await self._database.commit(statements, durable=durable):
             raise taken_over(self._runner.part)
         self._spans.update(spans)
+
+    async def _commit_last(self, statements: list[Statement]) -> None:
+        """Commit with the last statement, which changes the row that the others lock."""
+        *_, closed = await self._database.execute_all(statements)
+        if closed == [(0,)]:
+            raise taken_over(self._runner.part)
 
     async def close(self) -> None:
         """Release the lock; see `Journal.close`. A second call does nothing."""

@@ -145,16 +145,12 @@ def open_part(
     run = Run(number=runs + 1, started_at=now, last_at=now)
     key = RunKey(runner.job, runner.part, run.number)
     yield from _require_same_job(runner.name, key, described, identity, check)
-    keys = yield Statement(
-        "SELECT keys FROM adapty_key WHERE job = :job AND part = :part ORDER BY first", key.values
-    )
-    load_keys(each for (each,) in keys)
-    spans = yield from load_spans(key)
-    rates = yield Statement(
-        "SELECT rate FROM adapty_run WHERE job = :job AND part = :part AND rate IS NOT NULL"
-        " ORDER BY number DESC LIMIT 1",
-        key.values,
-    )
+    spans: dict[int, bytes] = {}
+    rate: float | None = None
+    if runs:  # otherwise nothing was committed
+        load_keys((yield from _load_keys(key)))
+        spans = yield from load_spans(key)
+        rate = yield from _load_rate(key)
     yield Statement(
         "UPDATE adapty_part SET runs = :run, is_open = 1, worker = :worker"
         " WHERE job = :job AND number = :part",
@@ -164,7 +160,7 @@ def open_part(
     resumed = Resumed(
         run=run,
         spans={number: bytearray(states) for number, states in spans.items()},
-        rate=rates[0][0] if rates else None,
+        rate=rate,
     )
     return TakenPart(key, size, resumed)
 
@@ -186,6 +182,22 @@ def _require_same_job(
             "UPDATE adapty_job SET identity = :identity WHERE id = :job",
             {"identity": text, "job": key.job},
         )
+
+
+def _load_keys(key: RunKey) -> Steps[list[bytes]]:
+    rows = yield Statement(
+        "SELECT keys FROM adapty_key WHERE job = :job AND part = :part ORDER BY first", key.values
+    )
+    return [keys for (keys,) in rows]
+
+
+def _load_rate(key: RunKey) -> Steps[float | None]:
+    rows = yield Statement(
+        "SELECT rate FROM adapty_run WHERE job = :job AND part = :part AND rate IS NOT NULL"
+        " ORDER BY number DESC LIMIT 1",
+        key.values,
+    )
+    return rows[0][0] if rows else None
 
 
 def load_spans(key: RunKey) -> Steps[dict[int, bytes]]:

@@ -80,7 +80,6 @@ class _Link:
         self._lost = lost
         self._turn = asyncio.Lock()
         self._connection: AsyncConnection[Any] | None = None
-        self.is_durable: bool | None = None  # None: not known for this connection
 
     async def use(
         self,
@@ -125,13 +124,14 @@ class _Link:
                 await connection.execute(
                     "SELECT set_config('tcp_keepalives_idle', %s, false),"
                     " set_config('tcp_keepalives_interval', %s, false),"
-                    " set_config('tcp_keepalives_count', '3', false)",
+                    " set_config('tcp_keepalives_count', '3', false),"
+                    " set_config('synchronous_commit', 'on', false)",
                     (str(idle), str(interval)),
                 )
         return self._connection
 
     def _drop(self) -> None:
-        self._connection, self.is_durable = None, None
+        self._connection = None
         self._lost()
 
     def disconnect(self) -> None:
@@ -162,6 +162,7 @@ class PostgresDatabase:
         self._session = _Link(url, lease=lease, lost=self._lose_all)
         self._locks: dict[tuple[int, int], _PostgresLock] = {}
         self._texts: dict[str, bytes] = {}
+        self._commits: dict[tuple[bool, tuple[str, ...]], bytes] = {}
         self._checks: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -208,44 +209,47 @@ class PostgresDatabase:
         await self._session.close()
         await self._data.close()
 
-    async def execute(self, statement: Statement, *, durable: bool = True) -> Rows:
+    async def execute(self, statement: Statement) -> Rows:
         """Execute a statement as a transaction of its own; see `Database.execute`."""
+        return await self._data.use(lambda connection: self._execute(connection, statement))
 
-        async def work(connection: AsyncConnection[Any]) -> Rows:
-            await self._set_durable(connection, is_durable=durable)
-            return await self._execute(connection, statement)
-
-        return await self._data.use(work)
-
-    async def execute_all(
-        self, statements: Sequence[Statement], *, durable: bool = True
-    ) -> list[Rows]:
+    async def execute_all(self, statements: Sequence[Statement]) -> list[Rows]:
         """Execute statements as one transaction; see `Database.execute_all`."""
 
         async def work(connection: AsyncConnection[Any]) -> list[Rows]:
-            await self._set_durable(connection, is_durable=durable)
             async with connection.pipeline(), connection.transaction():
                 cursors = [await self._sent(connection, each) for each in statements]
             return [await _rows_of(cursor) for cursor in cursors]
 
         return await self._data.use(work)
 
-    async def transact(self, steps: Steps[ResultT], *, durable: bool = True) -> ResultT:
+    async def commit(self, statements: Sequence[Statement], *, durable: bool) -> int:
+        """Execute statements as one statement, in one exchange; see `Database.commit`."""
+        key = durable, tuple(each.sql for each in statements)
+        text = self._commits.get(key)
+        if text is None:
+            sqls = [_DIALECT.translate(each.sql) for each in statements]
+            text = self._commits[key] = _combined(sqls, is_durable=durable)
+        values = {
+            f"{at}_{name}": value
+            for at, each in enumerate(statements)
+            for name, value in each.values.items()
+        }
+
+        async def work(connection: AsyncConnection[Any]) -> int:
+            cursor = await connection.execute(text, values)
+            return int((await cursor.fetchall())[0][0])
+
+        return await self._data.use(work)
+
+    async def transact(self, steps: Steps[ResultT]) -> ResultT:
         """Execute steps as one transaction; see `Database.transact`."""
 
         async def work(connection: AsyncConnection[Any]) -> ResultT:
-            await self._set_durable(connection, is_durable=durable)
             async with connection.transaction():
                 return await self._drive(connection, steps)
 
         return await self._data.use(work, is_long=True)
-
-    async def _set_durable(self, connection: AsyncConnection[Any], *, is_durable: bool) -> None:
-        if self._data.is_durable is not is_durable:
-            self._data.is_durable = None  # until the server has responded
-            # without it, a crash of the server may undo the last second, but nothing else does
-            await connection.execute(f"SET synchronous_commit = {'on' if is_durable else 'off'}")
-            self._data.is_durable = is_durable
 
     async def _drive(self, connection: AsyncConnection[Any], steps: Steps[ResultT]) -> ResultT:
         try:
@@ -344,6 +348,23 @@ class PostgresDatabase:
         locks, self._locks = self._locks, {}
         for lock in locks.values():
             lock.lose()
+
+
+def _combined(sqls: Sequence[str], *, is_durable: bool) -> bytes:
+    """
+    Return one statement that executes several, and counts the rows of the first one.
+
+    The names of the parameters of each begin with its number. Unless the statement is durable, a
+    crash of the server may undo the last second, but nothing else does.
+    """
+    changes = ", ".join(
+        f"changes_{at} AS ({sql if sql.startswith('SELECT') else f'{sql} RETURNING 1'})".replace(
+            "%(", f"%({at}_"
+        )
+        for at, sql in enumerate(sqls)
+    )
+    loose = "" if is_durable else ", set_config('synchronous_commit', 'off', true)"
+    return f"WITH {changes} SELECT (SELECT count(*) FROM changes_0){loose}".encode()  # noqa: S608  ours
 
 
 async def _rows_of(cursor: AsyncCursor[tuple[Any, ...]]) -> Rows:

@@ -76,6 +76,7 @@ def read_report(record: JobRecord, held: set[int]) -> Steps[JobReport]:
         ),
         workers=len({part.worker for part in running}),
         rate=(yield from _rate(key)) if running else None,
+        limit=(yield from _limit(key)) if running else None,
         planned_at=planned_at,
         stop_reason=stop_reason,
     )
@@ -121,3 +122,13 @@ def _rate(key: Mapping[str, Any]) -> Steps[float | None]:
     )
     seconds = last_at - first_at
     return int(items) / seconds if seconds > 0 else None
+
+
+def _limit(key: Mapping[str, Any]) -> Steps[float | None]:
+    """Return the adaptive rate that a run recorded last."""
+    rows = yield Statement(
+        "SELECT rate FROM adapty_run WHERE job = :job AND rate IS NOT NULL"
+        " ORDER BY last_at DESC LIMIT 1",
+        key,
+    )
+    return rows[0][0] if rows else None

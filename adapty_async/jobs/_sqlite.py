@@ -86,19 +86,28 @@ class SqliteDatabase:
         # an error to open was raised where it happened
         await until_ended(asyncio.gather(*endings, return_exceptions=True))
 
-    async def execute(self, statement: Statement, *, durable: bool = True) -> Rows:
+    async def execute(self, statement: Statement) -> Rows:
         """Execute a statement as a transaction of its own; see `Database.execute`."""
-        return await self._file.run(lambda file: file.execute_alone(statement, durable=durable))
+        return await self._file.run(lambda file: file.execute_alone(statement, durable=True))
 
-    async def execute_all(
-        self, statements: Sequence[Statement], *, durable: bool = True
-    ) -> list[Rows]:
+    async def execute_all(self, statements: Sequence[Statement]) -> list[Rows]:
         """Execute statements as one transaction; see `Database.execute_all`."""
-        return await self.transact(_each(statements), durable=durable)
+        return await self.transact(_each(statements))
 
-    async def transact(self, steps: Steps[ResultT], *, durable: bool = True) -> ResultT:
+    async def commit(self, statements: Sequence[Statement], *, durable: bool) -> int:
+        """Execute statements as one transaction; see `Database.commit`."""
+
+        def work(file: _File) -> Rows:
+            if len(statements) == 1:
+                return file.execute_alone(statements[0], durable=durable)
+            return file.transact(_each(statements), durable=durable)[0]
+
+        rows = await self._file.run(work)
+        return rows[0][0] if rows else 0
+
+    async def transact(self, steps: Steps[ResultT]) -> ResultT:
         """Execute steps as one transaction; see `Database.transact`."""
-        return await self._file.run(lambda file: file.transact(steps, durable=durable))
+        return await self._file.run(lambda file: file.transact(steps, durable=True))
 
     async def lock(self, job: int, part: int) -> _SqliteLock | None:
         """Acquire the lock on a part; see `Database.lock`."""

@@ -9,7 +9,7 @@ import msgspec
 
 from adapty_async._journal import JournalIdentity
 from adapty_async._journal.model import require_same_run
-from adapty_async.jobs._database import Statement, Steps
+from adapty_async.jobs._database import Rows, Statement, Steps
 from adapty_async.jobs._errors import JobError
 from adapty_async.jobs._model import JobRecord, PartPlan, PartRecord, Plan
 
@@ -17,9 +17,10 @@ __all__ = (
     "forget_job",
     "list_open",
     "load_job",
-    "load_part",
+    "part_in",
     "plan_job",
     "reopen_parts",
+    "select_part",
     "set_changed",
     "stop_job",
     "stop_reason_of",
@@ -153,19 +154,23 @@ def forget_job(job: int) -> Steps[None]:
     yield Statement("DELETE FROM adapty_job WHERE id = :job", {"job": job})
 
 
-def load_part(record: JobRecord, part: int) -> Steps[PartRecord]:
-    """
-    Return a part.
-
-    Raises:
-        JobError: there is none with this number, or the job was forgotten.
-    """
-    rows = yield Statement(
+def select_part(record: JobRecord, part: int) -> Statement:
+    """Return a statement for `part_in`."""
+    return Statement(
         "SELECT part.first, part.size, part.source, part.ended_at, job.stop_reason"
         " FROM adapty_part part JOIN adapty_job job ON job.id = part.job"
         " WHERE part.job = :job AND part.number = :part",
         {"job": record.id, "part": part},
     )
+
+
+def part_in(rows: Rows, record: JobRecord, part: int) -> PartRecord:
+    """
+    Return the part in the rows of `select_part`.
+
+    Raises:
+        JobError: there is none with this number, or the job was forgotten.
+    """
     if not rows:
         raise JobError(f"the job {record.name} has no part {part}, or was forgotten")
     first, size, source, ended_at, stop_reason = rows[0]

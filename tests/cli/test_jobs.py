@@ -412,12 +412,13 @@ async def test_a_line_of_progress_has_what_failed() -> None:
         parts=parts,
         workers=2,
         rate=3.0,
+        limit=400.0,
         planned_at=0.0,
         stop_reason=None,
     )
-    assert report_line(report) == "j: 6 of 10 ended, 2 workers, 3/s, 2 failed"
+    assert report_line(report) == "j: 6 of 10 ended, 2 workers, 3/s, limit 400/s, 2 failed"
     assert report_text(report).splitlines()[-4:] == [
-        "2 workers, 3/s in the last minute",
+        "2 workers, 3/s in the last minute, limit 400/s",
         "6 requests, 1 of them throttled (429)",
         "  1 Error",
         "  1 Other, status 500",

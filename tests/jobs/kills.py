@@ -78,6 +78,7 @@ class KillRun(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         report: the job's report.
         never: ids that the server never saw.
+        claimed: ids that the server never saw, and whose outcome says that it did.
         repeated: requests for an id that it had seen before.
         allowed: how many these may be.
         kills: workers that were killed.
@@ -88,12 +89,27 @@ class KillRun(msgspec.Struct, frozen=True, kw_only=True):
 
     report: JobReport
     never: int
+    claimed: int
     repeated: int
     allowed: int
     kills: int
     seconds: float
     last: float
     unknown: dict[int, int]
+
+    def faults(self, settings: Settings) -> list[str]:
+        """Return what is wrong: creates are never repeated, everything else is never lost."""
+        report, is_create = self.report, settings.call == "create"
+        unknown = self.allowed if is_create else 0
+        rules = {
+            "ids were lost": self.never <= (report.unknown if is_create else 0),
+            "outcomes are wrong": not self.claimed,
+            "too many were sent again": self.repeated <= (0 if is_create else self.allowed),
+            "too many are unknown": report.unknown <= unknown,
+            "it has not ended": report.has_ended
+            and report.done + report.unknown == settings.ids == report.items,
+        }
+        return [fault for fault, holds in rules.items() if not holds]
 
 
 def run(settings: Settings) -> KillRun:
@@ -148,16 +164,22 @@ class _Kills:
                 worker.kill()
         seconds = time.monotonic() - started
         counts = self._server.counts.by_item()
-        report, unknown = asyncio.run(_found(self._url))
+        report, statuses = asyncio.run(_found(self._url))
+        seen = list(zip(statuses, counts, strict=True))
         return KillRun(
             report=report,
             never=counts.count(0),
+            claimed=sum(status == "done" and not count for status, count in seen),
             repeated=sum(count - 1 for count in counts if count > 1),
             allowed=self._kills * _OPEN + self._undone,
             kills=self._kills,
             seconds=seconds,
             last=last,
-            unknown={position: counts[position] for position in unknown},
+            unknown={
+                position: count
+                for position, (status, count) in enumerate(seen)
+                if status == "unknown"
+            },
         )
 
     def _plan(self) -> None:
@@ -229,12 +251,16 @@ def _store_on_disk(url: str) -> None:
         connection.execute("SELECT pg_current_xact_id()")
 
 
-async def _found(url: str) -> tuple[JobReport, list[int]]:
-    """Return the report, and the positions whose outcome is unknown."""
+async def _found(url: str) -> tuple[JobReport, list[str]]:
+    """Return the report, and the status of each id, which has exactly one."""
     async with JobStore(url) as store:
         job = await store.job(_NAME)
-        unknown = [outcome.index async for outcome in job.outcomes() if outcome.status == "unknown"]
-        return await job.report(), unknown
+        outcomes = [outcome async for outcome in job.outcomes()]
+        report = await job.report()
+    assert [outcome.index for outcome in outcomes] == list(range(report.items))
+    for name, count in report.counts.items():
+        assert sum(outcome.status == name for outcome in outcomes) == count
+    return report, [outcome.status for outcome in outcomes]
 
 
 async def _child(what: str, server: str, url: str, call: str, ids: str, size: str) -> None:
@@ -264,16 +290,24 @@ def _forms(*, is_short: bool) -> Iterator[Settings]:
 
 
 def main() -> None:
-    """Run all forms, and print what came of each."""
+    """
+    Run all forms, and print what came of each.
+
+    Raises:
+        SystemExit: something is wrong.
+    """
     for settings in _forms(is_short="--short" in sys.argv):
         found = run(settings)
         print(  # noqa: T201  a command
             f"{settings.store} {settings.call}: {found.kills} kills in {found.seconds:.1f} s;"
-            f" never {found.never}, sent again {found.repeated} of {found.allowed} allowed,"
+            f" never {found.never}, claimed {found.claimed},"
+            f" sent again {found.repeated} of {found.allowed} allowed,"
             f" unknown {len(found.unknown)} (sent {sum(found.unknown.values())});"
             f" the last parts took {found.last:.1f} s; {found.report!r}",
             flush=True,
         )
+        if faults := found.faults(settings):
+            raise SystemExit("; ".join(faults))
 
 
 if __name__ == "__main__":

@@ -266,6 +266,31 @@ async def test_input_that_changed_is_not_sent(
     assert len(sandbox.arrivals()) == 30
 
 
+async def test_a_report_has_the_limit_while_a_worker_is_at_work(
+    store_url: str, name: str, ids: WriteIds
+) -> None:
+    """The limit is the one that a run recorded last, in any process."""
+    async with (
+        Sandbox(latency=0.3) as slow,
+        AdaptyClient(slow.api_key, base_url=slow.url) as own,
+        JobStore(store_url) as store,
+    ):
+        job = await planned(store, name, own, ids(*users(20)))
+        recorded = Statement(
+            "INSERT INTO adapty_run (job, part, number, started_at, last_at, rate)"
+            " VALUES (:job, :part, 7, 1.0, :at, :rate)",
+            {"job": job._record.id},
+            [{"part": 0, "at": 2.0, "rate": 300.0}, {"part": 1, "at": 3.0, "rate": 400.0}],
+        )
+        await store._database.execute(recorded)
+        before = await job.report()
+        running = asyncio.create_task(job.run_part(0))
+        await until_arrived(slow)
+        assert (before.limit, (await job.report()).limit) == (None, 400.0)
+        await running
+        assert (await job.report()).limit is None
+
+
 async def test_a_part_that_is_read_in_another_way_is_refused(
     store: JobStore, name: str, adapty: AdaptyClient, tmp_path: Path
 ) -> None:
@@ -342,6 +367,20 @@ async def test_one_error_for_all_items_stops_the_job_everywhere(
     copied = pickle.loads(pickle.dumps(caught.value))
     assert (str(copied), copied.reason) == (str(caught.value), "key_rejected")
     assert copy.copy(caught.value).reason == "key_rejected"
+
+
+async def test_parts_of_few_items_stop_the_job_too(
+    store: JobStore, name: str, ids: WriteIds
+) -> None:
+    """A rule about several items in a row counts over parts, and again after a retry."""
+    async with Sandbox() as sandbox, AdaptyClient("wrong", base_url=sandbox.url) as adapty:
+        job = await planned(store, name, adapty, ids(*users(40)), part_size=2)
+        for sent in (6, 12):  # the fifth item is in the third part
+            with pytest.raises(JobStoppedError, match="has stopped: key_rejected"):
+                await job.work(parts=1)
+            assert len(sandbox.arrivals()) == sent
+            assert (await job.report()).stop_reason == "key_rejected"
+            await job.retry()
 
 
 async def test_the_reasons_of_failures_are_counted(
@@ -496,6 +535,9 @@ async def test_a_damaged_span_is_an_error(
             "INSERT INTO adapty_span VALUES (:job, 0, 0, :states, 1)",
             {"job": job._record.id, "states": b"d" * 512},
         )
+    )
+    await store._database.execute(
+        Statement("UPDATE adapty_part SET runs = 1 WHERE job = :job", {"job": job._record.id})
     )
     with pytest.raises(JournalError, match="a row of the table adapty_span is damaged"):
         await job.run_part(0)

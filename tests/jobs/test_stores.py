@@ -140,6 +140,26 @@ async def test_a_part_that_is_not_there_is_told(
     assert await store._database.held(job._record.id, [9]) == set()
 
 
+async def test_a_commit_stores_all_or_nothing(store: JobStore) -> None:
+    """A statement that fails undoes those before it; the rows of the first one are counted."""
+    text = (
+        "INSERT INTO adapty_run (job, part, number, started_at, last_at)"
+        " VALUES (-1, 0, :number, :at, 0)"
+    )
+    good, bad = (
+        Statement(text, {"number": number, "at": at}) for number, at in ((1, 0.5), (2, None))
+    )
+    stored = Statement("SELECT number FROM adapty_run WHERE job = -1")
+    database = store._database
+    for durable in (False, True):
+        with pytest.raises(JobError, match="cannot be used"):
+            await database.commit([good, bad], durable=durable)
+    assert await database.execute(stored) == []
+    assert await database.commit([good, Statement("SELECT 1")], durable=False) == 1
+    assert await database.execute(stored) == [(1,)]
+    await database.execute(Statement("DELETE FROM adapty_run WHERE job = -1"))
+
+
 async def test_a_store_of_a_later_release_is_refused(
     store: JobStore, store_url: str, anyio_backend: str
 ) -> None:
