@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import ClassVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from adapty_async._journal import ItemState, JournalIdentity, JournalWriter
 from adapty_async.errors import JournalError
@@ -72,7 +73,12 @@ class Item:
 
 
 class Machine(RuleBasedStateMachine):
-    """One journal, its runs, and the model of its items."""
+    """
+    One journal, its runs, and the model of its items.
+
+    Timers decide which commits there are, so what is found after a kill or a loss of power differs
+    from run to run. Hypothesis therefore draws nothing that depends on it.
+    """
 
     identity: ClassVar[JournalIdentity]
 
@@ -201,11 +207,12 @@ class Machine(RuleBasedStateMachine):
         self.items[number].add(state)
         self.reserved.discard(number)
 
-    @precondition(lambda self: self.in_flight)
-    @rule(data=st.data(), state=ENDS)
-    def update(self, data: st.DataObject, state: ItemState) -> None:
-        """End an item that is in flight."""
-        number = data.draw(st.sampled_from(sorted(self.in_flight)))
+    @rule(choice=st.integers(0, 2**16), state=ENDS)
+    def update(self, choice: int, state: ItemState) -> None:
+        """End an item that is in flight, if there is one."""
+        if not self.in_flight:
+            return
+        number = sorted(self.in_flight)[choice % len(self.in_flight)]
         self.in_flight.discard(number)
         self.update_one(number, state)
 
@@ -274,11 +281,12 @@ class Machine(RuleBasedStateMachine):
         self.place = left
         self.resume(lambda item: item.allowed(item.safe))
 
-    @rule(data=st.data())
-    def lose_power(self, data: st.DataObject) -> None:
+    @rule(seed=st.integers(0, 2**16))
+    def lose_power(self, seed: int) -> None:
         """Lose the power, and resume."""
         self.settle()
-        left = self.place.lose_power(lambda: data.draw(st.booleans()))
+        is_kept = random.Random(seed)
+        left = self.place.lose_power(lambda: is_kept.random() < 0.5)
         self.abandon()
         self.place = left
         self.resume(lambda item: item.allowed(item.durable))
