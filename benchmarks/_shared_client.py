@@ -1,8 +1,9 @@
 """
 A client process of the benchmark of a shared rate.
 
-Run as ``python -m benchmarks._shared_client WORK`` with a `Work` as JSON; it prints a `Done` as
-JSON. Times are those of the machine's monotonic clock, which all its processes share.
+Run as ``python -m benchmarks._shared_client WORK`` with a `Work` as JSON. It prints an empty line
+when it is ready, works when it has read a line, and prints a `Done` as JSON. Times are those of the
+machine's monotonic clock, which all its processes share.
 """
 
 from __future__ import annotations
@@ -119,6 +120,9 @@ class _Client:
 def main() -> None:
     """Do the work and print the result."""
     client = _Client(msgspec.json.decode(sys.argv[1], type=Work))
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
     began, cpu = time.monotonic(), time.process_time()
     asyncio.run(client.run())
     done = Done(

@@ -136,7 +136,20 @@ def _start(work: Work) -> subprocess.Popen[bytes]:
         "benchmarks._shared_client",
         msgspec.json.encode(work).decode(),
     ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def _started(works: Sequence[Work]) -> list[subprocess.Popen[bytes]]:
+    """Start processes that begin together: the time that Python needs is not part of a run."""
+    processes = [_start(work) for work in works]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    return processes
 
 
 def _result_of(process: subprocess.Popen[bytes]) -> Done:
@@ -167,8 +180,8 @@ def measure(scenario: str, store: Server, processes: int, seconds: float, limit:
             works.append(
                 Work(api=server.url, store=store.url, first=items, last=items + calls, calls=_CALLS)
             )
+        running_processes = _started(works)
         began = time.monotonic()
-        running_processes = [_start(work) for work in works]
         while server.record().accepted < processes * _STARTED:
             time.sleep(0.1)
         killed, back = _disturb(scenario, store, running_processes, seconds)
