@@ -315,7 +315,12 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             if not self._keyed_lock.try_acquire(lock_key):
                 await self._keyed_lock.acquire(lock_key)
             state = worker.call = CallState() if entry is None else _recorded_call(entry, request)
-            response = await engine.send(self._without_second_creation(request, lock_key), state)
+            response = await engine.send(
+                self._without_second_creation(request, lock_key)
+                if self._lost_creations  # most runs lose none
+                else request,
+                state,
+            )
             result = engine.decode(operation, response)
             outcome = _done(index, item, state, response, result, engine.clock() - started)
         except BaseException as error:  # noqa: BLE001  the item's outcome, or the end of the run
