@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapty_async._bulk.bulk_run import BulkRun
-from adapty_async._bulk.item_processor import BulkOptions, Items, StartBulk
+from adapty_async._bulk.item_processor import Items, StartBulk
 from adapty_async._bulk.outcome import (
     BulkReport,
     EarlierStatus,
@@ -12,6 +12,7 @@ from adapty_async._bulk.outcome import (
     StopReason,
 )
 from adapty_async._bulk.run_journal import InputIdentity
+from adapty_async._bulk.settings import BulkOptions
 from adapty_async._journal import (
     ItemState,
     Journal,

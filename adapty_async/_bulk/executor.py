@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,17 +18,22 @@ from adapty_async._api.operation import Operation
 from adapty_async._api.raw import RawResponse, raw_response
 from adapty_async._bulk.bulk_run import BulkRun
 from adapty_async._bulk.item_processor import (
-    MAX_OUTAGE,
-    MOST_WORKERS,
-    BulkOptions,
     Engine,
     Items,
     Records,
     run_calls,
-    settings_from,
 )
 from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._bulk.run_journal import RunIdentity, RunJournal
+from adapty_async._bulk.settings import (
+    DRAIN_SECONDS,
+    MAX_CONCURRENCY,
+    MAX_OUTAGE,
+    MOST_WORKERS,
+    BulkOptions,
+    RunSettings,
+    WorkerLimit,
+)
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.run_limits import RunLimits, wakeful
@@ -102,7 +109,7 @@ class Executor:
             build_operation = checked(build_operation)
         layers = self.layers
         limits = _limits_of(options, layers.timing.clock)
-        settings = settings_from(options, limits.concurrency, limits.stopping)
+        settings = _settings_from(options, limits.concurrency, limits.stopping)
         storage = options.get("journal")
         journal: RunJournal | None = None
         if storage is not None:
@@ -155,3 +162,38 @@ def _run_rate_limiter(rate: float, clock: Callable[[], float]) -> FixedRateLimit
     # a burst that compensates for a busy event loop, and no more: the server throttles a burst as
     # large as its own if the requests arrive closer together than they were sent
     return FixedRateLimiter(rate, max(1, round(rate / 50)), clock)
+
+
+def _settings_from(
+    options: BulkOptions[Any, Any], worker_limit: WorkerLimit | None, stopping: asyncio.Event
+) -> RunSettings:
+    """
+    Validate the options of a bulk method, and return the settings of its run.
+
+    Args:
+        options: the options.
+        worker_limit: the worker limit of a run without `concurrency`; None for a fixed number.
+        stopping: the event that the run sets when it stops.
+
+    Raises:
+        ConfigError: an option is unknown or out of range.
+    """
+    unknown = options.keys() - BulkOptions.__annotations__.keys()
+    if unknown:
+        raise ConfigError(f"unknown option: {', '.join(sorted(unknown))}")
+    concurrency = options.get("concurrency")
+    concurrency = MOST_WORKERS if concurrency is None else concurrency
+    whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
+    if not whole or not 1 <= concurrency <= MAX_CONCURRENCY:
+        raise ConfigError(f"concurrency must be a whole number from 1 to {MAX_CONCURRENCY:,}")
+    if inspect.iscoroutinefunction(options.get("on_outcome")):
+        raise ConfigError("on_outcome must be a plain function; an async one is never awaited")
+    return RunSettings(
+        concurrency=concurrency,
+        worker_limit=worker_limit,
+        fail_fast=options.get("fail_fast", False),
+        ordered=options.get("ordered", False),
+        drain=positive("drain", options["drain"]) if "drain" in options else DRAIN_SECONDS,
+        on_outcome=options.get("on_outcome"),
+        stopping=stopping,
+    )

@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import functools
 import hashlib
-import inspect
 import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable
-from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, Unpack
 
 import msgspec
 
@@ -22,22 +21,20 @@ from adapty_async._bulk.keyed_lock import KeyedLock, lock_key_of
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._bulk.recording import OutcomesPath, Recording, numbering_of
 from adapty_async._bulk.run_journal import ItemEntry, RunJournal
-from adapty_async._bulk.settings import RunSettings, WorkerLimit
+from adapty_async._bulk.settings import BulkOptions, RunSettings
 from adapty_async._bulk.source import source_of
 from adapty_async._bulk.stop_policy import StopPolicy
 from adapty_async._bulk.worker_pool import Worker
 from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.run_limits import NO_LIMITS, RunLimits, look_every
-from adapty_async._journal import KEY_SIZE, Journal, KeyIndex
+from adapty_async._journal import KEY_SIZE, OBJECT_KEY_SIZE, KeyIndex
 from adapty_async._pipeline.creation import lost_creation
 from adapty_async._pipeline.item_counter import ItemCounter
 from adapty_async._pipeline.limit import look
 from adapty_async._pipeline.retry import may_have_worked
-from adapty_async.config import positive
 from adapty_async.errors import (
     AdaptyError,
     CircuitOpenError,
-    ConfigError,
     ConnectionLostError,
     JournalError,
     NotFoundError,
@@ -45,16 +42,11 @@ from adapty_async.errors import (
 )
 
 __all__ = (
-    "MAX_CONCURRENCY",
-    "MAX_OUTAGE",
-    "MOST_WORKERS",
-    "BulkOptions",
     "Engine",
     "Items",
     "Records",
     "StartBulk",
     "run_calls",
-    "settings_from",
 )
 
 ItemT = TypeVar("ItemT")
@@ -62,59 +54,8 @@ ResultT = TypeVar("ResultT")
 
 Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
-#: Maximum of workers of a run without `concurrency`; the request rate determines the number.
-MOST_WORKERS = 256
-#: The largest `concurrency`: each worker is a task, and a journal reserves space for each item in
-#: flight. A mistyped number would use up the memory and the disk.
-MAX_CONCURRENCY = 10_000
-#: Seconds without a success that end a run by default.
-MAX_OUTAGE = 900.0
 _ALWAYS = RetrySafety.ALWAYS
 _DONE = OutcomeStatus.DONE
-# Seconds that requests in flight get to end by default when a run is stopped.
-_DRAIN_SECONDS = 5.0
-
-
-class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
-    """
-    The options of every bulk method.
-
-    Attributes:
-        concurrency: maximum of requests in flight, 10,000 at most. By default 64 at first, up to
-            256, as long as more increase the throughput.
-        rate: maximum of requests per second, retries included; by default the request rate adapts
-            to the account's limit.
-        fail_fast: stop after the first item that is not done, absent or skipped.
-        on_outcome: a callback that receives each outcome in the event loop; its exceptions stop
-            the run.
-        ordered: deliver outcomes in the order of the input; by default in the order in which they
-            end.
-        drain: seconds that requests in flight get to end when the run is stopped; 5 by default.
-        max_outage: seconds without any success, whatever the server responds, that end the run;
-            900 by default. Time in which the run sends nothing because of ``rate`` or of a slow
-            source does not count.
-        journal: the path of a file that makes the run resumable: a further run with the same
-            journal skips the items that are done. Or another `Journal`.
-        dedupe: send each request once, and skip items with an equal request. A journal without a
-            `job_id` implies it.
-        job_id: asserts that the items come in the same order each time the journal is used, so a
-            set is rejected. Without it, they are identified by their requests, in any order. An
-            `InputFile` needs none: its content is compared, with a `job_id` too.
-        outcomes: a file that records how each item ended, with its id: one line of JSON each, as
-            the items end. Further runs append to it. Unlike a journal it contains personal data.
-    """
-
-    concurrency: int | None
-    rate: float | None
-    fail_fast: bool
-    on_outcome: Callable[[Outcome[ItemT, ResultT]], object] | None
-    ordered: bool
-    drain: float
-    max_outage: float
-    journal: str | os.PathLike[str] | Journal | None
-    job_id: str | None
-    dedupe: bool
-    outcomes: str | os.PathLike[str] | None
 
 
 class StartBulk(Protocol):
@@ -153,41 +94,6 @@ class Engine(msgspec.Struct, frozen=True):
     limiters: LimiterRegistry
     items: ItemCounter
     limits: RunLimits = NO_LIMITS
-
-
-def settings_from(
-    options: BulkOptions[Any, Any], worker_limit: WorkerLimit | None, stopping: asyncio.Event
-) -> RunSettings:
-    """
-    Validate the options of a bulk method, and return the settings of its run.
-
-    Args:
-        options: the options.
-        worker_limit: the worker limit of a run without `concurrency`; None for a fixed number.
-        stopping: the event that the run sets when it stops.
-
-    Raises:
-        ConfigError: an option is unknown or out of range.
-    """
-    unknown = options.keys() - BulkOptions.__annotations__.keys()
-    if unknown:
-        raise ConfigError(f"unknown option: {', '.join(sorted(unknown))}")
-    concurrency = options.get("concurrency")
-    concurrency = MOST_WORKERS if concurrency is None else concurrency
-    whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
-    if not whole or not 1 <= concurrency <= MAX_CONCURRENCY:
-        raise ConfigError(f"concurrency must be a whole number from 1 to {MAX_CONCURRENCY:,}")
-    if inspect.iscoroutinefunction(options.get("on_outcome")):
-        raise ConfigError("on_outcome must be a plain function; an async one is never awaited")
-    return RunSettings(
-        concurrency=concurrency,
-        worker_limit=worker_limit,
-        fail_fast=options.get("fail_fast", False),
-        ordered=options.get("ordered", False),
-        drain=positive("drain", options["drain"]) if "drain" in options else _DRAIN_SECONDS,
-        on_outcome=options.get("on_outcome"),
-        stopping=stopping,
-    )
 
 
 class Records(msgspec.Struct, frozen=True, kw_only=True):
@@ -238,7 +144,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
     3. Acquire the lock of its lock key.
     4. Begin: pass the write-ahead entry down as the first-send callback of its call.
     5. Send the request through the pipeline, and decode the response. If the response to a creation
-       was lost, no later item with the same lock key creates the object.
+       was lost, here or in an earlier run, no other item creates the object.
     6. Record the outcome in the journal, and release the lock.
     """
 
@@ -258,10 +164,10 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         self._by_digest = journal is not None and not journal.by_position
         self._seen = KeyIndex() if dedupe and not self._by_digest else None
         self._identifies = self._by_digest or self._seen is not None
-        self._digest_of = _digester(os.urandom(32) if journal is None else journal.digest_key)
+        self._digester = _Digester(os.urandom(32) if journal is None else journal.digest_key)
         self._is_resumed = False  # an earlier run used the journal
         self._keyed_lock = KeyedLock()
-        self._lost_creations: set[Hashable] = set()  # the lock keys of their items
+        self._lost_objects: set[bytes] = set()  # their creation has no response
         self._watched = False
 
     @contextlib.asynccontextmanager
@@ -278,6 +184,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             await journal.open(limiters.learned_rate)
             try:
                 self._is_resumed = not journal.is_new
+                self._lost_objects |= journal.lost_objects
                 if journal.rate is not None:
                     limiters.expect(journal.rate)
                 yield
@@ -316,19 +223,16 @@ class ItemProcessor(Generic[ItemT, ResultT]):
                 await self._keyed_lock.acquire(lock_key)
             state = worker.call = CallState() if entry is None else _recorded_call(entry, request)
             response = await engine.send(
-                self._without_second_creation(request, lock_key)
-                if self._lost_creations  # most runs lose none
-                else request,
+                request
+                if request.if_missing is None
+                else self._without_second_creation(operation, request, entry),
                 state,
             )
             result = engine.decode(operation, response)
             outcome = _done(index, item, state, response, result, engine.clock() - started)
         except BaseException as error:  # noqa: BLE001  the item's outcome, or the end of the run
-            worker.failure = _run_ending(error, is_sending=state is not None)
-            outcome = _not_done(index, item, request, state, error, engine.clock() - started)
-            self._record_lost_creation(outcome.status, state, lock_key)
+            outcome = self._not_done(index, item, request, worker, error, started)
         if state is None:  # it holds no lock
-            self._release_invalid(index, request, outcome.status)
             return outcome
         worker.call = None  # the worker is idle until its next item
         try:
@@ -340,11 +244,34 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         finally:
             self._keyed_lock.release(lock_key)
 
-    def _release_invalid(self, index: int, request: Request | None, status: OutcomeStatus) -> None:
-        """Withdraw the reservation that a killed run left for an item without a valid request."""
-        is_invalid = request is None and status is OutcomeStatus.FAILED
-        if is_invalid and self._is_resumed and self._journal is not None:
-            self._journal.release(index)
+    def _not_done(
+        self,
+        index: int,
+        item: ItemT,
+        request: Request | None,
+        worker: Worker,
+        error: BaseException,
+        started: float,
+    ) -> Outcome[ItemT, ResultT]:
+        """
+        Return the outcome of an item that ended with an error, and what else follows from it.
+
+        1. An exception that ends the run is stored in the worker.
+        2. The item has no valid request: withdraw the reservation that a killed run left for it.
+        3. The response to its creation is lost: no other item creates the object.
+        """
+        state, elapsed = worker.call, self._engine.clock() - started
+        worker.failure = _run_ending(error, is_sending=state is not None)
+        outcome: Outcome[ItemT, ResultT]
+        outcome = _not_done(index, item, request, state, error, elapsed)
+        if request is None:
+            is_invalid = outcome.status is OutcomeStatus.FAILED
+            if is_invalid and self._is_resumed and self._journal is not None:
+                self._journal.release(index)
+        elif outcome.status is OutcomeStatus.UNKNOWN and state is not None and state.is_creating:
+            assert worker.operation is not None  # noqa: S101  it was sent
+            self._lost_objects.add(self._digester.object_key(worker.operation))
+        return outcome
 
     async def _known(
         self,
@@ -357,7 +284,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         """Return the outcome of an item that is settled or a duplicate; None if it is sent."""
         is_duplicate = False
         if self._identifies:
-            is_duplicate = not await self._claim(self._digest_of(operation, request), entry)
+            is_duplicate = not await self._claim(self._digester.of(operation, request), entry)
         if is_duplicate and not self._by_position:
             return _skipped(index, item, EarlierStatus.DUPLICATE)
         if entry is None:
@@ -371,22 +298,23 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         error = entry.recall()
         return None if error is None else Outcome(index, item, OutcomeStatus.UNKNOWN, error=error)
 
-    def _without_second_creation(self, request: Request, lock_key: Hashable) -> Request:
+    def _without_second_creation(
+        self, operation: Operation[Any], request: Request, entry: ItemEntry | None
+    ) -> Request:
         """
-        Return a request, without its creation if an earlier item with its lock key lost one.
+        Return the request of an item, without the creation of an object that another item lost.
 
         Several items may be about one object, such as the purchases of a profile. After a lost
         creation the server may still create the object, although it does not find it yet.
         """
-        if request.if_missing is None or lock_key not in self._lost_creations:
+        object_key = self._digester.object_key(operation)
+        if entry is not None:
+            entry.object_key = object_key
+            if entry.is_creation_lost:  # its own: it looks for the object, and creates none
+                return request
+        if object_key not in self._lost_objects:
             return request
         return msgspec.structs.replace(request, if_missing=None)
-
-    def _record_lost_creation(
-        self, status: OutcomeStatus, state: CallState | None, lock_key: Hashable
-    ) -> None:
-        if status is OutcomeStatus.UNKNOWN and state is not None and state.is_creating:
-            self._lost_creations.add(lock_key)
 
     async def _claim(self, digest: bytes, entry: ItemEntry | None) -> bool:
         """Claim the digest of a request; return False if an equal one came before."""
@@ -422,22 +350,39 @@ def _recorded_call(entry: ItemEntry, request: Request) -> CallState:
     )
 
 
-def _digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
-    """Return a function that returns a keyed digest of a request, without its client's headers."""
-    # the key is a prefix of the hashed data, which is as secure for BLAKE2 as its `key`; most
-    # requests then fit into the same block, which halves the time
-    keyed = hashlib.blake2b(key, digest_size=KEY_SIZE)
-    packed = msgspec.msgpack.Encoder(enc_hook=plain).encode
+class _Digester:
+    """
+    Keyed digests of requests, without the headers of their client.
 
-    def digest_of(operation: Operation[Any], request: Request) -> bytes:
-        digest = keyed.copy()
+    Args:
+        key: a secret.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        # the key is a prefix of the hashed data, which is as secure for BLAKE2 as its `key`; most
+        # requests then fit into the same block, which halves the time
+        self._keyed = hashlib.blake2b(key, digest_size=KEY_SIZE)
+        self._pack = msgspec.msgpack.Encoder(enc_hook=plain).encode
+
+    def of(self, operation: Operation[Any], request: Request) -> bytes:
+        """Return the digest of a request. It begins with the key of the object it may create."""
         asked = operation.endpoint.name, operation.headers, operation.parameters, request.body
-        digest.update(packed(asked))
-        if operation.if_missing is not None and request.if_missing is not None:
-            digest.update(digest_of(operation.if_missing, request.if_missing))
-        return digest.digest()
+        if operation.if_missing is None or request.if_missing is None:
+            return self._digest(asked)
+        creation = self.of(operation.if_missing, request.if_missing)
+        return self.object_key(operation) + self._digest((*asked, creation))[OBJECT_KEY_SIZE:]
 
-    return digest_of
+    def object_key(self, operation: Operation[Any]) -> bytes:
+        """Return the key of the object that an operation is about, such as a profile."""
+        lock_key = lock_key_of(operation)
+        # in another process, an operation that says nothing about its object has another lock key
+        about = operation.body if lock_key == id(operation) else lock_key
+        return self._digest(about)[:OBJECT_KEY_SIZE]
+
+    def _digest(self, value: Any) -> bytes:
+        digest = self._keyed.copy()
+        digest.update(self._pack(value))
+        return digest.digest()
 
 
 def _skipped(index: int, item: ItemT, earlier: EarlierStatus) -> Outcome[ItemT, Any]:

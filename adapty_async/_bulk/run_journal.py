@@ -245,6 +245,11 @@ class RunJournal:
         rate = self._writer.rate
         return None if rate is None or rate < _MIN_RATE else rate
 
+    @property
+    def lost_objects(self) -> set[bytes]:
+        """The keys of the objects that an earlier run may have created, without a response."""
+        return self._writer.lost_objects
+
     def earlier(self, position: int) -> EarlierStatus | None:
         """Return the earlier status of an item; None if it is not settled."""
         return _EARLIER.get(self._writer.state(position))
@@ -273,6 +278,8 @@ class ItemEntry:
         request: the item's request.
 
     Attributes:
+        object_key: the key of the object that the item creates if it is missing; set before the
+            item is sent.
         is_ambiguous: an earlier run sent the item and lost the response.
         is_creation_lost: an earlier run sent the creation of a missing object and lost the
             response.
@@ -284,6 +291,7 @@ class ItemEntry:
         self._request = request
         self._begun = False  # the journal has an entry that the present attempt needs
         self._must_not_repeat = request.retry_safety is not _ALWAYS
+        self.object_key = b""
         self.is_ambiguous = False
         self.is_creation_lost = False
 
@@ -345,8 +353,9 @@ class ItemEntry:
         return self._writer.reserve(self._position)
 
     def create(self) -> None:
-        """Make the next entry one of a request that must not be retried."""
+        """Make the next entry one of a request that must not be retried, with its object's key."""
         self._begun, self._must_not_repeat = False, True
+        self._writer.add_creation(self._position, self.object_key)
 
     def created(self) -> Awaitable[None]:
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapty_async._journal.file import belongs_to_journal, files_of
-from adapty_async._journal.keys import KeyIndex
+from adapty_async._journal.keys import OBJECT_KEY_SIZE, KeyIndex
 from adapty_async._journal.memory import MemoryJournal
 from adapty_async._journal.model import (
     KEY_SIZE,
@@ -32,6 +32,7 @@ from adapty_async._journal.writer import JournalWriter
 
 __all__ = (
     "KEY_SIZE",
+    "OBJECT_KEY_SIZE",
     "OUTCOMES",
     "SPAN_SIZE",
     "STATES",

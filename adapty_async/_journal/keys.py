@@ -1,4 +1,4 @@
-"""An index of entry keys: the first in memory, the rest in a temporary SQLite database."""
+"""Entry keys, and an index of keys: the first in memory, the rest in a temporary database."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import asyncio
 import contextlib
 import itertools
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import TypeAlias
 
 from adapty_async._journal.database import DatabaseThread, explain
-from adapty_async._journal.model import KEY_SIZE
+from adapty_async._journal.model import KEY_SIZE, SPAN_SIZE, ItemState, Spans
 from adapty_async.errors import JournalError
 
-__all__ = ("EntryKeys", "KeyIndex")
+__all__ = ("OBJECT_KEY_SIZE", "EntryKeys", "KeyIndex")
 
+#: Bytes of the key of an object that a call creates if it is missing.
+OBJECT_KEY_SIZE = KEY_SIZE // 2
+
+# The states of an item whose creation of an object may have been processed.
+_MAY_BE_CREATED = frozenset({ItemState.STARTED, ItemState.UNKNOWN})
 # Keys in a dictionary, which uses about 180 bytes for each.
 _IN_MEMORY = 50_000
 # Keys that are loaded in one transaction.
@@ -135,19 +141,50 @@ class KeyIndex:
 
 
 class EntryKeys:
-    """An index from each entry key of a journal to its position, with the keys still to store."""
+    """
+    The entry keys of a journal: an index of those of items, and the keys still to store.
 
-    def __init__(self) -> None:
+    By digest, every item has a key, and the number of the key is the item's position. By position,
+    only the creations of missing objects have keys. The first half of the key of an item that may
+    create an object is the key of that object. The second half is a digest of the request, or the
+    item's position.
+
+    Args:
+        by_position: items are identified by their position.
+
+    Attributes:
+        lost: the keys of the objects that an earlier run may have created, without a response.
+    """
+
+    def __init__(self, *, by_position: bool) -> None:
+        self._by_position = by_position
+        self.lost: set[bytes] = set()
         self._index = KeyIndex(self._add)
         self._seen = bytearray()  # by position: whether this run claimed a key of an earlier run
         self._new = bytearray()
-        self._first = 0  # the position of the first new key
+        self._first = 0  # the number of the first new key
 
-    def load(self, keys: Iterable[bytes]) -> None:
+    def load(self, keys: Iterable[bytes], spans: Spans) -> None:
         """Add the keys of earlier runs. Blocks; not in the event loop."""
-        self._index.load(keys)
+        unclear = _unclear_positions(spans)
+        if self._by_position:
+            for key in _split(keys):
+                self._first += 1
+                if int.from_bytes(key[OBJECT_KEY_SIZE:]) in unclear:
+                    self.lost.add(key[:OBJECT_KEY_SIZE])
+            return
+        self._index.load(self._with_lost(keys, deque(sorted(unclear))))
         self._first = self._index.count
         self._seen = bytearray(self._first)
+
+    def _with_lost(self, batches: Iterable[bytes], unclear: deque[int]) -> Iterator[bytes]:
+        first = 0
+        for keys in batches:
+            while unclear and (at := KEY_SIZE * (unclear[0] - first)) < len(keys):
+                unclear.popleft()
+                self.lost.add(keys[at : at + OBJECT_KEY_SIZE])
+            first += len(keys) // KEY_SIZE
+            yield keys
 
     async def claim(self, key: bytes) -> int | None:
         """
@@ -167,8 +204,13 @@ class EntryKeys:
     def _add(self, key: bytes) -> None:
         self._new += key
 
+    def add_creation(self, position: int, object_key: bytes) -> None:
+        """Add the key of an item, identified by its position, that creates an object."""
+        if self._by_position:
+            self._add(object_key + position.to_bytes(KEY_SIZE - OBJECT_KEY_SIZE))
+
     def pop_new(self) -> tuple[int, bytes]:
-        """Return the position of the first new key, and the new keys since the last call."""
+        """Return the number of the first new key, and the new keys since the last call."""
         first, new = self._first, bytes(self._new)
         self._first += len(new) // KEY_SIZE
         self._new.clear()
@@ -182,6 +224,17 @@ class EntryKeys:
     def close(self) -> None:
         """Remove the temporary database."""
         self._index.close()
+
+
+def _unclear_positions(spans: Spans) -> set[int]:
+    """Return the positions of the items that may have created an object."""
+    return {
+        number * SPAN_SIZE + at
+        for number, states in spans.items()
+        if any(state in states for state in _MAY_BE_CREATED)
+        for at, state in enumerate(states)
+        if state in _MAY_BE_CREATED
+    }
 
 
 def _split(keys: Iterable[bytes]) -> Iterator[bytes]:

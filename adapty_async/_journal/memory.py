@@ -54,7 +54,7 @@ class MemoryJournal:
         if self.identity is not None:
             known = adopted(self.identity, identity, self.reasons.values(), self.spans)
             require_same_run("in memory", known, identity, check)
-        load_keys([self.keys])
+        load_keys([self.keys], self.spans)
         now = self._clock()
         rates = [run.rate for run in self.runs.values() if run.rate is not None]
         run = Run(number=len(self.runs) + 1, started_at=now, last_at=now)

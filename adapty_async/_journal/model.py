@@ -25,6 +25,7 @@ __all__ = (
     "Reason",
     "Resumed",
     "Run",
+    "Spans",
     "adopted",
     "differences",
     "require_same_run",
@@ -35,8 +36,11 @@ __all__ = (
 SPAN_SIZE = 512
 #: Bytes of an entry key.
 KEY_SIZE = 16
-#: Receives the entry keys of earlier runs, in batches, in the order of their positions.
-LoadKeys: TypeAlias = Callable[[Iterable[bytes]], object]
+#: States by span number; position ``n`` is at ``n % 512`` in span ``n // 512``.
+Spans: TypeAlias = Mapping[int, bytes | bytearray]
+#: Receives the entry keys of earlier runs, in batches, in the order in which they were stored, and
+#: the states.
+LoadKeys: TypeAlias = Callable[[Iterable[bytes], Spans], object]
 #: Compares an input with the description of an earlier one: returns the difference, None if none.
 InputCheck: TypeAlias = Callable[[dict[str, Any]], str | None]
 
@@ -162,7 +166,7 @@ def adopted(
     found: JournalIdentity,
     wanted: JournalIdentity,
     reasons: Iterable[Reason],
-    spans: Mapping[int, bytes | bytearray],
+    spans: Spans,
 ) -> JournalIdentity:
     """
     Return the identity of a journal, with the new run's account if nothing was done so far.
@@ -240,7 +244,7 @@ class Changes(msgspec.Struct, kw_only=True):
     Attributes:
         run: the present run; None if it has not changed.
         spans: states by span number; position ``n`` is at ``n % 512`` in span ``n // 512``.
-        first_key: the position of the first new entry key.
+        first_key: the number of the first new entry key. By digest, it is the item's position.
         new_keys: new entry keys, one after another.
         minutes: counts of a minute.
         reasons: counts of a reason.

@@ -158,7 +158,7 @@ class _JournalFile:
                 known = adopted(found, identity, read_reasons(self._db), spans)
                 require_same_run(str(self._path), known, identity, check)
                 read_minutes(self._db)
-                load_keys(read_keys(self._db))
+                load_keys(read_keys(self._db), spans)
             now = clock()
             run = Run(number=len(earlier) + 1, started_at=now, last_at=now)
             self._begin(identity if found != identity else None, run, is_empty=is_empty)

@@ -68,15 +68,15 @@ class JournalWriter:
         self._group = concurrency
         self._size = size
         self._clock = clock
-        self._run: Run  # set by `open`, as are the next three
+        self._run: Run  # set by `open`, as are the next four
         self._states: ItemStates
         self._counts: OutcomeCounter
         self._by_position: bool
+        self._keys: EntryKeys
         self.is_new = True
         self.rate: float | None = None
         self.failure: JournalError | None = None
         self._loop = asyncio.get_running_loop()
-        self._keys = EntryKeys()
         self._first = 0  # positions from this up to the next have a stored entry
         self._reserved = 0
         self._reserving = (0, 0)  # the same, after the commit in progress
@@ -101,15 +101,21 @@ class JournalWriter:
         Raises:
             JournalError: it belongs to another run, is in use, is damaged, or is no journal.
         """
+        self._by_position = identity.keys == "position"
+        self._keys = EntryKeys(by_position=self._by_position)
         try:
             resumed = await self._journal.open(identity, check, self._keys.load)
         except BaseException:
             self._keys.close()
             raise
-        self._by_position = identity.keys == "position"
         self._run, self._states = resumed.run, ItemStates(resumed.spans)
         self._counts = OutcomeCounter(resumed.run.number, self._clock)
         self.is_new, self.rate = resumed.is_new, resumed.rate
+
+    @property
+    def lost_objects(self) -> set[bytes]:
+        """The keys of the objects that an earlier run may have created, without a response."""
+        return self._keys.lost
 
     def state(self, position: int) -> ItemState:
         """Return the last known state of an item."""
@@ -152,6 +158,14 @@ class JournalWriter:
             self._states.set(position, ItemState.STARTED)
             self._must_be_durable = True
         return self._future_of(self._entries)
+
+    def add_creation(self, position: int, object_key: bytes) -> None:
+        """
+        Add the key of an object that an item creates, with the next entry.
+
+        By digest, the item's own key begins with it.
+        """
+        self._keys.add_creation(position, object_key)
 
     def retract(self, position: int) -> None:
         """Record that the server certainly did not process a request that must not be retried."""

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from adapty_async._api.operation import Operation, Request, Response
-from adapty_async._bulk.item_processor import MOST_WORKERS
 from adapty_async._bulk.recording import OutcomesPath
+from adapty_async._bulk.settings import MOST_WORKERS
 from adapty_async._input.rows import Row, Rows, SizedRows
 from adapty_async._journal import Journal, belongs_to_journal
 from adapty_async._report import RunName

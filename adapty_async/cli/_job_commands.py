@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from adapty_async._bulk.item_processor import MAX_CONCURRENCY
+from adapty_async._bulk.settings import MAX_CONCURRENCY
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.cli._apis import ALL_BY, api_option, require_kind
 from adapty_async.cli._app import _exit_on_error, _run

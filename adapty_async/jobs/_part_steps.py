@@ -148,8 +148,8 @@ def open_part(
     spans: dict[int, bytes] = {}
     rate: float | None = None
     if runs:  # otherwise nothing was committed
-        load_keys((yield from _load_keys(key)))
         spans = yield from load_spans(key)
+        load_keys((yield from _load_keys(key)), spans)
         rate = yield from _load_rate(key)
     yield Statement(
         "UPDATE adapty_part SET runs = :run, is_open = 1, worker = :worker"

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from click.testing import Result
 
-from adapty_async._bulk.item_processor import MOST_WORKERS
+from adapty_async._bulk.settings import MOST_WORKERS
 from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async.bulk import BulkOptions
 from adapty_async.sandbox import Sandbox

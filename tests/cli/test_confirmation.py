@@ -202,7 +202,7 @@ async def add_run(path: Path, *, rate: float) -> None:
     """Add a run to a journal that measured a rate, and did nothing else."""
     journal = SqliteJournal(path, owed=1)
     identity = summarise(path).identity
-    run = (await journal.open(identity, lambda _: None, lambda keys: None)).run
+    run = (await journal.open(identity, lambda _: None, lambda keys, spans: None)).run
     run.rate = rate
     await journal.commit(Changes(run=run), durable=False)
     await journal.close()
@@ -234,11 +234,11 @@ async def test_a_dry_run_is_not_slowed_by_its_journal(tmp_path: Path) -> None:
     )
     path = tmp_path / "run.db"
     journal = SqliteJournal(path, owed=1)
-    await journal.open(identity, lambda _: None, lambda keys: None)
+    await journal.open(identity, lambda _: None, lambda keys, spans: None)
     await journal.close()
     await add_run(path, rate=4.0)
     dry = DryJournal(path, owed=1)
-    resumed = await dry.open(identity, lambda _: None, lambda keys: None)
+    resumed = await dry.open(identity, lambda _: None, lambda keys, spans: None)
     await dry.commit(Changes(run=resumed.run), durable=True)
     await dry.close()
 

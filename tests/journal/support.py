@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import itertools
 import shutil
@@ -23,6 +24,7 @@ from adapty_async._journal import (
     Run,
     SqliteJournal,
 )
+from adapty_async._journal.model import LoadKeys, Spans
 from adapty_async._journal.schema import (
     read_keys,
     read_minutes,
@@ -56,10 +58,9 @@ def accept(found: dict[str, Any]) -> None:
     """Accept every input."""
 
 
-def ignore(keys: Iterable[bytes]) -> None:
+def ignore(keys: Iterable[bytes], _: Spans) -> None:
     """Read the entry keys of earlier runs, and forget them."""
-    for _ in keys:
-        pass
+    collections.deque(keys, maxlen=0)
 
 
 def span(text: str) -> bytes:
@@ -271,7 +272,7 @@ class Observed:
         self,
         identity: JournalIdentity,
         check: Callable[[dict[str, Any]], str | None],
-        load_keys: Callable[[Iterable[bytes]], object],
+        load_keys: LoadKeys,
     ) -> Resumed:
         """Open the journal."""
         resumed = await self._journal.open(identity, check, load_keys)

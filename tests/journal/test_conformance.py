@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from adapty_async._journal import Changes, ItemState, Minute, Reason, Resumed, Run
+from adapty_async._journal.model import Spans
 from adapty_async.errors import JournalError
 from tests.journal.support import (
     BY_KEY,
@@ -112,22 +113,23 @@ async def test_the_rate_is_that_of_the_last_run_that_has_one(place: Place) -> No
 
 
 async def test_keys_are_loaded_in_the_order_of_their_positions(place: Place) -> None:
-    """Entry keys come back in one call, in their order, however they were committed."""
+    """Entry keys come back in one call, in their order, with the states of their items."""
     journal = place.journal()
     await reopened(journal, BY_KEY)
     keys = [key_of(number * 7919 % 6000) for number in range(6000)]
     for first, end in ((0, 1), (1, 5000), (5000, 6000)):
         changes = Changes(first_key=first, new_keys=b"".join(keys[first:end]))
         await journal.commit(changes, durable=False)
+    await journal.commit(Changes(spans={1: span("du")}), durable=False)
     await journal.close()
-    calls: list[bytes] = []
+    calls: list[tuple[bytes, dict[int, bytes]]] = []
 
-    def load(some: Iterable[bytes]) -> None:
-        calls.append(b"".join(some))
+    def load(some: Iterable[bytes], spans: Spans) -> None:
+        calls.append((b"".join(some), {number: bytes(spans[number]) for number in spans}))
 
     journal = place.journal()
     await journal.open(BY_KEY, accept, load)
-    assert calls == [b"".join(keys)]
+    assert calls == [(b"".join(keys), {1: span("du")})]
     await journal.close()
 
 
@@ -223,7 +225,7 @@ async def test_a_refused_run_leaves_no_trace(place: Place) -> None:
 async def test_a_failure_to_read_keys_leaves_the_journal_usable(place: Place) -> None:
     """A run whose keys find no room ends with that error, and another one can start."""
 
-    def fail(keys: Iterable[bytes]) -> None:
+    def fail(keys: Iterable[bytes], _: Spans) -> None:
         raise JournalError("no room for keys")
 
     await _closed_journal(place)

@@ -96,7 +96,7 @@ async def resumed(place: InFile) -> Content | None:
     journal = place.journal()
     keys: list[bytes] = []
     try:
-        found = await journal.open(BY_KEY, lambda _: None, keys.extend)
+        found = await journal.open(BY_KEY, lambda _: None, lambda some, _: keys.extend(some))
     except JournalError:
         return None
     spans = {number: bytes(states) for number, states in found.spans.items()}

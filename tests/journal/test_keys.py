@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from adapty_async._journal import KeyIndex
+from adapty_async._journal.keys import EntryKeys
 from adapty_async.errors import JournalError
 from tests.journal.support import key_of
 
@@ -183,6 +184,25 @@ def child(code: str, folder: Path) -> list[str]:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("by_position", [False, True], ids=["by digest", "by position"])
+def test_the_objects_of_lost_creations_are_found_in_every_batch(
+    by_position: bool,  # noqa: FBT001  passed by name
+) -> None:
+    """Keys come in batches of any size; a started or unknown item makes its object a lost one."""
+    states = bytearray(b"d" * 1024)
+    lost = {0: b"s", 2: b"u", 3: b"u", 4: b"s", 700: b"u", 1023: b"s"}
+    for position, state in lost.items():
+        states[position : position + 1] = state
+    keys = [(position + 5000).to_bytes(8) + position.to_bytes(8) for position in range(1024)]
+    batches = [keys[:3], keys[3:4], [], keys[4:701], keys[701:]]
+    entry_keys = EntryKeys(by_position=by_position)
+    entry_keys.load(map(b"".join, batches), {0: states[:512], 1: states[512:]})
+
+    assert entry_keys.lost == {keys[position][:8] for position in lost}
+    assert entry_keys.pop_new() == (1024, b"")
+    entry_keys.close()
 
 
 def test_a_full_temporary_folder_is_an_error_that_names_it(tmp_path: Path) -> None:

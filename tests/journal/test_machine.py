@@ -23,7 +23,6 @@ from tests.journal.support import (
     InMemory,
     Observed,
     Place,
-    key_of,
     writer_on,
 )
 
@@ -40,6 +39,11 @@ ENDS = st.sampled_from(
 )
 UNSENT = frozenset({ItemState.NONE, ItemState.FAILED, ItemState.NOT_SENT})
 OPEN = UNSENT | {ItemState.RESERVED, ItemState.LOST}
+
+
+def entry_key_of(number: int) -> bytes:
+    """Return an entry key; its first half is the key of an object."""
+    return number.to_bytes(8) * 2
 
 
 class Item:
@@ -93,6 +97,8 @@ class Machine(RuleBasedStateMachine):
         self.in_flight: set[int] = set()
         self.reserved: set[int] = set()  # by this run, and not ended
         self.positions: dict[int, int] = {}
+        self.creating: set[int] = set()  # numbers of items that create an object
+        self.may_create: set[int] = set()  # the same, with those whose start failed
         self.failed = False
         self.next = 0  # behind the highest that this run has reserved
         self.place: Place
@@ -118,7 +124,7 @@ class Machine(RuleBasedStateMachine):
         if self.identity is IDENTITY:
             return number
         if number not in self.positions:
-            position = self.runner.run(self.writer.claim(key_of(number)))
+            position = self.runner.run(self.writer.claim(entry_key_of(number)))
             assert position is not None
             assert position not in self.positions.values()
             self.positions[number] = position
@@ -174,17 +180,22 @@ class Machine(RuleBasedStateMachine):
         """Look an item up, and do nothing with it."""
         self.item(number)
 
-    @rule(number=NUMBERS)
-    def start(self, number: int) -> None:
-        """Start an item that must not be retried."""
+    @rule(number=NUMBERS, creates=st.booleans())
+    def start(self, number: int, *, creates: bool) -> None:
+        """Start an item that must not be retried, and may create an object."""
         item = self.item(number)
         if number in self.in_flight or item.states[-1] not in UNSENT:
             return
         position = self.position(number)
 
         async def started() -> None:
+            if creates:
+                self.writer.add_creation(position, object_key)
             await self.writer.start(position)
 
+        object_key = entry_key_of(number)[:8]
+        if creates:
+            self.may_create.add(number)
         item.add(ItemState.STARTED)
         try:
             self.runner.run(started())
@@ -195,6 +206,8 @@ class Machine(RuleBasedStateMachine):
             assert not self.failed
             item.keep(durable=True)
             self.in_flight.add(number)
+            if number in self.may_create:
+                self.creating.add(number)
 
     def update_one(self, number: int, state: ItemState) -> None:
         """Record how an item ended."""
@@ -304,6 +317,19 @@ class Machine(RuleBasedStateMachine):
             found = self.writer.state(self.position(number))
             assert found in allowed(item), number
             self.items[number] = Item(found)
+        lost = self.writer.lost_objects
+        if self.identity is BY_KEY:  # every key begins with that of an object
+            assert lost == self.unclear(set(self.items))
+        else:
+            assert self.unclear(self.creating) <= lost <= self.unclear(self.may_create)
+
+    def unclear(self, numbers: set[int]) -> set[bytes]:
+        """Return the keys of the objects that items may have created, without a response."""
+        return {
+            entry_key_of(number)[:8]
+            for number in numbers
+            if self.items[number].states[0] in (ItemState.STARTED, ItemState.UNKNOWN)
+        }
 
     def teardown(self) -> None:
         """End the run."""

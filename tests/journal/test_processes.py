@@ -186,7 +186,8 @@ async def after_kill(path: Path, *, keys: bool) -> dict[int, ItemState]:
             (folder / source.name).write_bytes(source.read_bytes())
     loaded: list[bytes] = []
     journal = SqliteJournal(folder / path.name, owed=OWED)
-    resumed = await journal.open(BY_KEY if keys else IDENTITY, accept, loaded.extend)
+    identity = BY_KEY if keys else IDENTITY
+    resumed = await journal.open(identity, accept, lambda some, _: loaded.extend(some))
     await journal.close()
     all_keys = b"".join(loaded)
     if keys:

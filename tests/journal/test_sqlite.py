@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from adapty_async._journal import Changes, ItemState, Run, SqliteJournal, summarise
+from adapty_async._journal.model import Spans
 from adapty_async.errors import JournalError
 from tests._support import CANARY_EMAIL, CANARY_KEY
 from tests.journal.support import (
@@ -130,7 +131,7 @@ async def test_a_cancelled_opening_gives_the_journal_back(tmp_path: Path) -> Non
     path = tmp_path / "run.db"
     held, reached = threading.Event(), threading.Event()
 
-    def load(keys: Iterable[bytes]) -> None:
+    def load(keys: Iterable[bytes], _: Spans) -> None:
         reached.set()
         held.wait(30)
 

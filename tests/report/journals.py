@@ -64,7 +64,7 @@ async def in_use(
     """Write a journal, which the last run holds open for the block."""
     for number, each in enumerate(recorded, 1):
         journal = SqliteJournal(path, owed=1, clock=lambda each=each: each.run.started_at)  # type: ignore[misc]
-        await journal.open(identity, lambda _: None, list)
+        await journal.open(identity, lambda _: None, lambda keys, _: list(keys))
         await journal.commit(_changes(each), durable=False)
         if number == len(recorded):
             yield
