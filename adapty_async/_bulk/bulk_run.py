@@ -52,6 +52,8 @@ Earlier: TypeAlias = Callable[[int], EarlierStatus | None]
 
 # Unsent items that are counted in one iteration of the event loop.
 _ITEMS_PER_ITERATION = 256
+# How many times as often a run looks whether more workers are useful, after it has spawned some.
+_LOOKS_WHILE_GROWING = 20
 
 
 class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, ResultT]):
@@ -91,7 +93,8 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._main: asyncio.Task[None]  # set when the run starts, as are the next two
         self._loop: asyncio.AbstractEventLoop
         self._thread: int
-        self._workers = WorkerPool(settings.concurrency)
+        limit = settings.worker_limit
+        self._workers = WorkerPool(settings.concurrency if limit is None else limit.most_workers)
         self._started: float | None = None
         self._ended: float | None = None
         self._is_open = False  # the lifespan
@@ -287,16 +290,18 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         """
         Stop the run if an outage has lasted too long, and spawn workers that have become useful.
 
-        It runs at regular intervals, so also while every item waits.
+        It runs at regular intervals, so also while every item waits. It looks again soon after it
+        has spawned workers, whose items may wait, too.
         """
-        worker_limit = self._settings.worker_limit
-        if worker_limit is not None and len(self._workers):  # otherwise the input has ended
+        worker_limit, workers = self._settings.worker_limit, len(self._workers)
+        if worker_limit is not None and workers:  # otherwise the input has ended
             self._adapt(worker_limit)
         patience = self._settings.patience()
         if patience <= 0.0:
             self._stop(StopReason.OUTAGE, read_rest=self._source.sized)
         if not self._stopping.is_set():
-            every = self._settings.look_every
+            is_growing = 0 < workers < len(self._workers)
+            every = self._settings.look_every / (_LOOKS_WHILE_GROWING if is_growing else 1)
             seconds = min(max(patience, every / 100), every)
             self._look_timer = self._loop.call_later(seconds, self._look)
 

@@ -83,6 +83,7 @@ class WorkerLimit(Protocol):
     """A limit of a run's workers that may change during the run."""
 
     limit: int
+    most_workers: int
 
     def more_wanted(self) -> int:
         """Return how many more workers are useful than at the last call."""

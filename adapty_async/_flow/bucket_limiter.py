@@ -105,6 +105,8 @@ class BucketState:
         breaker: the circuit breaker.
         calls: the queue of single calls, per event loop.
         urgent: number of single calls that wait for a permit, in all event loops.
+        waiting_runs: the runs that wait for the next permit, in the order of their turns, and the
+            time at which each will ask for it.
         in_flight: attempts without a response yet.
         requests: number of attempts.
         throttled: number of attempts that were throttled (429).
@@ -131,6 +133,7 @@ class BucketState:
         self.breaker = CircuitBreaker(timing.clock, timing.uniform)
         self.calls = LoopLocal(CallQueue)
         self.urgent = 0
+        self.waiting_runs: dict[object, float] = {}
         self.in_flight = 0
         self.requests = 0
         self.throttled = 0

@@ -25,6 +25,9 @@ __all__ = ("INITIAL_CONCURRENCY", "ConcurrencyLimit")
 #: Maximum requests in flight when a run starts.
 INITIAL_CONCURRENCY = 64
 _MIN_LIMIT = 4
+# Maximum of items that wait for endpoints with limits of their own, while others of the run are
+# sent: those of 30 s at 65 a second. Each takes some 10 kB.
+_MOST_WAITING = 2000
 _SLOW = 3.0
 # Seconds of delay that do not make a response slow: a busy event loop alone may cause them.
 _SLACK = 0.25
@@ -44,23 +47,28 @@ class ConcurrencyLimit:
     An adaptive limit on the requests of one run in flight.
 
     A run has one worker for each permitted request, and others while some of these wait for a
-    retry. The limit does not spawn workers: the run asks it how many more are useful.
+    retry, or for an endpoint with a limit of its own. The limit does not spawn workers: the run
+    asks it how many more are useful.
 
     Args:
-        most: maximum number of workers.
+        most: maximum number of requests in flight.
         clock: returns monotonic seconds.
 
     Attributes:
-        most: maximum number of workers.
-        limit: number of useful workers.
+        most: maximum number of requests in flight.
+        most_workers: maximum number of workers.
+        limit: number of useful workers, without those whose items wait for an endpoint.
         in_flight: requests in flight; the sender of a request increments it.
+        waiting: items that wait for an endpoint with a limit of its own.
     """
 
     def __init__(self, most: int, clock: Callable[[], float]) -> None:
         self.most = most
+        self.most_workers = most + _MOST_WAITING
         self._clock = clock
         self.limit = min(INITIAL_CONCURRENCY, most)
-        self.in_flight = 0
+        self.in_flight = self.waiting = 0
+        self._is_mixed = False  # the run has items for other endpoints than those
         self._more = 0  # workers that became useful since the run asked
         self._usual = 0.0
         self._fastest = math.inf
@@ -76,7 +84,22 @@ class ConcurrencyLimit:
 
     def should_retire(self, workers: int) -> bool:
         """Return whether the pool has more workers than the concurrency limit allows."""
-        return workers > self.limit and self.in_flight >= self.limit
+        return workers - self.waiting > self.limit and self.in_flight >= self.limit
+
+    def wait_started(self) -> None:
+        """Record that an item waits for an endpoint, so another worker may be useful."""
+        self.waiting += 1
+        self._more += self._is_mixed
+
+    def wait_ended(self) -> None:
+        """Record that an item no longer waits for an endpoint."""
+        self.waiting -= 1
+
+    def other_sent(self) -> None:
+        """Record that an item for another endpoint is sent, whose like need not wait."""
+        if not self._is_mixed:
+            self._is_mixed = True
+            self._more += self.waiting
 
     def record(self, failure: AdaptyError | None, seconds: float, *, held_up: bool) -> None:
         """

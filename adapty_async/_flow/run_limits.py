@@ -33,6 +33,9 @@ __all__ = ("NO_LIMITS", "RunLimiter", "RunLimits", "look_every", "wakeful")
 # Seconds without a success after which items no longer wait for an endpoint that has a limit of its
 # own. They would occupy the run's workers, and other items could not be sent.
 _ENDPOINT_PATIENCE = 30.0
+# Seconds after which a run has lost its turn: it waits for a connection, or its event loop is
+# blocked.
+_LATE_TURN = 0.1
 # Maximum seconds between two checks of a run whether an outage has lasted too long.
 _CHECK_SECONDS = 1.0
 # Minimum number of checks in `max_outage` seconds, so that no single one has much weight.
@@ -69,7 +72,9 @@ class RunLimits(msgspec.Struct, frozen=True):
 
     def hold(self, request: Request, seconds: float) -> None:
         """Record that a request waits for a number of seconds until it is retried."""
-        self.timers[request.bucket].hold(seconds)
+        timer = self.timers.get(request.bucket)
+        if timer is not None:  # an endpoint with a limit of its own ends no run
+            timer.hold(seconds)
 
     def patience(self) -> float:
         """Return the seconds until an outage ends the run, if no request succeeds."""
@@ -92,6 +97,8 @@ NO_LIMITS = RunLimits()
 class RunLimiter(BucketLimiter):
     """
     A limiter for the items of one run to one bucket, in the event loop of the run.
+
+    The runs of a bucket take turns: a run with a permit is last in the order of those that wait.
 
     Items wait in a queue of the run's own for a connection and a permit, so that a slow run delays
     no other. The permit is acquired last, when nothing else can delay the request. Permits that
@@ -133,7 +140,7 @@ class RunLimiter(BucketLimiter):
             raise too_late(operation)
         if self._queue.has_leader or not self._admit(operation):
             return False
-        self._start()
+        self._start(operation)
         return True
 
     async def acquire(
@@ -148,14 +155,27 @@ class RunLimiter(BucketLimiter):
             CircuitOpenError: an outage or a pause has lasted longer than the run's `max_outage`.
         """
         arrived = self._state.clock()
-        await self._queue.acquire(operation)
-        self._start()
+        if self._state.is_endpoint and self._concurrency is not None:
+            await self._acquire_apart(operation, self._concurrency)
+        else:
+            await self._queue.acquire(operation)
+        self._start(operation)
         return self._state.clock() - arrived
 
-    def _start(self) -> None:
+    async def _acquire_apart(self, operation: str, concurrency: ConcurrencyLimit) -> None:
+        """Wait for an endpoint with a limit of its own, and let other items use the worker."""
+        concurrency.wait_started()
+        try:
+            await self._queue.acquire(operation)
+        finally:
+            concurrency.wait_ended()
+
+    def _start(self, operation: str) -> None:
         self._timer.start()
         if self._concurrency is not None:
             self._concurrency.in_flight += 1
+            if self.separate and operation not in self.separate:
+                self._concurrency.other_sent()
 
     def release(self, operation: str, error: AdaptyError | None, sent: float) -> Verdict:
         """Release the connection, and record the result of an attempt that was sent at `sent`."""
@@ -172,12 +192,39 @@ class RunLimiter(BucketLimiter):
         return self._connections.try_acquire()
 
     async def _lead(self, operation: str) -> None:
-        while True:
-            await self._connections.acquire()
-            wait = acquire_or_release(self._connections, self._acquire_permit, operation)
-            if not wait:
-                return
-            await self._state.sleep(min(wait, RECHECK))
+        state = self._state
+        try:
+            while True:
+                await self._connections.acquire()
+                wait = acquire_or_release(self._connections, self._acquire_permit, operation)
+                if not wait:
+                    return
+                self._take_turn(wait)
+                await state.sleep(min(wait, RECHECK))
+        finally:
+            with state.lock:
+                state.waiting_runs.pop(self, None)
+
+    def _take_turn(self, wait: float) -> None:
+        """Enter the order of the waiting runs, unless the run's own rate causes the wait."""
+        state, limiter = self._state, self._run.rate_limiter
+        with state.lock:
+            if limiter is not None and limiter.delay() >= wait:
+                state.waiting_runs.pop(self, None)
+            else:
+                state.waiting_runs[self] = state.clock() + wait
+
+    def _turn_in(self) -> float:
+        """Return the seconds until this run's turn; 0 if no other run comes first."""
+        state, now, last = self._state, self._state.clock(), -math.inf
+        for run, asks_at in state.waiting_runs.items():
+            if run is self:
+                break
+            if asks_at > now - _LATE_TURN:
+                last = max(last, asks_at, now)
+        if last == -math.inf:
+            return 0.0
+        return last - now + 1.0 / (state.rate_limiter or state.rate_source).rate
 
     def _revoke(self, _: str) -> None:
         with self._state.lock:
@@ -192,7 +239,9 @@ class RunLimiter(BucketLimiter):
             if not self._is_adaptive or state.urgent or state.breaker.since is not None:
                 wait = self._delay(is_limited=is_limited)
             is_slowed = wait <= CLOCK_RESOLUTION and is_limited
-            if is_slowed:
+            if wait <= CLOCK_RESOLUTION and state.waiting_runs:
+                wait = self._turn_in()
+            if is_slowed and not wait:
                 wait = state.rate_source.acquire()
             if wait > CLOCK_RESOLUTION:
                 self._require_patience(operation, wait, wait if is_slowed else 0.0)

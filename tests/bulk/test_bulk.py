@@ -878,6 +878,7 @@ class SomeLimit:
 
     def __init__(self, count: int) -> None:
         self.limit = count
+        self.most_workers = 10
         self.more = 0
 
     def more_wanted(self) -> int:

@@ -281,6 +281,24 @@ def test_the_fastest_response_is_forgotten_after_half_a_minute_to_a_minute(
     assert run.after(1.0, 0.2, wanted=True) == 80
 
 
+def test_an_item_that_waits_for_an_endpoint_makes_another_worker_useful() -> None:
+    """From the first request to another endpoint on, workers that wait do not count."""
+    limit = ConcurrencyLimit(64, FakeClock())
+    for _ in range(3):
+        limit.wait_started()
+    assert (limit.waiting, limit.more_wanted()) == (3, 0)
+    limit.other_sent()
+    assert limit.more_wanted() == 3
+    limit.other_sent()
+    limit.wait_started()
+    assert (limit.waiting, limit.more_wanted()) == (4, 1)
+    limit.in_flight = 64
+    assert not limit.should_retire(68)
+    limit.wait_ended()
+    assert limit.should_retire(68)
+    assert limit.most_workers == 2064
+
+
 @given(
     most=st.integers(1, 300),
     answers=st.lists(
