@@ -36,6 +36,8 @@ _ENDPOINT_PATIENCE = 30.0
 # Seconds after which a run has lost its turn: it waits for a connection, or its event loop is
 # blocked.
 _LATE_TURN = 0.1
+# Minimum seconds that a run leaves to the run whose turn it is.
+_SOON = 0.001
 # Maximum seconds between two checks of a run whether an outage has lasted too long.
 _CHECK_SECONDS = 1.0
 # Minimum number of checks in `max_outage` seconds, so that no single one has much weight.
@@ -221,10 +223,11 @@ class RunLimiter(BucketLimiter):
             if run is self:
                 break
             if asks_at > now - _LATE_TURN:
-                last = max(last, asks_at, now)
+                last = max(last, asks_at)
         if last == -math.inf:
             return 0.0
-        return last - now + 1.0 / (state.rate_limiter or state.rate_source).rate
+        rate = (state.rate_limiter or state.rate_source).rate
+        return max(_SOON, last - now + 1.0 / rate)
 
     def _revoke(self, _: str) -> None:
         with self._state.lock:
