@@ -36,6 +36,7 @@ from adapty_async.errors import (
     AdaptyError,
     CircuitOpenError,
     ConnectionLostError,
+    InvalidInputError,
     JournalError,
     NotFoundError,
     strip_traceback,
@@ -270,7 +271,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
                 self._journal.release(index)
         elif outcome.status is OutcomeStatus.UNKNOWN and state is not None and state.is_creating:
             assert worker.operation is not None  # noqa: S101  it was sent
-            self._lost_objects.add(self._digester.object_key(worker.operation))
+            self._lost_objects.add(self._digester.object_key(worker.operation, request))
         return outcome
 
     async def _known(
@@ -307,7 +308,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         Several items may be about one object, such as the purchases of a profile. After a lost
         creation the server may still create the object, although it does not find it yet.
         """
-        object_key = self._digester.object_key(operation)
+        object_key = self._digester.object_key(operation, request)
         if entry is not None:
             entry.object_key = object_key
             if entry.is_creation_lost:  # its own: it looks for the object, and creates none
@@ -362,7 +363,8 @@ class _Digester:
         # the key is a prefix of the hashed data, which is as secure for BLAKE2 as its `key`; most
         # requests then fit into the same block, which halves the time
         self._keyed = hashlib.blake2b(key, digest_size=KEY_SIZE)
-        self._pack = msgspec.msgpack.Encoder(enc_hook=plain).encode
+        # a set, such as a lock key, has another order in each process
+        self._pack = msgspec.msgpack.Encoder(enc_hook=plain, order="deterministic").encode
 
     def of(self, operation: Operation[Any], request: Request) -> bytes:
         """Return the digest of a request. It begins with the key of the object it may create."""
@@ -370,14 +372,24 @@ class _Digester:
         if operation.if_missing is None or request.if_missing is None:
             return self._digest(asked)
         creation = self.of(operation.if_missing, request.if_missing)
-        return self.object_key(operation) + self._digest((*asked, creation))[OBJECT_KEY_SIZE:]
+        object_key = self.object_key(operation, request)
+        return object_key + self._digest((*asked, creation))[OBJECT_KEY_SIZE:]
 
-    def object_key(self, operation: Operation[Any]) -> bytes:
-        """Return the key of the object that an operation is about, such as a profile."""
-        lock_key = lock_key_of(operation)
-        # in another process, an operation that says nothing about its object has another lock key
-        about = operation.body if lock_key == id(operation) else lock_key
-        return self._digest(about)[:OBJECT_KEY_SIZE]
+    def object_key(self, operation: Operation[Any], request: Request) -> bytes:
+        """
+        Return the key of the object that an operation is about, such as a profile.
+
+        Raises:
+            InvalidInputError: the lock key has a type of which there is no digest.
+        """
+        about = lock_key_of(operation)
+        if about == id(operation):  # no headers or parameters; another process has another id
+            about = operation.endpoint.path, request.body
+        try:
+            return self._digest(about)[:OBJECT_KEY_SIZE]
+        except (NotImplementedError, OverflowError, UnicodeEncodeError):
+            rule = "must return text, numbers or tuples of them, if the operation has an if_missing"
+            raise InvalidInputError("Endpoint.lock_key", rule) from None
 
     def _digest(self, value: Any) -> bytes:
         digest = self._keyed.copy()
