@@ -168,7 +168,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         self._digester = _Digester(os.urandom(32) if journal is None else journal.digest_key)
         self._is_resumed = False  # an earlier run used the journal
         self._keyed_lock = KeyedLock()
-        self._lost_objects: set[bytes] = set()  # their creation has no response
+        self._lost_creations: set[bytes] = set()  # the keys of their objects
         self._watched = False
 
     @contextlib.asynccontextmanager
@@ -185,7 +185,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             await journal.open(limiters.learned_rate)
             try:
                 self._is_resumed = not journal.is_new
-                self._lost_objects |= journal.lost_objects
+                self._lost_creations |= journal.lost_creations
                 if journal.rate is not None:
                     limiters.expect(journal.rate)
                 yield
@@ -271,7 +271,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
                 self._journal.release(index)
         elif outcome.status is OutcomeStatus.UNKNOWN and state is not None and state.is_creating:
             assert worker.operation is not None  # noqa: S101  it was sent
-            self._lost_objects.add(self._digester.object_key(worker.operation, request))
+            self._lost_creations.add(self._digester.object_key(worker.operation, request))
         return outcome
 
     async def _known(
@@ -313,7 +313,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             entry.object_key = object_key
             if entry.is_creation_lost:  # its own: it looks for the object, and creates none
                 return request
-        if object_key not in self._lost_objects:
+        if object_key not in self._lost_creations:
             return request
         return msgspec.structs.replace(request, if_missing=None)
 

@@ -200,7 +200,7 @@ def test_the_objects_of_lost_creations_are_found_in_every_batch(
     entry_keys = EntryKeys(by_position=by_position)
     entry_keys.load(map(b"".join, batches), {0: states[:512], 1: states[512:]})
 
-    assert entry_keys.lost == {keys[position][:8] for position in lost}
+    assert entry_keys.lost_creations == {keys[position][:8] for position in lost}
     assert entry_keys.pop_new() == (1024, b"")
     entry_keys.close()
 
