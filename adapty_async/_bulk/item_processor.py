@@ -259,7 +259,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
 
         1. An exception that ends the run is stored in the worker.
         2. The item has no valid request: withdraw the reservation that a killed run left for it.
-        3. The response to its creation is lost: no other item creates the object.
+        3. The item may have tried to create an object; see `_after_creation`.
         """
         state, elapsed = worker.call, self._engine.clock() - started
         worker.failure = _run_ending(error, is_sending=state is not None)
@@ -269,9 +269,25 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             is_invalid = outcome.status is OutcomeStatus.FAILED
             if is_invalid and self._is_resumed and self._journal is not None:
                 self._journal.release(index)
-        elif outcome.status is OutcomeStatus.UNKNOWN and state is not None and state.is_creating:
+        elif request.if_missing is not None and state is not None and state.attempts:
             assert worker.operation is not None  # noqa: S101  it was sent
-            self._lost_creations.add(self._digester.object_key(worker.operation, request))
+            object_key = self._digester.object_key(worker.operation, request)
+            return self._after_creation(object_key, outcome, state)
+        return outcome
+
+    def _after_creation(
+        self, object_key: bytes, outcome: Outcome[ItemT, ResultT], state: CallState
+    ) -> Outcome[ItemT, ResultT]:
+        """
+        Return the outcome of an item that is not done, and creates its object if that is missing.
+
+        1. The response to its creation is lost: no other item creates the object.
+        2. It was such another item, and the object is missing: it was held back.
+        """
+        if outcome.status is OutcomeStatus.UNKNOWN and state.is_creating:
+            self._lost_creations.add(object_key)
+        elif object_key in self._lost_creations and isinstance(outcome.error, NotFoundError):
+            return msgspec.structs.replace(outcome, _is_held_back=True)
         return outcome
 
     async def _known(

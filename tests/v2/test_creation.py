@@ -571,6 +571,31 @@ async def test_an_item_that_failed_does_not_send_the_lost_creation_of_a_later_on
     assert creations(transport) == ["u1"]
 
 
+async def test_items_that_are_held_back_do_not_stop_their_run() -> None:
+    """However many users have a lost creation, the run gets to the user who comes after them."""
+
+    class Losing(FakeTransport):
+        async def __call__(self, request: Request) -> Response:
+            is_creation = request.method == "POST"
+            if is_creation and request.headers["adapty-customer-user-id"] != "last":
+                raise ConnectionLostError("gone")
+            response: Any = FOUND if is_creation else MISSING
+            return Response(*response)
+
+    adapty, journal = client(Losing(), retry=RetryPolicy(attempts=1)), MemoryJournal()
+    john = v2.ProfileAttributes(first_name="John")
+    users = [f"u{number}" for number in range(60)]
+
+    def start(items: list[tuple[str, v2.ProfileAttributes]]) -> BulkRun[Any, Any]:
+        return adapty.v2.profiles.bulk_get_or_create(items, concurrency=1, journal=journal)
+
+    lost = await start([(user, JANE) for user in users])
+    resumed = await start([(user, john) for user in [*users, "last"]])
+
+    assert lost.unknown == 60
+    assert (resumed.done, resumed.failed, resumed.stop_reason) == (1, 60, None)
+
+
 async def test_the_key_of_a_profile_leaves_out_the_headers_of_one_item() -> None:
     """Items of one user that differ in their platform are about the same profile."""
     transport = FakeTransport([MISSING, LOST, *[MISSING] * 3])
