@@ -205,6 +205,23 @@ def test_the_objects_of_lost_creations_are_found_in_every_batch(
     entry_keys.close()
 
 
+@pytest.mark.parametrize(
+    ("by_position", "added"),
+    [(False, b""), (True, b"object 1" + bytes(7) + b"\3")],
+    ids=["by digest", "by position"],
+)
+def test_a_creation_has_a_key_of_its_own_by_position_alone(
+    by_position: bool,  # noqa: FBT001  passed by name
+    added: bytes,
+) -> None:
+    """By digest, the numbers of keys are positions, so a creation must not take one."""
+    entry_keys = EntryKeys(by_position=by_position)
+    entry_keys.add_creation(3, b"object 1")
+
+    assert entry_keys.pop_new() == (0, added)
+    entry_keys.close()
+
+
 def test_a_full_temporary_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     """Keys of earlier runs that find no room on the disk are a `JournalError`."""
     (line,) = child(FULL, tmp_path)
