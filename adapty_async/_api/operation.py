@@ -121,6 +121,7 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
             ``absent``, as it is for a deletion; otherwise it is ``failed``.
         lock_key: a function from an operation's body to the lock key. A bulk run has at most one
             request per lock key in flight. Without it, the operation's headers are the lock key.
+            That of an operation with `Operation.if_missing` consists of text and numbers.
         check: validates an operation by the rules of Adapty's documentation. A client may be
             configured to leave these rules to the server.
         media_type: the media type of the body if it differs from that of the client's other calls.

@@ -17,12 +17,7 @@ from adapty_async._api.codec import RequestDefaults, encode
 from adapty_async._api.operation import Operation
 from adapty_async._api.raw import RawResponse, raw_response
 from adapty_async._bulk.bulk_run import BulkRun
-from adapty_async._bulk.item_processor import (
-    Engine,
-    Items,
-    Records,
-    run_calls,
-)
+from adapty_async._bulk.item_processor import Engine, Items, Records, run_calls
 from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._bulk.run_journal import RunIdentity, RunJournal
 from adapty_async._bulk.settings import (

@@ -36,6 +36,7 @@ from adapty_async.errors import (
     AdaptyError,
     CircuitOpenError,
     ConnectionLostError,
+    InvalidInputError,
     JournalError,
     NotFoundError,
     strip_traceback,
@@ -167,7 +168,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         self._digester = _Digester(os.urandom(32) if journal is None else journal.digest_key)
         self._is_resumed = False  # an earlier run used the journal
         self._keyed_lock = KeyedLock()
-        self._lost_objects: set[bytes] = set()  # their creation has no response
+        self._lost_creations: set[bytes] = set()  # the keys of their objects
         self._watched = False
 
     @contextlib.asynccontextmanager
@@ -184,7 +185,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             await journal.open(limiters.learned_rate)
             try:
                 self._is_resumed = not journal.is_new
-                self._lost_objects |= journal.lost_objects
+                self._lost_creations |= journal.lost_creations
                 if journal.rate is not None:
                     limiters.expect(journal.rate)
                 yield
@@ -258,7 +259,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
 
         1. An exception that ends the run is stored in the worker.
         2. The item has no valid request: withdraw the reservation that a killed run left for it.
-        3. The response to its creation is lost: no other item creates the object.
+        3. The item may have tried to create an object; see `_after_creation`.
         """
         state, elapsed = worker.call, self._engine.clock() - started
         worker.failure = _run_ending(error, is_sending=state is not None)
@@ -268,9 +269,25 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             is_invalid = outcome.status is OutcomeStatus.FAILED
             if is_invalid and self._is_resumed and self._journal is not None:
                 self._journal.release(index)
-        elif outcome.status is OutcomeStatus.UNKNOWN and state is not None and state.is_creating:
+        elif request.if_missing is not None and state is not None and state.attempts:
             assert worker.operation is not None  # noqa: S101  it was sent
-            self._lost_objects.add(self._digester.object_key(worker.operation))
+            object_key = self._digester.object_key(worker.operation, request)
+            return self._after_creation(object_key, outcome, state)
+        return outcome
+
+    def _after_creation(
+        self, object_key: bytes, outcome: Outcome[ItemT, ResultT], state: CallState
+    ) -> Outcome[ItemT, ResultT]:
+        """
+        Return the outcome of an item that is not done, and creates its object if that is missing.
+
+        1. The response to its creation is lost: no other item creates the object.
+        2. It was such another item, and the object is missing: it was held back.
+        """
+        if outcome.status is OutcomeStatus.UNKNOWN and state.is_creating:
+            self._lost_creations.add(object_key)
+        elif object_key in self._lost_creations and isinstance(outcome.error, NotFoundError):
+            return msgspec.structs.replace(outcome, _is_held_back=True)
         return outcome
 
     async def _known(
@@ -307,12 +324,12 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         Several items may be about one object, such as the purchases of a profile. After a lost
         creation the server may still create the object, although it does not find it yet.
         """
-        object_key = self._digester.object_key(operation)
+        object_key = self._digester.object_key(operation, request)
         if entry is not None:
             entry.object_key = object_key
             if entry.is_creation_lost:  # its own: it looks for the object, and creates none
                 return request
-        if object_key not in self._lost_objects:
+        if object_key not in self._lost_creations:
             return request
         return msgspec.structs.replace(request, if_missing=None)
 
@@ -362,7 +379,8 @@ class _Digester:
         # the key is a prefix of the hashed data, which is as secure for BLAKE2 as its `key`; most
         # requests then fit into the same block, which halves the time
         self._keyed = hashlib.blake2b(key, digest_size=KEY_SIZE)
-        self._pack = msgspec.msgpack.Encoder(enc_hook=plain).encode
+        # a set, such as a lock key, has another order in each process
+        self._pack = msgspec.msgpack.Encoder(enc_hook=plain, order="deterministic").encode
 
     def of(self, operation: Operation[Any], request: Request) -> bytes:
         """Return the digest of a request. It begins with the key of the object it may create."""
@@ -370,14 +388,24 @@ class _Digester:
         if operation.if_missing is None or request.if_missing is None:
             return self._digest(asked)
         creation = self.of(operation.if_missing, request.if_missing)
-        return self.object_key(operation) + self._digest((*asked, creation))[OBJECT_KEY_SIZE:]
+        object_key = self.object_key(operation, request)
+        return object_key + self._digest((*asked, creation))[OBJECT_KEY_SIZE:]
 
-    def object_key(self, operation: Operation[Any]) -> bytes:
-        """Return the key of the object that an operation is about, such as a profile."""
-        lock_key = lock_key_of(operation)
-        # in another process, an operation that says nothing about its object has another lock key
-        about = operation.body if lock_key == id(operation) else lock_key
-        return self._digest(about)[:OBJECT_KEY_SIZE]
+    def object_key(self, operation: Operation[Any], request: Request) -> bytes:
+        """
+        Return the key of the object that an operation is about, such as a profile.
+
+        Raises:
+            InvalidInputError: the lock key has a type of which there is no digest.
+        """
+        about = lock_key_of(operation)
+        if about == id(operation):  # no headers or parameters; another process has another id
+            about = operation.endpoint.path, request.body
+        try:
+            return self._digest(about)[:OBJECT_KEY_SIZE]
+        except (NotImplementedError, OverflowError, UnicodeEncodeError):
+            rule = "must return text, numbers or tuples of them, if the operation has an if_missing"
+            raise InvalidInputError("Endpoint.lock_key", rule) from None
 
     def _digest(self, value: Any) -> bytes:
         digest = self._keyed.copy()

@@ -114,6 +114,8 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
     # only counted.
     _ended: float | None = None
     _request_id: str | None = None
+    # It found no object, and did not create it, since another item lost that creation.
+    _is_held_back: bool = False
 
     @property
     def at(self) -> dt.datetime | None:

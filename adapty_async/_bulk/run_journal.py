@@ -246,9 +246,9 @@ class RunJournal:
         return None if rate is None or rate < _MIN_RATE else rate
 
     @property
-    def lost_objects(self) -> set[bytes]:
+    def lost_creations(self) -> set[bytes]:
         """The keys of the objects that an earlier run may have created, without a response."""
-        return self._writer.lost_objects
+        return self._writer.lost_creations
 
     def earlier(self, position: int) -> EarlierStatus | None:
         """Return the earlier status of an item; None if it is not settled."""

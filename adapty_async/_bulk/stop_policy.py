@@ -94,7 +94,14 @@ class StopPolicy:
             self._foreign += 1
 
     def _count_same(self, outcome: Outcome[Any, Any], error: AdaptyError) -> None:
-        """Count items in a row that the API rejects permanently, for the same reason."""
+        """
+        Count items in a row that the API rejects permanently, for the same reason.
+
+        Those that the run itself held back do not count. In a run that resumes they may be many,
+        while the rest is done.
+        """
+        if outcome._is_held_back:  # noqa: SLF001  the run sets it, and no caller needs it
+            return
         failed = outcome.status is OutcomeStatus.FAILED
         if not failed or not isinstance(error, ApiError) or not _is_rejection(error):
             self._same_in_row = 0

@@ -153,25 +153,31 @@ class EntryKeys:
         by_position: items are identified by their position.
 
     Attributes:
-        lost: the keys of the objects that an earlier run may have created, without a response.
+        lost_creations: the keys of the objects that an earlier run may have created, without a
+            response.
     """
 
     def __init__(self, *, by_position: bool) -> None:
         self._by_position = by_position
-        self.lost: set[bytes] = set()
+        self.lost_creations: set[bytes] = set()
         self._index = KeyIndex(self._add)
         self._seen = bytearray()  # by position: whether this run claimed a key of an earlier run
         self._new = bytearray()
         self._first = 0  # the number of the first new key
 
     def load(self, keys: Iterable[bytes], spans: Spans) -> None:
-        """Add the keys of earlier runs. Blocks; not in the event loop."""
+        """
+        Add the keys of earlier runs, and find their lost creations. Blocks; not in the event loop.
+
+        Raises:
+            JournalError: there is no room for the temporary database.
+        """
         unclear = _unclear_positions(spans)
         if self._by_position:
             for key in _split(keys):
                 self._first += 1
                 if int.from_bytes(key[OBJECT_KEY_SIZE:]) in unclear:
-                    self.lost.add(key[:OBJECT_KEY_SIZE])
+                    self.lost_creations.add(key[:OBJECT_KEY_SIZE])
             return
         self._index.load(self._with_lost(keys, deque(sorted(unclear))))
         self._first = self._index.count
@@ -182,7 +188,7 @@ class EntryKeys:
         for keys in batches:
             while unclear and (at := KEY_SIZE * (unclear[0] - first)) < len(keys):
                 unclear.popleft()
-                self.lost.add(keys[at : at + OBJECT_KEY_SIZE])
+                self.lost_creations.add(keys[at : at + OBJECT_KEY_SIZE])
             first += len(keys) // KEY_SIZE
             yield keys
 

@@ -113,9 +113,9 @@ class JournalWriter:
         self.is_new, self.rate = resumed.is_new, resumed.rate
 
     @property
-    def lost_objects(self) -> set[bytes]:
+    def lost_creations(self) -> set[bytes]:
         """The keys of the objects that an earlier run may have created, without a response."""
-        return self._keys.lost
+        return self._keys.lost_creations
 
     def state(self, position: int) -> ItemState:
         """Return the last known state of an item."""

@@ -200,8 +200,25 @@ def test_the_objects_of_lost_creations_are_found_in_every_batch(
     entry_keys = EntryKeys(by_position=by_position)
     entry_keys.load(map(b"".join, batches), {0: states[:512], 1: states[512:]})
 
-    assert entry_keys.lost == {keys[position][:8] for position in lost}
+    assert entry_keys.lost_creations == {keys[position][:8] for position in lost}
     assert entry_keys.pop_new() == (1024, b"")
+    entry_keys.close()
+
+
+@pytest.mark.parametrize(
+    ("by_position", "added"),
+    [(False, b""), (True, b"object 1" + bytes(7) + b"\3")],
+    ids=["by digest", "by position"],
+)
+def test_a_creation_has_a_key_of_its_own_by_position_alone(
+    by_position: bool,  # noqa: FBT001  passed by name
+    added: bytes,
+) -> None:
+    """By digest, the numbers of keys are positions, so a creation must not take one."""
+    entry_keys = EntryKeys(by_position=by_position)
+    entry_keys.add_creation(3, b"object 1")
+
+    assert entry_keys.pop_new() == (0, added)
     entry_keys.close()
 
 

@@ -317,7 +317,7 @@ class Machine(RuleBasedStateMachine):
             found = self.writer.state(self.position(number))
             assert found in allowed(item), number
             self.items[number] = Item(found)
-        lost = self.writer.lost_objects
+        lost = self.writer.lost_creations
         if self.identity is BY_KEY:  # every key begins with that of an object
             assert lost == self.unclear(set(self.items))
         else:

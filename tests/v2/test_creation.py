@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -569,6 +571,31 @@ async def test_an_item_that_failed_does_not_send_the_lost_creation_of_a_later_on
     assert creations(transport) == ["u1"]
 
 
+async def test_items_that_are_held_back_do_not_stop_their_run() -> None:
+    """However many users have a lost creation, the run gets to the user who comes after them."""
+
+    class Losing(FakeTransport):
+        async def __call__(self, request: Request) -> Response:
+            is_creation = request.method == "POST"
+            if is_creation and request.headers["adapty-customer-user-id"] != "last":
+                raise ConnectionLostError("gone")
+            response: Any = FOUND if is_creation else MISSING
+            return Response(*response)
+
+    adapty, journal = client(Losing(), retry=RetryPolicy(attempts=1)), MemoryJournal()
+    john = v2.ProfileAttributes(first_name="John")
+    users = [f"u{number}" for number in range(60)]
+
+    def start(items: list[tuple[str, v2.ProfileAttributes]]) -> BulkRun[Any, Any]:
+        return adapty.v2.profiles.bulk_get_or_create(items, concurrency=1, journal=journal)
+
+    lost = await start([(user, JANE) for user in users])
+    resumed = await start([(user, john) for user in [*users, "last"]])
+
+    assert lost.unknown == 60
+    assert (resumed.done, resumed.failed, resumed.stop_reason) == (1, 60, None)
+
+
 async def test_the_key_of_a_profile_leaves_out_the_headers_of_one_item() -> None:
     """Items of one user that differ in their platform are about the same profile."""
     transport = FakeTransport([MISSING, LOST, *[MISSING] * 3])
@@ -589,35 +616,77 @@ async def test_the_key_of_a_profile_leaves_out_the_headers_of_one_item() -> None
     assert creations(transport) == ["u1"]
 
 
-def ids_in_bodies(adapty: AdaptyClient, ids: list[str], journal: MemoryJournal) -> Any:
-    """Return a run of calls that name their object in the body, and create it if it is missing."""
-    look = Endpoint(
+CREATE = Endpoint(name="create", method="POST", path="/create/", decode=bytes)
+ORDERS = itertools.cycle([(0, 8), (8, 0)])  # their sets are equal, and have these orders
+
+
+def look_at(path: str = "/look/", **fields: Any) -> Endpoint[bytes]:
+    """Return the endpoint of a call of the caller's own that reads an object."""
+    return Endpoint(
         name="look",
         method="POST",
-        path="/look/",
+        path=path,
         decode=bytes,
         retry_safety=RetrySafety.ALWAYS,
         absent_if_missing=True,
+        **fields,
     )
-    create = Endpoint(name="create", method="POST", path="/create/", decode=bytes)
-
-    def build(object_id: str) -> Operation[bytes]:
-        body = {"id": object_id}
-        return Operation(look, body=body, if_missing=create(body))
-
-    return adapty.bulk(ids, build=build, concurrency=1, journal=journal)
 
 
-async def test_an_object_that_is_named_in_the_body_is_created_once() -> None:
-    """A caller's own operation needs no headers: its body is the key of its object."""
+def in_body(object_id: str) -> Operation[bytes]:
+    """Return an operation that names its object in the body."""
+    body = {"id": object_id}
+    return Operation(look_at(), body=body, if_missing=CREATE(body))
+
+
+def in_encoded_body(object_id: str) -> Operation[bytes]:
+    """Return an operation whose body is a value that its endpoint alone can encode."""
+    look = look_at(encode=lambda body: str(body).encode())
+    return Operation(look, body=Path(object_id), if_missing=CREATE({"id": object_id}))
+
+
+def in_path(object_id: str) -> Operation[bytes]:
+    """Return an operation whose path is all that names its object."""
+    return Operation(look_at(f"/look/{object_id}/"), if_missing=CREATE({"id": object_id}))
+
+
+def in_set(object_id: str) -> Operation[bytes]:
+    """Return an operation whose lock key is a set, which differs in its order at each call."""
+    key = frozenset(next(ORDERS) if object_id == "a" else ())
+    look = look_at(lock_key=lambda _: key)
+    return Operation(look, body={"id": object_id}, if_missing=CREATE({"id": object_id}))
+
+
+@pytest.mark.parametrize(
+    "build", [in_body, in_encoded_body, in_path, in_set], ids=lambda build: build.__name__
+)
+async def test_an_object_of_a_callers_own_operation_is_created_once(
+    build: Callable[[str], Operation[bytes]],
+) -> None:
+    """An operation needs no headers: its lock key, or its path and body are about its object."""
     transport = FakeTransport([MISSING, LOST, MISSING, *[MISSING, FOUND], MISSING])
     adapty, journal = client(transport, retry=TWICE), MemoryJournal()
-    await ids_in_bodies(adapty, ["a"], journal)
-    report = await ids_in_bodies(adapty, ["b", "a"], journal)
+    await adapty.bulk(["a"], build=build, concurrency=1, journal=journal)
+    report = await adapty.bulk(["b", "a"], build=build, concurrency=1, journal=journal)
 
     assert (report.done, report.unknown) == (1, 1)
     sent = [request.url.rpartition("/create")[1] for request in transport.requests]
     assert sent == ["", "/create", "", "", "/create", ""]
+
+
+@pytest.mark.parametrize("key", [object(), 1 << 64, "\ud800"], ids=["object", "large", "text"])
+@pytest.mark.parametrize("journal", [None, MemoryJournal()], ids=["without", "with journal"])
+async def test_a_lock_key_without_a_digest_creates_nothing(
+    key: Hashable, journal: MemoryJournal | None
+) -> None:
+    """A lost creation under such a key could not be recognised, so the item fails unsent."""
+    operation = Operation(look_at(lock_key=lambda _: key), if_missing=CREATE())
+    transport = FakeTransport()
+    report = await client(transport).bulk([operation], journal=journal)
+
+    assert report.failed == 1
+    assert "Endpoint.lock_key: must return text" in str(report.failures[0].error)
+    assert transport.requests == []
 
 
 class Server(FakeTransport):
