@@ -22,6 +22,7 @@ from adapty_async._flow.endpoint_monitor import EndpointMonitor
 from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, RateLimiter
 from adapty_async._flow.rate_source import RateSource
 from adapty_async._flow.semaphore import PrioritySemaphore
+from adapty_async._flow.wait_queue import RunOrder
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.errors import (
@@ -105,8 +106,7 @@ class BucketState:
         breaker: the circuit breaker.
         calls: the queue of single calls, per event loop.
         urgent: number of single calls that wait for a permit, in all event loops.
-        waiting_runs: the runs that wait for the next permit, in the order of their turns, and the
-            time at which each will ask for it.
+        run_order: the order of the runs that wait for the rate source, a pause or an outage.
         in_flight: attempts without a response yet.
         requests: number of attempts.
         throttled: number of attempts that were throttled (429).
@@ -133,7 +133,7 @@ class BucketState:
         self.breaker = CircuitBreaker(timing.clock, timing.uniform)
         self.calls = LoopLocal(CallQueue)
         self.urgent = 0
-        self.waiting_runs: dict[object, float] = {}
+        self.run_order = RunOrder()
         self.in_flight = 0
         self.requests = 0
         self.throttled = 0

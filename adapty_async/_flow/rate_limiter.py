@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from adapty_async._flow.wait_queue import RunOrder
+
 __all__ = ("CLOCK_RESOLUTION", "FixedRateLimiter", "RateLimiter")
 
 #: Seconds that are not worth a wait; some clocks resolve no shorter time.
@@ -16,6 +18,7 @@ class RateLimiter(Protocol):
 
     rate: float
     burst: int
+    run_order: RunOrder
 
     def delay(self) -> float:
         """Return the seconds until a request may be sent; 0 if it may be sent now."""
@@ -37,11 +40,13 @@ class FixedRateLimiter:
     Attributes:
         rate: requests per second.
         burst: requests that may be sent at once after a pause.
+        run_order: the order of the runs that wait for it.
     """
 
     def __init__(self, rate: float, burst: int | None, clock: Callable[[], float]) -> None:
         self.rate = rate
         self.burst = max(1, round(rate / 10)) if burst is None else burst
+        self.run_order = RunOrder()
         self._clock = clock
         self._interval = 1.0 / rate
         self._sent_until = clock()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -24,8 +24,9 @@ from adapty_async._flow.bucket_limiter import (
 from adapty_async._flow.circuit_breaker import OutageTimer, WakefulClock
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
 from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, RateLimiter
+from adapty_async._flow.rate_source import RateSource
 from adapty_async._flow.semaphore import PrioritySemaphore
-from adapty_async._flow.wait_queue import WaitQueue
+from adapty_async._flow.wait_queue import RunOrder, WaitQueue
 from adapty_async.errors import AdaptyError, CircuitOpenError, DeadlineError
 
 __all__ = ("NO_LIMITS", "RunLimiter", "RunLimits", "look_every", "wakeful")
@@ -33,11 +34,6 @@ __all__ = ("NO_LIMITS", "RunLimiter", "RunLimits", "look_every", "wakeful")
 # Seconds without a success after which items no longer wait for an endpoint that has a limit of its
 # own. They would occupy the run's workers, and other items could not be sent.
 _ENDPOINT_PATIENCE = 30.0
-# Seconds after which a run has lost its turn: it waits for a connection, or its event loop is
-# blocked.
-_LATE_TURN = 0.1
-# Minimum seconds that a run leaves to the run whose turn it is.
-_SOON = 0.001
 # Maximum seconds between two checks of a run whether an outage has lasted too long.
 _CHECK_SECONDS = 1.0
 # Minimum number of checks in `max_outage` seconds, so that no single one has much weight.
@@ -100,7 +96,7 @@ class RunLimiter(BucketLimiter):
     """
     A limiter for the items of one run to one bucket, in the event loop of the run.
 
-    The runs of a bucket take turns: a run with a permit is last in the order of those that wait.
+    Runs that share a rate alternate: one with a permit is last in the order of those that wait.
 
     Items wait in a queue of the run's own for a connection and a permit, so that a slow run delays
     no other. The permit is acquired last, when nothing else can delay the request. Permits that
@@ -128,6 +124,7 @@ class RunLimiter(BucketLimiter):
         self._concurrency = run.concurrency
         self._rate = state.run_rate = None if run.rate_limiter is None else run.rate_limiter.rate
         self._is_adaptive = state.configured_rate(self._rate) is None
+        self._order: RunOrder | None = None  # in which the run waits
         self._queue: WaitQueue[str] = WaitQueue(self._admit, self._lead, self._revoke)
 
     def try_acquire(self, operation: str, deadline: float) -> bool:
@@ -201,33 +198,39 @@ class RunLimiter(BucketLimiter):
                 wait = acquire_or_release(self._connections, self._acquire_permit, operation)
                 if not wait:
                     return
-                self._take_turn(wait)
+                self._enter_order(wait)
                 await state.sleep(min(wait, RECHECK))
         finally:
-            with state.lock:
-                state.waiting_runs.pop(self, None)
+            self._leave_orders()
 
-    def _take_turn(self, wait: float) -> None:
-        """Enter the order of the waiting runs, unless the run's own rate causes the wait."""
-        state, limiter = self._state, self._run.rate_limiter
-        with state.lock:
-            if limiter is not None and limiter.delay() >= wait:
-                state.waiting_runs.pop(self, None)
-            else:
-                state.waiting_runs[self] = state.clock() + wait
+    def _enter_order(self, wait: float) -> None:
+        """Enter the order of the runs that wait for the same, and ask again after the wait."""
+        order = self._order
+        self._leave_orders(but=order)
+        if order is not None:
+            order.enter(self, self._state.clock() + wait)
+
+    def _leave_orders(self, *, but: RunOrder | None = None) -> None:
+        for order, _ in self._orders():
+            if order is not but:
+                order.leave(self)
+
+    def _orders(self) -> Iterable[tuple[RunOrder, RateLimiter | RateSource]]:
+        """Yield the orders of the rates that the run shares with others."""
+        state = self._state
+        yield state.run_order, state.rate_source
+        if state.rate_limiter is not None:
+            yield state.rate_limiter.run_order, state.rate_limiter
 
     def _turn_in(self) -> float:
-        """Return the seconds until this run's turn; 0 if no other run comes first."""
-        state, now, last = self._state, self._state.clock(), -math.inf
-        for run, asks_at in state.waiting_runs.items():
-            if run is self:
-                break
-            if asks_at > now - _LATE_TURN:
-                last = max(last, asks_at)
-        if last == -math.inf:
-            return 0.0
-        rate = (state.rate_limiter or state.rate_source).rate
-        return max(_SOON, last - now + 1.0 / rate)
+        """Return the seconds until it is the run's turn; 0 if it is."""
+        now = self._state.clock()
+        for order, limiter in self._orders():
+            wait = order.delay(self, now, limiter.rate)
+            if wait:
+                self._order = order
+                return wait
+        return 0.0
 
     def _revoke(self, _: str) -> None:
         with self._state.lock:
@@ -238,11 +241,12 @@ class RunLimiter(BucketLimiter):
         """Return the seconds that an item has to wait; at 0 its permit is acquired."""
         state = self._state
         with state.lock:
+            self._order = state.run_order
             wait, is_limited = 0.0, self._is_adaptive or state.is_adapting
             if not self._is_adaptive or state.urgent or state.breaker.since is not None:
                 wait = self._delay(is_limited=is_limited)
             is_slowed = wait <= CLOCK_RESOLUTION and is_limited
-            if wait <= CLOCK_RESOLUTION and state.waiting_runs:
+            if wait <= CLOCK_RESOLUTION and (state.run_order.asks_at or state.rate_limiter):
                 wait = self._turn_in()
             if is_slowed and not wait:
                 wait = state.rate_source.acquire()
@@ -255,15 +259,21 @@ class RunLimiter(BucketLimiter):
             return 0.0
 
     def _delay(self, *, is_limited: bool) -> float:
-        """Return the seconds of all waits but that for the rate source, if it limits the run."""
+        """
+        Return the seconds of all waits but that for the rate source, if it limits the run.
+
+        A run that waits for its own rate is in no order, and leaves the permits to others.
+        """
         state = self._state
         paused_for = state.paused_for
         wait = max(state.breaker.delay(), 0.0 if is_limited else paused_for)
         if state.urgent and not paused_for:
             wait = max(wait, 1 / (state.rate_limiter or state.rate_source).rate)
-        for limiter in state.rate_limiter, self._run.rate_limiter:
-            if limiter is not None:
-                wait = max(wait, limiter.delay())
+        shared, own = state.rate_limiter, self._run.rate_limiter
+        if shared is not None and (delay := shared.delay()) > wait:
+            wait, self._order = delay, shared.run_order
+        if own is not None and (delay := own.delay()) > wait:
+            wait, self._order = delay, None
         return wait
 
     def _require_patience(self, operation: str, wait: float, slowed: float) -> None:

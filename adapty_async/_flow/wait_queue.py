@@ -1,15 +1,22 @@
-"""A FIFO wait queue whose head waits for all."""
+"""A FIFO wait queue whose head waits for all, and a round-robin order of several queues."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-__all__ = ("WaitQueue",)
+__all__ = ("RunOrder", "WaitQueue")
 
 EntrantT = TypeVar("EntrantT")
+
+# Seconds after which a run has lost its turn: it waits for a connection, or its event loop is
+# blocked.
+_LATE = 0.1
+# Minimum seconds that a run leaves to those whose turn it is.
+_SOON = 0.001
 
 
 class WaitQueue(Generic[EntrantT]):
@@ -91,3 +98,39 @@ class WaitQueue(Generic[EntrantT]):
             if not admitted:
                 return
         self.has_leader = False
+
+
+class RunOrder:
+    """
+    A round-robin order of the runs that wait for the permits of one rate.
+
+    Without it, runs that sleep until the same permit race for it, and the one whose timer ends
+    first may win each time.
+
+    Attributes:
+        asks_at: when each waiting run will ask for a permit, in their order.
+    """
+
+    def __init__(self) -> None:
+        self.asks_at: dict[object, float] = {}
+
+    def enter(self, run: object, asks_at: float) -> None:
+        """Put a run last, or leave it where it is; it will ask for a permit at that time."""
+        self.asks_at[run] = asks_at
+
+    def leave(self, run: object) -> None:
+        """Remove a run, which has a permit or needs none."""
+        self.asks_at.pop(run, None)
+
+    def delay(self, run: object, now: float, rate: float) -> float:
+        """Return the seconds until it is a run's turn, at *n* permits per second."""
+        last = -math.inf
+        for other, asks_at in tuple(self.asks_at.items()):  # other threads may change it
+            if other is run:
+                break
+            if asks_at > now - _LATE:
+                last = max(last, asks_at)
+        return 0.0 if last == -math.inf else max(_SOON, last - now + 1.0 / rate)
+
+    def __repr__(self) -> str:
+        return f"RunOrder({len(self.asks_at)} runs)"

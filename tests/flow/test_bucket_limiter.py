@@ -1190,6 +1190,7 @@ async def test_limiters_show_their_state() -> None:
 
     assert repr(bench.limiters) == "LimiterRegistry(v1)"
     assert repr(bench.limiters.get("v1").calls.get()) == "CallQueue(0 calls)"
+    assert repr(bench.limiters.get("v1").run_order) == "RunOrder(0 runs)"
     assert repr(limiter) == (
         "RunLimiter(BucketState(AdaptiveRateLimiter(rate=20.0, limit=None), closed, "
         "in_flight=1, requests=1, throttled=0), free=99)"

@@ -9,7 +9,7 @@ import pytest
 
 from adapty_async._flow.run_limits import RunLimits
 from tests._support import a_request, begin_at
-from tests.flow.bench import BEGIN, Bench, Timeline, cancel, settle
+from tests.flow.bench import BEGIN, Bench, Timeline, cancel, settle, throttled
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,26 @@ async def test_runs_take_turns(runs: str, rate: float | None) -> None:
 
     assert sum(counts.values()) >= 28
     assert max(counts.values()) - min(counts[name] for name in runs) <= 2
-    assert bench.limiters.get("v1").waiting_runs == {}
+    assert not bench.limiters.get("v1").run_order.asks_at
+
+
+async def test_runs_of_several_buckets_share_the_rate_of_the_client() -> None:
+    """A run alternates with that of another bucket, too, unless its own bucket is paused."""
+    clock = Late()
+    bench = Bench(rate=10.0, clock=clock)
+    limits = {name: RunLimits() for name in ("v1", "v2")}
+    tasks = [bench.start(name, limits[name], bucket=name) for name in limits for _ in range(60)]
+    clock.late.update(tasks[60:])
+    await bench.clock.advance(3.0)
+    counts = sent_by(bench, 3.0)
+    assert abs(counts["v1"] - counts["v2"]) <= 2
+    assert sum(counts.values()) >= 28
+    bench.responses["v2"] = [throttled(30.0) for _ in range(60)]
+    await bench.clock.advance(3.0)
+    await cancel(*[task for task in tasks if not task.done()])
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert sent_by(bench, 6.0)["v1"] - counts["v1"] >= 25
 
 
 async def test_a_run_that_comes_later_waits_for_one_turn_of_the_others() -> None:
@@ -103,7 +122,7 @@ async def test_a_run_that_does_not_come_for_its_turn_loses_it() -> None:
     bench = Bench()
     state = bench.limiters.get("v1")
     await bench.start("a", RunLimits())
-    state.waiting_runs["blocked"] = bench.clock.now + 0.1
+    state.run_order.enter("blocked", bench.clock.now + 0.1)
     run = RunLimits()
     tasks = [bench.start("b", run) for _ in range(60)]
     await bench.clock.advance(3.0)
@@ -126,7 +145,7 @@ async def test_a_run_that_is_cancelled_has_no_turn() -> None:
     await task
 
     assert [name for name, _ in bench.sent] == ["a", "b"]
-    assert bench.limiters.get("v1").waiting_runs == {}
+    assert not bench.limiters.get("v1").run_order.asks_at
     assert bench.clock.now == BEGIN + 0.25
 
 
