@@ -57,6 +57,7 @@ Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
 _ALWAYS = RetrySafety.ALWAYS
 _DONE = OutcomeStatus.DONE
+_HELD_BACK = "status 404; not created, since another item lost the response to that creation"
 
 
 class StartBulk(Protocol):
@@ -287,6 +288,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         if outcome.status is OutcomeStatus.UNKNOWN and state.is_creating:
             self._lost_creations.add(object_key)
         elif object_key in self._lost_creations and isinstance(outcome.error, NotFoundError):
+            outcome.error.args = (_HELD_BACK,)
             return msgspec.structs.replace(outcome, _is_held_back=True)
         return outcome
 

@@ -508,6 +508,7 @@ async def test_a_lost_creation_is_not_sent_again_for_another_item(
         OutcomeStatus.DONE,
     ]
     assert isinstance(outcomes[1].error, NotFoundError)
+    assert str(outcomes[1].error).startswith("status 404; not created, since another item lost")
     assert creations(transport) == ["u1", "u2"]
 
 
