@@ -18,7 +18,8 @@ def test_processes_do_all_items_once(tmp_path: Path) -> None:
 
     assert [each.failed for each in result.processes] == [0, 0, 0]
     assert sum(len(each.done) for each in result.processes) == 190
-    assert (result.record.once, result.record.repeated, result.record.never) == (190, 0, 0)
+    (record,) = result.records
+    assert (record.once, record.repeated, record.never) == (190, 0, 0)
     assert "of the ideal" in result.line()
     assert sum(result.rates()) == 190
     assert all(each.exchanges > 0 for each in result.processes)
