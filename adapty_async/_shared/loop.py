@@ -20,7 +20,7 @@ from adapty_async.errors import StoreError
 __all__ = ("ExchangeLoop",)
 
 # Maximum seconds until the second attempt at a bucket for which another member was faster. They
-# double with each attempt, so that many members get through, and end with the next exchange.
+# double with each attempt, some times, so that many members get through.
 _BACKOFF = 0.002
 _DOUBLINGS = 5
 
@@ -55,8 +55,7 @@ class ExchangeLoop:
         self._clock = clock
         self._is_closed = False
         self._woken = asyncio.Event()
-        self._began = -math.inf  # start of the last exchange
-        self._next = -math.inf  # earliest time of the next exchange, or attempt of the last one
+        self._next = -math.inf  # earliest time of the next attempt
         self._lost = 0  # the last attempts in a row in which another member was faster
         self._task: asyncio.Task[None] | None = None  # from the first bucket on
         self.event_loop = asyncio.get_running_loop()
@@ -114,20 +113,17 @@ class ExchangeLoop:
 
     async def _exchange(self, keys: Sequence[str]) -> None:
         """Exchange for some buckets; those for which another member was faster remain due."""
-        now = self._clock()
-        if now >= self._began + INTERVAL:  # otherwise it is another attempt of the last one
-            self._began = now
-        self._next = self._began + INTERVAL
+        began = self._clock()
+        self._next = began + INTERVAL
         results = await self._results(keys)
         for key, result in results.items():
-            self.sources[key].accept(*result, self._began)
+            self.sources[key].accept(*result, began)
         if len(results) == len(keys):
             self._lost = 0
-            return
-        bound = _BACKOFF * 2 ** min(self._lost, _DOUBLINGS)
-        again = self._clock() + random.uniform(0.0, bound)  # noqa: S311  no secret
-        self._next = min(self._next, again)
-        self._lost += 1
+        else:
+            bound = _BACKOFF * 2 ** min(self._lost, _DOUBLINGS)
+            self._next = self._clock() + random.uniform(0.0, bound)  # noqa: S311  no secret
+            self._lost += 1
 
     async def _results(self, keys: Sequence[str]) -> dict[str, tuple[Report, Grant]]:
         """Attempt an exchange, and once more: the connection may only have been idle for long."""
