@@ -16,8 +16,8 @@ from adapty_async.errors import ConfigError, StoreError
 
 __all__ = ("RedisStore",)
 
-# Each runs without any other command in between, and for one key: those of several buckets are in
-# several slots of a cluster. The time is a string, as numbers become integers. A damaged hash is
+# Each runs without any other command in between, and has one key: a cluster accepts no script with
+# keys of different nodes. The time is a string, as numbers become integers. A damaged hash is
 # deleted, since it would stop the other keys as well.
 _LOAD = """
 local now = redis.call('TIME')

@@ -23,9 +23,7 @@ class _Selector(selectors.SelectSelector):
         super().__init__()
         self.waited = 0.0
 
-    def select(
-        self, timeout: float | None = None
-    ) -> list[tuple[selectors.SelectorKey, selectors._EventMask]]:
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what is ready."""
         self.waited += max(0.0, timeout or 0.0)
         return super().select(0.0)

@@ -9,6 +9,7 @@ import pickle
 import sqlite3
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -211,20 +212,45 @@ async def test_two_processes_find_one_limit(
         assert sum(await asyncio.gather(work(), work())) == 120
 
 
+async def delete_many(adapty: AdaptyClient, count: int) -> None:
+    """Delete a number of profiles by both versions of the API at the same time."""
+    ids = [f"u{number}" for number in range(count)]
+    reports = await asyncio.gather(
+        adapty.v1.profiles.bulk_delete(ids, by="customer_user_id"),
+        adapty.v2.profiles.bulk_delete(ids, by="customer_user_id"),
+    )
+    assert [report.done for report in reports] == [count, count]
+
+
 async def test_a_store_that_goes_down_does_not_stop_a_client() -> None:
-    """Calls and runs continue at the share of this process, and share again afterwards."""
+    """Calls and runs continue at the shares of this process, and share again afterwards."""
     with OwnRedis() as server:
         async with SharedRate(server.url) as rate, a_client(rate) as adapty:
-            await adapty.v1.profiles.bulk_delete(["u1", "u2"], by="customer_user_id")
+            await delete_many(adapty, 2)
             server.kill()
             await delete(adapty)
-            await until(lambda: rate.statistics()[0].is_alone)
-            report = await adapty.v1.profiles.bulk_delete(["u3", "u4"], by="customer_user_id")
-            assert report.done == 2
+            await until(lambda: all(each.is_alone for each in rate.statistics()))
+            await delete_many(adapty, 2)
             server.start()
-            await until(lambda: not rate.statistics()[0].is_alone)
-            report = await adapty.v1.profiles.bulk_delete(["u5", "u6"], by="customer_user_id")
-            assert report.done == 2
+            await until(lambda: not any(each.is_alone for each in rate.statistics()))
+            await delete_many(adapty, 2)
+            assert [each.bucket for each in rate.statistics()] == ["v1", "v2"]
+
+
+async def test_two_busy_buckets_make_the_exchanges_of_one() -> None:
+    """The server reads two commands for each exchange of both, 20 times a second at most."""
+    with OwnRedis() as server, redis.Redis.from_url(server.url) as observer:
+
+        def reads() -> int:
+            return int(observer.info("stats")["total_reads_processed"])
+
+        async with SharedRate(server.url) as rate, a_client(rate) as adapty:
+            before, began = reads(), time.monotonic()
+            await delete_many(adapty, 40)
+            seconds = time.monotonic() - began
+            most = 2 * (20 * seconds + 1) + 1  # and the observer's own
+            assert reads() - before <= most
+            assert min(each.exchanges for each in rate.statistics()) >= 2
 
 
 def test_a_client_needs_an_open_shared_rate(url: str) -> None:
