@@ -20,7 +20,7 @@ from adapty_async.errors import StoreError
 __all__ = ("ExchangeLoop",)
 
 # Maximum seconds until the second attempt at a bucket for which another member was faster. They
-# double with each attempt, some times, so that many members get through.
+# double with each attempt, so that many members get through, up to the next exchange.
 _BACKOFF = 0.002
 _DOUBLINGS = 5
 
@@ -122,7 +122,8 @@ class ExchangeLoop:
             self._lost = 0
         else:
             bound = _BACKOFF * 2 ** min(self._lost, _DOUBLINGS)
-            self._next = self._clock() + random.uniform(0.0, bound)  # noqa: S311  no secret
+            again = self._clock() + random.uniform(0.0, bound)  # noqa: S311  no secret
+            self._next = min(self._next, again)
             self._lost += 1
 
     async def _results(self, keys: Sequence[str]) -> dict[str, tuple[Report, Grant]]:

@@ -157,13 +157,13 @@ def test_all_buckets_of_a_process_exchange_at_once(limits: tuple[float, ...]) ->
     async def main() -> None:
         ((store, exchanges),) = processes(1)
         done = await asyncio.gather(
-            *(work(known(exchanges, limit), Bucket(limit, limit / 10), 10.0) for limit in limits)
+            *(work(known(exchanges, limit), Bucket(limit, limit / 10), 5.0) for limit in limits)
         )
         busiest = max(each.exchanges for each in exchanges.sources.values())
 
         assert min(gaps(store)) >= INTERVAL - 1e-9
-        assert 199 <= busiest <= len(store.loads) <= 202
-        assert list(done) == pytest.approx([10 * limit for limit in limits], rel=0.02)
+        assert 99 <= busiest <= len(store.loads) <= 101
+        assert list(done) == pytest.approx([5 * limit for limit in limits], rel=0.02)
         await exchanges.aclose()
 
     virtually(main())
@@ -184,7 +184,7 @@ def test_processes_with_two_busy_buckets_share_both_rates() -> None:
         all_processes = processes(3)
         servers = {limit: Bucket(limit, limit / 10) for limit in limits}
         jobs = [
-            work(known(exchanges, limit), servers[limit], 10.0)
+            work(known(exchanges, limit), servers[limit], 5.0)
             for _, exchanges in all_processes
             for limit in limits
         ]
@@ -192,10 +192,10 @@ def test_processes_with_two_busy_buckets_share_both_rates() -> None:
 
         for number, limit in enumerate(limits):
             shares = done[number :: len(limits)]
-            assert sum(shares) == pytest.approx(10 * limit, rel=0.02)
-            assert min(shares) >= 0.95 * max(shares)
+            assert sum(shares) == pytest.approx(5 * limit, rel=0.02)
+            assert min(shares) >= 0.9 * max(shares)
         for store, exchanges in all_processes:
-            assert len(store.loads) <= 1.05 * 201  # some attempts lose to other processes
+            assert len(store.loads) <= 1.1 * 101  # some attempts lose to other processes
             await exchanges.aclose()
 
     virtually(main())
@@ -220,20 +220,20 @@ def test_a_bucket_that_becomes_busy_waits_for_the_next_exchange(moment: float) -
 
 
 def test_a_bucket_that_always_loses_does_not_hold_up_another_one() -> None:
-    """The other one has its whole rate, and the store is not hammered."""
+    """The other one has its rate, and the process still attempts few exchanges."""
 
     async def main() -> None:
         ((store, exchanges),) = processes(1)
         loser, other = known(exchanges, 100.0), known(exchanges, 400.0)
         store.losing = {"limit 100.0"}
         done, _ = await asyncio.gather(
-            work(other, Bucket(400.0, 40.0), 10.0), work(loser, Bucket(100.0, 10.0), 10.0)
+            work(other, Bucket(400.0, 40.0), 5.0), work(loser, Bucket(100.0, 10.0), 5.0)
         )
 
-        assert done == pytest.approx(4000, rel=0.02)
+        assert done == pytest.approx(2000, rel=0.05)
         assert not loser.is_alone
         assert loser.exchanges == 0
-        assert len(store.loads) <= 600
+        assert len(store.loads) <= 200
         await exchanges.aclose()
 
     virtually(main())
