@@ -68,7 +68,8 @@ class SharedRateStatistics(msgspec.Struct, frozen=True, kw_only=True):
         rate: requests per second of all processes; of this one while the store is down.
         limit: the measured limit in requests per second; None during a search for it.
         members: number of processes, as of the last exchange.
-        exchanges: number of exchanges of this process with the others so far, with this bucket.
+        exchanges: number of exchanges of this process with the others so far; one may be that of
+            other buckets, too.
         is_alone: the store is down, and the process uses its share of the limit on its own.
     """
 
@@ -86,8 +87,8 @@ class SharedRate:
 
     Pass it as `adapty_async.Limits.shared` to the clients of one event loop. Each process has its
     own, with the same URL. Processes share a rate if their clients use the same origin, key and
-    bucket. The store has only a digest of these, and no ids. One exchange carries all buckets,
-    at most 20 times a second.
+    bucket. The store has only a digest of these, and no ids. A process exchanges for all buckets
+    at once, at most 20 times a second.
 
     Use it as an async context manager around its clients, or await `aclose` after theirs.
 
