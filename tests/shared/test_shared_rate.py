@@ -273,6 +273,17 @@ def test_a_client_needs_an_open_shared_rate(url: str) -> None:
     asyncio.run(main())
 
 
+async def test_a_shared_rate_that_no_client_used_is_closed_like_any_other(url: str) -> None:
+    """It has no task and no statistics, and another close does nothing."""
+    before = own_tasks()
+    async with SharedRate(url) as rate:
+        assert own_tasks() == before
+    await rate.aclose()
+
+    assert rate.statistics() == ()
+    assert repr(rate) == "SharedRate(sqlite, closed, buckets=0)"
+
+
 def test_another_event_loop_needs_its_own_shared_rate(url: str) -> None:
     """A client whose loop is not that of its shared rate raises instead of waiting forever."""
     rate = SharedRate(url)
