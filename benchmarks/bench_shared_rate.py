@@ -73,7 +73,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         processes: the results of the processes that were not killed.
         records: the records of the servers, one for each rate.
         ideal: the least seconds of the run.
-        round_trips: number of round trips to the store; None if it counts none.
+        round_trips: number of round trips to the store; None if it counts none, or something was
+            killed.
         began: time of the start.
         killed: time at which something was killed; None if nothing was.
         back: time at which the store was back; None if it was not killed.
@@ -212,7 +213,7 @@ def measure(
         processes=results,
         records=records,
         ideal=bucket.ideal(sum(len(each.done) for each in results) // servers),
-        round_trips=store.round_trips(),
+        round_trips=store.round_trips() if killed is None else None,
         began=began,
         killed=None if killed is None else killed - began,
         back=None if back is None else back - began,
