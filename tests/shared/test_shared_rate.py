@@ -397,6 +397,18 @@ for url in {postgres_url!r}, {redis_url!r}:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_a_fork_before_a_shared_rate_is_entered_changes_nothing(url: str) -> None:
+    """A child enters it for the first time, as its parent may."""
+
+    async def in_child(rate: SharedRate) -> None:
+        async with rate:
+            await delete(a_client(rate))
+
+    rate = SharedRate(url)
+    rate.after_fork()
+    asyncio.run(in_child(rate))
+
+
 def _of_redis(url: str) -> str:
     with redis.Redis.from_url(url) as client:
         return repr([(key, client.hgetall(key)) for key in client.keys("adapty:*")])
@@ -447,7 +459,7 @@ async def test_no_store_and_no_log_has_a_key_or_an_id(
         async with SharedRate(url) as rate, a_client(rate, key, transport=transport) as adapty:
             await adapty.v1.profiles.bulk_delete([person, f"{person}2"], by="customer_user_id")
             await members(rate, 1)
-            shown = [repr(rate), repr(rate.statistics()), repr(rate._buckets), caplog.text]
+            shown = [repr(rate), repr(rate.statistics()), repr(rate._exchanges), caplog.text]
             stored = dump(url)
 
     assert "adapty" in stored
