@@ -31,7 +31,7 @@ from typing import NoReturn, Self
 import msgspec
 
 from adapty_async._runtime.fork import register_fork_handler
-from adapty_async._shared.client import SharedBucket
+from adapty_async._shared.loop import ExchangeLoop
 from adapty_async._shared.source import SharedSource
 from adapty_async._shared.store import Store
 from adapty_async.config import positive
@@ -68,7 +68,8 @@ class SharedRateStatistics(msgspec.Struct, frozen=True, kw_only=True):
         rate: requests per second of all processes; of this one while the store is down.
         limit: the measured limit in requests per second; None during a search for it.
         members: number of processes, as of the last exchange.
-        exchanges: number of exchanges of this process with the others so far.
+        exchanges: number of exchanges of this process with the others so far; one may be that of
+            other buckets, too.
         is_alone: the store is down, and the process uses its share of the limit on its own.
     """
 
@@ -86,7 +87,8 @@ class SharedRate:
 
     Pass it as `adapty_async.Limits.shared` to the clients of one event loop. Each process has its
     own, with the same URL. Processes share a rate if their clients use the same origin, key and
-    bucket. The store has only a digest of these, and no ids.
+    bucket. The store has only a digest of these, and no ids. A process exchanges for all buckets
+    at once, at most 20 times a second.
 
     Use it as an async context manager around its clients, or await `aclose` after theirs.
 
@@ -108,8 +110,8 @@ class SharedRate:
         self._fallback = fallback
         self._new_store = _store_factory(url)
         self._store = self._new_store()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._buckets: dict[str, tuple[str, SharedBucket]] = {}
+        self._exchanges: ExchangeLoop | None = None  # while it is open
+        self._buckets: dict[str, str] = {}  # names by the key of the state in the store
         register_fork_handler(self)
 
     async def __aenter__(self) -> Self:
@@ -120,14 +122,16 @@ class SharedRate:
             StoreError: the store cannot be reached.
             ConfigError: it is in use already.
         """
-        if self._loop is not None:
+        if self._exchanges is not None:
             raise ConfigError("a SharedRate can be entered once at a time")
         try:
             await self._store.open()
         except BaseException:
             await self._close_store()
             raise
-        self._loop = asyncio.get_running_loop()
+        self._exchanges = ExchangeLoop(
+            self._store, secrets.token_hex(8), self._fallback, time.monotonic
+        )
         return self
 
     async def __aexit__(
@@ -144,9 +148,10 @@ class SharedRate:
 
         Clients that still use it raise a `ConfigError` for each further call.
         """
-        buckets, self._buckets, self._loop = self._buckets, {}, None
+        exchanges, self._exchanges, self._buckets = self._exchanges, None, {}
         try:
-            await asyncio.gather(*(bucket.aclose() for _, bucket in buckets.values()))
+            if exchanges is not None:
+                await exchanges.aclose()
         finally:
             await self._close_store()
 
@@ -166,49 +171,48 @@ class SharedRate:
         Raises:
             ConfigError: it is not entered, or in another event loop.
         """
-        if self._loop is None:
+        if self._exchanges is None:
             raise ConfigError(
                 "Limits.shared is not open: use the client within `async with SharedRate(...)`"
             )
-        if self._loop is not asyncio.get_running_loop():
+        if self._exchanges.event_loop is not asyncio.get_running_loop():
             raise ConfigError(
                 "Limits.shared was opened in another event loop; each loop needs its own SharedRate"
             )
         digest = hashlib.blake2b(f"{account}\n{bucket}".encode(), digest_size=16, person=_PERSON)
         key = f"adapty:rate:{_FORMAT}:{digest.hexdigest()}"
-        if key not in self._buckets:
-            name = secrets.token_hex(8)
-            shared = SharedBucket(self._store, key, name, self._fallback, time.monotonic)
-            self._buckets[key] = bucket, shared
-        return self._buckets[key][1].source
+        self._buckets[key] = bucket
+        return self._exchanges.source(key)
 
     def statistics(self) -> tuple[SharedRateStatistics, ...]:
         """Return the statistics of each bucket that was used."""
+        sources = {} if self._exchanges is None else self._exchanges.sources
         return tuple(
             SharedRateStatistics(
-                bucket=name,
+                bucket=self._buckets[key],
                 rate=source.rate,
                 limit=source.limit,
                 members=source.members,
                 exchanges=source.exchanges,
                 is_alone=source.is_alone,
             )
-            for name, source in ((name, one.source) for name, one in self._buckets.values())
+            for key, source in sources.items()
         )
 
     def after_fork(self) -> None:
         """Start fresh: the connections and tasks belong to the parent process."""
-        _inherited.append((self._store, self._buckets, self._loop))
-        for _, bucket in self._buckets.values():
-            bucket.source.close()
-        self._store, self._buckets, self._loop = self._new_store(), {}, None
+        _inherited.append((self._store, self._exchanges))
+        if self._exchanges is not None:
+            for source in self._exchanges.sources.values():
+                source.close()
+        self._store, self._exchanges, self._buckets = self._new_store(), None, {}
 
     def __del__(self) -> None:
-        if getattr(self, "_loop", None) is not None:
+        if getattr(self, "_exchanges", None) is not None:
             warnings.warn("a SharedRate was not closed", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
-        state = "open" if self._loop is not None else "closed"
+        state = "open" if self._exchanges is not None else "closed"
         return f"SharedRate({self._scheme}, {state}, buckets={len(self._buckets)})"
 
     def __reduce__(self) -> NoReturn:

@@ -26,14 +26,14 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     The work of one process.
 
     Attributes:
-        api: the URL of the limited server.
-        store: the URL of the store; None for a process that finds the limit on its own.
+        apis: the URLs of the limited servers; each is done in full, at the same time.
+        store: the URL of the store; None for a process that finds the limits on its own.
         first, last: the ids, as numbers; `last` is excluded.
         calls: single calls per second; 0 for a bulk run.
         fallback: the fallback of the shared rate.
     """
 
-    api: str
+    apis: tuple[str, ...]
     store: str | None
     first: int
     last: int
@@ -51,7 +51,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
         latencies: seconds of each single call.
         failed: number of items that were not done.
         cpu: processor time in seconds.
-        exchanges: exchanges with the store.
+        exchanges: exchanges with the store, of the rate that has most.
     """
 
     began: float
@@ -81,13 +81,15 @@ class _Client:
                 shared = await stack.enter_async_context(
                     SharedRate(work.store, fallback=work.fallback)
                 )
-            adapty = AdaptyClient(
-                "secret_live_benchmark", base_url=work.api, limits=Limits(shared=shared)
-            )
-            await stack.enter_async_context(adapty)
-            await (self._calls(adapty) if work.calls else self._job(adapty))
+            await asyncio.gather(*(self._work_on(api, shared) for api in work.apis))
             if shared is not None:
-                self.exchanges = sum(each.exchanges for each in shared.statistics())
+                self.exchanges = max(each.exchanges for each in shared.statistics())
+
+    async def _work_on(self, api: str, shared: SharedRate | None) -> None:
+        async with AdaptyClient(
+            "secret_live_benchmark", base_url=api, limits=Limits(shared=shared)
+        ) as adapty:
+            await (self._calls(adapty) if self._work.calls else self._job(adapty))
 
     async def _job(self, adapty: AdaptyClient) -> None:
         ids = (f"user_{number}" for number in range(self._work.first, self._work.last))

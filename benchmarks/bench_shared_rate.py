@@ -5,6 +5,9 @@ Processes delete profiles under one hidden limit, each with a `SharedRate` over 
 scenarios are: a plain run, one process killed, the store killed and restarted, a limit that moves,
 and single calls from another process. The ideal is the time in which the limit admits all deletes,
 without a burst. Only inconsistent counts are an error; times are reported.
+
+With ``--servers 2``, each process shares two rates at once: those of two servers, each of which has
+half of the items and half of the limit. A server of Redis' protocol counts the round trips.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import redis
 
 from benchmarks._limit_models import LimitSettings, Rates
 from benchmarks._limited_server import Record, ServerSettings, running
@@ -53,6 +57,13 @@ class Server:
         if self._server is not None:
             self._server.start()
 
+    def round_trips(self) -> int | None:
+        """Return the number of round trips since the start; None if the server counts none."""
+        if not isinstance(self._server, OwnRedis):
+            return None
+        with redis.Redis.from_url(self._server.url) as client:
+            return int(client.info("stats")["total_reads_processed"])
+
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """
@@ -60,16 +71,19 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         processes: the results of the processes that were not killed.
-        record: the server's record.
+        records: the records of the servers, one for each rate.
         ideal: the least seconds of the run.
+        round_trips: number of round trips to the store; None if it counts none, or something was
+            killed.
         began: time of the start.
         killed: time at which something was killed; None if nothing was.
         back: time at which the store was back; None if it was not killed.
     """
 
     processes: list[Done]
-    record: Record
+    records: list[Record]
     ideal: float
+    round_trips: int | None
     began: float
     killed: float | None = None
     back: float | None = None
@@ -81,8 +95,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ratio(self) -> float:
-        """The duration divided by the ideal."""
-        return (self.record.last_accepted - self.record.first_accepted) / self.ideal
+        """The longest duration divided by the ideal."""
+        return max(each.last_accepted - each.first_accepted for each in self.records) / self.ideal
 
     def rates(self) -> list[int]:
         """Return the number of items of each second."""
@@ -94,19 +108,22 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     def line(self) -> str:
         """Return the result as a line of text."""
-        record, jobs = self.record, [each for each in self.processes if not each.latencies]
+        records, jobs = self.records, [each for each in self.processes if not each.latencies]
         ends = [each.done[-1] - self.began for each in jobs]
         exchanges = max(
             each.exchanges / (each.done[-1] - each.began) for each in self.processes if each.done
         )
         parts = [
             f"{self.ratio:.3f} of the ideal",
-            f"throttled {record.throttled / record.arrivals:.2%}",
-            f"most in a second {record.most_in_a_second}",
+            f"throttled {max(each.throttled / each.arrivals for each in records):.2%}",
+            f"most in a second {max(each.most_in_a_second for each in records)}",
             f"ends {min(ends):.1f} to {max(ends):.1f} s",
-            f"exchanges {exchanges:.1f}/s",
+            f"exchanges of a rate {exchanges:.1f}/s",
             f"cpu {sum(each.cpu for each in self.processes):.1f} s",
         ]
+        if self.round_trips is not None:
+            each = self.round_trips / len(self.processes) / self.times[-1]
+            parts.append(f"round trips of a process {each:.1f}/s")
         if latencies := sorted(one for each in self.processes for one in each.latencies):
             p50, p99 = (latencies[int(len(latencies) * share)] for share in (0.5, 0.99))
             parts.append(f"calls p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms")
@@ -157,8 +174,11 @@ def _result_of(process: subprocess.Popen[bytes]) -> Done:
     return msgspec.json.decode(output, type=Done)
 
 
-def measure(scenario: str, store: Server, processes: int, seconds: float, limit: float) -> Result:
+def measure(
+    scenario: str, store: Server, processes: int, seconds: float, limit: float, servers: int = 1
+) -> Result:
     """Run one scenario with a number of processes for about a number of seconds."""
+    limit /= servers
     steps: Sequence[tuple[float, float]] = ((0.0, limit),)
     if scenario == "moving":
         third = seconds / 3
@@ -170,27 +190,30 @@ def measure(scenario: str, store: Server, processes: int, seconds: float, limit:
     settings = ServerSettings(
         items=items + calls, limit=bucket, latency=0.02, retry_after=1, seed=1
     )
-    with running(settings) as server:
+    with contextlib.ExitStack() as stack:
+        limited = [stack.enter_context(running(settings)) for _ in range(servers)]
+        apis = tuple(each.url for each in limited)
         cuts = [items * number // processes for number in range(processes + 1)]
         works = [
-            Work(api=server.url, store=store.url, first=first, last=last)
+            Work(apis=apis, store=store.url, first=first, last=last)
             for first, last in itertools.pairwise(cuts)
         ]
         if calls:
             works.append(
-                Work(api=server.url, store=store.url, first=items, last=items + calls, calls=_CALLS)
+                Work(apis=apis, store=store.url, first=items, last=items + calls, calls=_CALLS)
             )
         running_processes = _started(works)
         began = time.monotonic()
-        while server.record().accepted < processes * _STARTED:
+        while min(each.record().accepted for each in limited) < processes * _STARTED:
             time.sleep(0.1)
         killed, back = _disturb(scenario, store, running_processes, seconds)
         results = [_result_of(each) for each in running_processes]
-        record = server.record()
+        records = [each.record() for each in limited]
     return Result(
         processes=results,
-        record=record,
-        ideal=bucket.ideal(sum(len(each.done) for each in results)),
+        records=records,
+        ideal=bucket.ideal(sum(len(each.done) for each in results) // servers),
+        round_trips=store.round_trips() if killed is None else None,
         began=began,
         killed=None if killed is None else killed - began,
         back=None if back is None else back - began,
@@ -231,6 +254,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[4])
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--limit", type=float, default=400.0, help="requests per second")
+    parser.add_argument("--servers", type=int, default=1, help="rates that each process shares")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--per-second", action="store_true", help="print the items of each second")
     options = parser.parse_args()
@@ -239,7 +263,14 @@ def main() -> None:
             for processes in options.processes:
                 for _ in range(options.runs):
                     with store_of(name) as store:
-                        result = measure(scenario, store, processes, options.seconds, options.limit)
+                        result = measure(
+                            scenario,
+                            store,
+                            processes,
+                            options.seconds,
+                            options.limit,
+                            options.servers,
+                        )
                     print(f"{name}, {scenario}, {processes} processes: {result.line()}", flush=True)
                     if options.per_second or scenario in ("kill", "down", "moving"):
                         print(f"  killed {result.killed}, back {result.back}: {result.rates()}")

@@ -11,7 +11,8 @@ from adapty_async._shared.exchange import Grant, Report, Response
 
 __all__ = ("INTERVAL", "Member", "StoreClock", "limiter_alone")
 
-#: Minimum seconds from one exchange to the next, so that there are at most 20 in a second.
+#: Minimum seconds from one exchange of a process to the next, so that there are at most 20 in a
+#: second.
 INTERVAL = 0.05
 # Maximum seconds from one exchange to the next, so that others know of the member.
 _HEARTBEAT = 1.0
@@ -60,8 +61,8 @@ class Member:
     """
     A member of a shared rate, and a `RateSource` of its process.
 
-    It does no I/O. Its owner performs an exchange at `due`: it loads the state from the store,
-    records the store's time in `clock`, passes `report()` to `exchange`, and the result to
+    It does no I/O. Its owner performs an exchange from `due` on: it loads the state from the store,
+    records the store's time in `store_clock`, passes `report()` to `exchange`, and the result to
     `accept`.
 
     Args:
@@ -71,7 +72,7 @@ class Member:
 
     Attributes:
         store_clock: the clock of the store.
-        due: time of the next exchange.
+        due: earliest time of the next exchange.
         limit: the measured limit of the server; None during a search for it.
         paused_until: time before which nothing is sent; it may be past.
         members: number of members as of the last exchange.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from adapty_async._shared.store import TIMEOUT, Loaded
+from adapty_async._shared.store import TIMEOUT, Change, Loaded
 from adapty_async.errors import ConfigError, StoreError
 
 __all__ = ("PostgresStore",)
@@ -24,10 +24,18 @@ _CREATE = (
 )
 _LOAD = (
     "select coalesce(version, 0), value, extract(epoch from clock_timestamp())::float8"
-    " from (select) as one left join adapty_shared_rate on key = %s"
+    " from unnest(%s::text[]) with ordinality as asked (key, number)"
+    " left join adapty_shared_rate using (key) order by number"
 )
-_INSERT = "insert into adapty_shared_rate values (%s, 1, %s) on conflict do nothing"
-_UPDATE = "update adapty_shared_rate set version = %s, value = %s where key = %s and version = %s"
+# Everybody locks rows in the order of their keys, so that nobody waits for the other in a circle.
+_SWAP = (
+    "insert into adapty_shared_rate as old"
+    " select * from unnest(%s::text[], %s::bigint[], %s::bytea[]) as new (key, version, value)"
+    " where version = 1 or exists (select from adapty_shared_rate as one where one.key = new.key)"
+    " order by key"
+    " on conflict (key) do update set version = excluded.version, value = excluded.value"
+    " where old.version = excluded.version - 1 returning key"
+)
 # Seconds until a cancelled command is cancelled again: psycopg first asks the server to stop.
 _CANCEL = 0.1
 
@@ -68,29 +76,21 @@ class PostgresStore:
             await connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
             await connection.execute(_CREATE)
 
-    async def load(self, key: str) -> Loaded:
-        """Return the value of a key."""
-        row = await self._within(self._fetch(key))
-        return Loaded(*row)
+    async def load(self, keys: Sequence[str]) -> list[Loaded]:
+        """Return the values of keys, in their order."""
+        return [Loaded(*row) for row in await self._within(self._fetch(_LOAD, [*keys]))]
 
-    async def _fetch(self, key: str) -> tuple[Any, ...]:
-        cursor = await (await self._connected()).execute(_LOAD, (key,))
-        row = await cursor.fetchone()
-        assert row is not None  # noqa: S101  of the joined row
-        return row
+    async def swap(self, changes: Sequence[Change]) -> list[bool]:
+        """Store each value whose key still has its `version`; return which ones had it."""
+        keys = [change.key for change in changes]
+        versions = [change.version + 1 for change in changes]
+        values = [change.value for change in changes]
+        swapped = await self._within(self._fetch(_SWAP, keys, versions, values))
+        return [(key,) in swapped for key in keys]
 
-    async def swap(self, key: str, version: int, value: bytes) -> bool:
-        """Store a value if the key's version is still `version`; return whether it was."""
-        change = (
-            self._change(_UPDATE, (version + 1, value, key, version))
-            if version
-            else self._change(_INSERT, (key, value))
-        )
-        return await self._within(change)
-
-    async def _change(self, command: LiteralString, arguments: tuple[Any, ...]) -> bool:
+    async def _fetch(self, command: LiteralString, *arguments: list[Any]) -> list[tuple[Any, ...]]:
         cursor = await (await self._connected()).execute(command, arguments)
-        return cursor.rowcount == 1
+        return await cursor.fetchall()
 
     async def _connected(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import redis.asyncio
@@ -11,21 +11,27 @@ import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from adapty_async._shared.store import TIMEOUT, Loaded
+from adapty_async._shared.store import TIMEOUT, Change, Loaded
 from adapty_async.errors import ConfigError, StoreError
 
 __all__ = ("RedisStore",)
 
-# Each runs without any other command in between. The time is a string, as numbers become integers.
+# Each runs without any other command in between, and has one key: a cluster accepts no script with
+# keys of different nodes. The time is a string, as numbers become integers. A damaged hash is
+# deleted, since it would stop the other keys as well.
 _LOAD = """
 local now = redis.call('TIME')
-local found = redis.call('HMGET', KEYS[1], 'version', 'value')
-return {tonumber(found[1] or '0'), found[2], now[1] .. '.' .. string.format('%06d', now[2])}
+local found = redis.pcall('HMGET', KEYS[1], 'version', 'value')
+if found.err or (found[1] and not string.find(found[1], '^[1-9]%d*$')) then
+    redis.call('DEL', KEYS[1])
+    found = {}
+end
+return {found[1] or '0', found[2] or false, now[1] .. '.' .. string.format('%06d', now[2])}
 """
 _SWAP = """
 if (redis.call('HGET', KEYS[1], 'version') or '0') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'version', ARGV[1] + 1, 'value', ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('HSET', KEYS[1], 'version', ARGV[2], 'value', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1
 """
 # Milliseconds after which an unused value expires: a day.
@@ -34,7 +40,7 @@ _EXPIRY = 24 * 60 * 60 * 1000
 
 class RedisStore:
     """
-    A `Store` in a server of Redis' protocol: a hash for each key.
+    A `Store` in a server of Redis' protocol: a hash for each key, and a pipeline of scripts.
 
     Args:
         url: the address, as ``redis://[[user]:password@]host[:port][/database]``, ``rediss://`` for
@@ -55,22 +61,25 @@ class RedisStore:
             )
         except ValueError:
             raise ConfigError("url is not a valid URL of Redis") from None
-        self._load = self._client.register_script(_LOAD)
-        self._swap = self._client.register_script(_SWAP)
 
     async def open(self) -> None:
         """Connect."""
         await _result(self._client.ping())
 
-    async def load(self, key: str) -> Loaded:
-        """Return the value of a key."""
-        version, value, now = await _result(self._load(keys=[key]))
-        return Loaded(version, value, float(now))
+    async def load(self, keys: Sequence[str]) -> list[Loaded]:
+        """Return the values of keys, in their order."""
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.eval(_LOAD, 1, key)
+        results = await _result(pipeline.execute())
+        return [Loaded(int(version), value, float(now)) for version, value, now in results]
 
-    async def swap(self, key: str, version: int, value: bytes) -> bool:
-        """Store a value if the key's version is still `version`; return whether it was."""
-        swapped = await _result(self._swap(keys=[key], args=[version, value, _EXPIRY]))
-        return bool(swapped)
+    async def swap(self, changes: Sequence[Change]) -> list[bool]:
+        """Store each value whose key still has its `version`; return which ones had it."""
+        pipeline = self._client.pipeline(transaction=False)
+        for key, version, value in changes:
+            pipeline.eval(_SWAP, 1, key, version, version + 1, value, _EXPIRY)
+        return [bool(swapped) for swapped in await _result(pipeline.execute())]
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from adapty_async._runtime.sqlite import use_write_ahead_log
-from adapty_async._shared.store import TIMEOUT, Loaded
+from adapty_async._shared.store import TIMEOUT, Change, Loaded
 from adapty_async.errors import StoreError
 
 __all__ = ("SqliteStore",)
@@ -61,19 +61,26 @@ class SqliteStore:
             self._database = database
         return self._database
 
-    async def load(self, key: str) -> Loaded:
-        """Return the value of a key."""
-        return await self._run(lambda: self._load(key))
+    async def load(self, keys: Sequence[str]) -> list[Loaded]:
+        """Return the values of keys, in their order."""
+        return await self._run(lambda: [self._load(key) for key in keys])
 
     def _load(self, key: str) -> Loaded:
         version, value = self._opened().execute(_LOAD, (key,)).fetchone() or (0, None)
         return Loaded(version, value, time.time())
 
-    async def swap(self, key: str, version: int, value: bytes) -> bool:
-        """Store a value if the key's version is still `version`; return whether it was."""
-        command = _UPDATE if version else _INSERT
-        values = {"key": key, "version": version, "value": value}
-        return await self._run(lambda: self._opened().execute(command, values).rowcount == 1)
+    async def swap(self, changes: Sequence[Change]) -> list[bool]:
+        """Store each value whose key still has its `version`; return which ones had it."""
+        return await self._run(lambda: self._swap(changes))
+
+    def _swap(self, changes: Sequence[Change]) -> list[bool]:
+        database = self._opened()
+        database.execute("BEGIN IMMEDIATE")
+        with database:  # all are stored, or none
+            return [
+                database.execute(_UPDATE if one.version else _INSERT, one._asdict()).rowcount == 1
+                for one in changes
+            ]
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:

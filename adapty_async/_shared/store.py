@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from adapty_async.errors import StoreError
 
-__all__ = ("TIMEOUT", "Loaded", "MemoryStore", "Store")
+__all__ = ("TIMEOUT", "Change", "Loaded", "MemoryStore", "Store")
 
 #: Seconds after which a store that does not respond counts as down.
 TIMEOUT = 0.5
@@ -28,24 +28,40 @@ class Loaded(NamedTuple):
     now: float
 
 
+class Change(NamedTuple):
+    """
+    A value that is to replace another one.
+
+    Attributes:
+        key: the key.
+        version: the version that it replaces; 0 if there is none.
+        value: the value.
+    """
+
+    key: str
+    version: int
+    value: bytes
+
+
 class Store(Protocol):
     """
     A store of versioned values, which several processes share.
 
-    Methods raise a `StoreError` if the store is down or does not respond in time, and may be called
-    again afterwards; they connect again. Several tasks of one event loop may use a store.
+    A call is one round trip, whatever the number of its keys, of which none is there twice. Methods
+    raise a `StoreError` if the store is down or does not respond in time, and may be called again
+    afterwards; they connect again. Several tasks of one event loop may use a store.
     """
 
     async def open(self) -> None:
         """Connect, and prepare the store for values."""
         ...
 
-    async def load(self, key: str) -> Loaded:
-        """Return the value of a key."""
+    async def load(self, keys: Sequence[str]) -> list[Loaded]:
+        """Return the values of keys, in their order."""
         ...
 
-    async def swap(self, key: str, version: int, value: bytes) -> bool:
-        """Store a value if the key's version is still `version`; return whether it was."""
+    async def swap(self, changes: Sequence[Change]) -> list[bool]:
+        """Store each value whose key still has its `version`; return which ones had it."""
         ...
 
     async def aclose(self) -> None:
@@ -72,15 +88,18 @@ class MemoryStore:
         if self.is_down:
             raise StoreError("the store is down")
 
-    async def load(self, key: str) -> Loaded:
-        """Return the value of a key."""
+    async def load(self, keys: Sequence[str]) -> list[Loaded]:
+        """Return the values of keys, in their order."""
         await self.open()
-        version, value = self.values.get(key, (0, None))
-        return Loaded(version, value, self._clock())
+        found = [self.values.get(key, (0, None)) for key in keys]
+        return [Loaded(version, value, self._clock()) for version, value in found]
 
-    async def swap(self, key: str, version: int, value: bytes) -> bool:
-        """Store a value if the key's version is still `version`; return whether it was."""
+    async def swap(self, changes: Sequence[Change]) -> list[bool]:
+        """Store each value whose key still has its `version`; return which ones had it."""
         await self.open()
+        return [self._swap(*change) for change in changes]
+
+    def _swap(self, key: str, version: int, value: bytes) -> bool:
         if self.values.get(key, (0, b""))[0] != version:
             return False
         self.values[key] = version + 1, value

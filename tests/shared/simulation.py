@@ -203,7 +203,8 @@ class Process:
                 self._end_exchange(lambda: self.source.accept(report, grant, began))
             else:
                 self.lost += 1
-                self._run.after(self._run.random.uniform(0.0, 0.003), self._attempt, began)
+                again = self._run.random.uniform(0.0, 0.003)
+                self._run.after(again, lambda: self._attempt(self.clock()))
 
         self._run.after(self._run.store_way(), swap)
 

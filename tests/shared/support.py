@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 from collections.abc import Callable
 
-__all__ = ("until",)
+__all__ = ("VirtualTimeLoop", "until")
 
 
 async def until(happened: Callable[[], object]) -> None:
@@ -13,3 +14,28 @@ async def until(happened: Callable[[], object]) -> None:
     async with asyncio.timeout(50):
         while not happened():  # noqa: ASYNC110  what happens has no event
             await asyncio.sleep(0.002)
+
+
+class _Selector(selectors.SelectSelector):
+    """A selector that does not wait, and counts the seconds that it should have waited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Return what is ready."""
+        self.waited += max(0.0, timeout or 0.0)
+        return super().select(0.0)
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop without I/O, whose time moves to that of the next timer at once."""
+
+    def __init__(self) -> None:
+        self._virtual = _Selector()
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        """Return the seconds that the loop would have waited."""
+        return self._virtual.waited

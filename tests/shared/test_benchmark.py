@@ -12,13 +12,14 @@ pytestmark = pytest.mark.unmeasured
 
 
 def test_processes_do_all_items_once(tmp_path: Path) -> None:
-    """Two processes and one with single calls send each item until it is accepted, and once."""
+    """Two processes and one with single calls, at two servers, do each item of both once."""
     store = Server(f"sqlite:///{tmp_path / 'rate.db'}")
-    result = measure("calls", store, 2, 1.0, 150.0)
+    result = measure("calls", store, 2, 1.0, 300.0, servers=2)
 
     assert [each.failed for each in result.processes] == [0, 0, 0]
-    assert sum(len(each.done) for each in result.processes) == 190
-    assert (result.record.once, result.record.repeated, result.record.never) == (190, 0, 0)
+    assert sum(len(each.done) for each in result.processes) == 380
+    for record in result.records:
+        assert (record.once, record.repeated, record.never) == (190, 0, 0)
     assert "of the ideal" in result.line()
-    assert sum(result.rates()) == 190
+    assert sum(result.rates()) == 380
     assert all(each.exchanges > 0 for each in result.processes)

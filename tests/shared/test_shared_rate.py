@@ -9,6 +9,7 @@ import pickle
 import sqlite3
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -211,20 +212,45 @@ async def test_two_processes_find_one_limit(
         assert sum(await asyncio.gather(work(), work())) == 120
 
 
+async def delete_many(adapty: AdaptyClient, count: int) -> None:
+    """Delete a number of profiles by both versions of the API at the same time."""
+    ids = [f"u{number}" for number in range(count)]
+    reports = await asyncio.gather(
+        adapty.v1.profiles.bulk_delete(ids, by="customer_user_id"),
+        adapty.v2.profiles.bulk_delete(ids, by="customer_user_id"),
+    )
+    assert [report.done for report in reports] == [count, count]
+
+
 async def test_a_store_that_goes_down_does_not_stop_a_client() -> None:
-    """Calls and runs continue at the share of this process, and share again afterwards."""
+    """Calls and runs continue at the shares of this process, and share again afterwards."""
     with OwnRedis() as server:
         async with SharedRate(server.url) as rate, a_client(rate) as adapty:
-            await adapty.v1.profiles.bulk_delete(["u1", "u2"], by="customer_user_id")
+            await delete_many(adapty, 2)
             server.kill()
             await delete(adapty)
-            await until(lambda: rate.statistics()[0].is_alone)
-            report = await adapty.v1.profiles.bulk_delete(["u3", "u4"], by="customer_user_id")
-            assert report.done == 2
+            await until(lambda: all(each.is_alone for each in rate.statistics()))
+            await delete_many(adapty, 2)
             server.start()
-            await until(lambda: not rate.statistics()[0].is_alone)
-            report = await adapty.v1.profiles.bulk_delete(["u5", "u6"], by="customer_user_id")
-            assert report.done == 2
+            await until(lambda: not any(each.is_alone for each in rate.statistics()))
+            await delete_many(adapty, 2)
+            assert [each.bucket for each in rate.statistics()] == ["v1", "v2"]
+
+
+async def test_two_busy_buckets_make_the_exchanges_of_one() -> None:
+    """The server reads two commands for each exchange of both, 20 times a second at most."""
+    with OwnRedis() as server, redis.Redis.from_url(server.url) as observer:
+
+        def reads() -> int:
+            return int(observer.info("stats")["total_reads_processed"])
+
+        async with SharedRate(server.url) as rate, a_client(rate) as adapty:
+            before, began = reads(), time.monotonic()
+            await delete_many(adapty, 40)
+            seconds = time.monotonic() - began
+            most = 2 * (20 * seconds + 1) + 1  # and the observer's own
+            assert reads() - before <= most
+            assert min(each.exchanges for each in rate.statistics()) >= 2
 
 
 def test_a_client_needs_an_open_shared_rate(url: str) -> None:
@@ -245,6 +271,17 @@ def test_a_client_needs_an_open_shared_rate(url: str) -> None:
             await delete(a_client(rate))
 
     asyncio.run(main())
+
+
+async def test_a_shared_rate_that_no_client_used_is_closed_like_any_other(url: str) -> None:
+    """It has no task and no statistics, and another close does nothing."""
+    before = own_tasks()
+    async with SharedRate(url) as rate:
+        assert own_tasks() == before
+    await rate.aclose()
+
+    assert rate.statistics() == ()
+    assert repr(rate) == "SharedRate(sqlite, closed, buckets=0)"
 
 
 def test_another_event_loop_needs_its_own_shared_rate(url: str) -> None:
@@ -360,6 +397,18 @@ for url in {postgres_url!r}, {redis_url!r}:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_a_fork_before_a_shared_rate_is_entered_changes_nothing(url: str) -> None:
+    """A child enters it for the first time, as its parent may."""
+
+    async def in_child(rate: SharedRate) -> None:
+        async with rate:
+            await delete(a_client(rate))
+
+    rate = SharedRate(url)
+    rate.after_fork()
+    asyncio.run(in_child(rate))
+
+
 def _of_redis(url: str) -> str:
     with redis.Redis.from_url(url) as client:
         return repr([(key, client.hgetall(key)) for key in client.keys("adapty:*")])
@@ -410,7 +459,7 @@ async def test_no_store_and_no_log_has_a_key_or_an_id(
         async with SharedRate(url) as rate, a_client(rate, key, transport=transport) as adapty:
             await adapty.v1.profiles.bulk_delete([person, f"{person}2"], by="customer_user_id")
             await members(rate, 1)
-            shown = [repr(rate), repr(rate.statistics()), repr(rate._buckets), caplog.text]
+            shown = [repr(rate), repr(rate.statistics()), repr(rate._exchanges), caplog.text]
             stored = dump(url)
 
     assert "adapty" in stored

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
 import sqlite3
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import psycopg
 import pytest
+import redis
 
+from adapty_async._shared.loop import ExchangeLoop
 from adapty_async._shared.postgres import PostgresStore
 from adapty_async._shared.redis import RedisStore
 from adapty_async._shared.sqlite import SqliteStore
-from adapty_async._shared.store import MemoryStore, Store
+from adapty_async._shared.store import Change, Loaded, MemoryStore, Store
 from adapty_async.errors import ConfigError, StoreError
 from tests.servers import OwnPostgres, OwnRedis, fresh_database
 
@@ -54,6 +57,18 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Connect:
     return memory
 
 
+async def load(store: Store, key: str) -> Loaded:
+    """Return the value of one key."""
+    (loaded,) = await store.load([key])
+    return loaded
+
+
+async def swap(store: Store, key: str, version: int, value: bytes) -> bool:
+    """Swap the value of one key."""
+    (swapped,) = await store.swap([Change(key, version, value)])
+    return swapped
+
+
 @pytest.fixture
 async def stores(connect: Connect) -> AsyncIterator[tuple[Store, Store]]:
     """Return two stores of the same values."""
@@ -70,11 +85,11 @@ async def test_a_value_is_seen_by_others(stores: tuple[Store, Store], key: str) 
     first, second = stores
     value = bytes(range(256))
 
-    assert (await first.load(key))[:2] == (0, None)
-    assert await first.swap(key, 0, value)
-    assert (await second.load(key))[:2] == (1, value)
-    assert await second.swap(key, 1, b"")
-    assert (await first.load(key))[:2] == (2, b"")
+    assert (await load(first, key))[:2] == (0, None)
+    assert await swap(first, key, 0, value)
+    assert (await load(second, key))[:2] == (1, value)
+    assert await swap(second, key, 1, b"")
+    assert (await load(first, key))[:2] == (2, b"")
 
 
 async def test_a_swap_of_an_old_version_changes_nothing(
@@ -83,54 +98,204 @@ async def test_a_swap_of_an_old_version_changes_nothing(
     """Of two swaps of one version the first succeeds; this holds for the first version too."""
     first, second = stores
 
-    assert await first.swap(key, 0, b"first")
-    assert not await second.swap(key, 0, b"second")
-    assert await first.swap(key, 1, b"third")
-    assert not await second.swap(key, 1, b"fourth")
-    assert not await second.swap(key, 5, b"fifth")
-    assert (await second.load(key))[:2] == (2, b"third")
+    assert await swap(first, key, 0, b"first")
+    assert not await swap(second, key, 0, b"second")
+    assert await swap(first, key, 1, b"third")
+    assert not await swap(second, key, 1, b"fourth")
+    assert not await swap(second, key, 5, b"fifth")
+    assert (await load(second, key))[:2] == (2, b"third")
 
 
 async def test_a_swap_of_a_value_that_is_gone_fails(stores: tuple[Store, Store], key: str) -> None:
     """A version of a value that the store has lost is an old one."""
-    assert not await stores[0].swap(key, 3, b"value")
-    assert (await stores[0].load(key))[:2] == (0, None)
+    assert not await swap(stores[0], key, 3, b"value")
+    assert (await load(stores[0], key))[:2] == (0, None)
 
 
 async def test_keys_do_not_disturb_each_other(stores: tuple[Store, Store], key: str) -> None:
     """Each key has a version of its own."""
     first, second = stores
-    await first.swap(key, 0, b"one")
-    await first.swap(f"{key}:other", 0, b"other")
+    await swap(first, key, 0, b"one")
+    await swap(first, f"{key}:other", 0, b"other")
 
-    assert await first.swap(key, 1, b"two")
-    assert (await second.load(f"{key}:other"))[:2] == (1, b"other")
+    assert await swap(first, key, 1, b"two")
+    assert (await load(second, f"{key}:other"))[:2] == (1, b"other")
+
+
+async def test_several_keys_are_loaded_and_swapped_at_once(
+    stores: tuple[Store, Store], key: str
+) -> None:
+    """Values come in the order of their keys; a swap that loses does not stop the others."""
+    first, second = stores
+    keys = [f"{key}:{name}" for name in "cadb"]
+    c, a, d, b = keys
+    await swap(second, a, 0, b"one")
+    await swap(second, d, 0, b"two")
+    await swap(second, d, 1, b"three")
+
+    loaded = await first.load(keys)
+    assert [one[:2] for one in loaded] == [(0, None), (1, b"one"), (2, b"three"), (0, None)]
+    assert max(one.now for one in loaded) - min(one.now for one in loaded) < 30.0
+    await swap(second, a, 1, b"four")
+    versions = [one.version for one in loaded]
+    changes = [Change(*one, b"new") for one in zip(keys, versions, strict=True)]
+    assert await first.swap([*changes, Change(key, 3, b"gone")]) == [True, False, True, True, False]
+    assert [one[:2] for one in await second.load([a, b, c, d, key])] == [
+        (2, b"four"),
+        (1, b"new"),
+        (1, b"new"),
+        (3, b"new"),
+        (0, None),
+    ]
 
 
 async def test_concurrent_swaps_lose_nothing(connect: Connect, key: str) -> None:
-    """A counter that several members increment ends at the number of increments."""
+    """
+    Counters that several members increment together end at the number of increments.
 
-    async def increment() -> None:
+    Each member has its own order of the keys, and none waits for another one in a circle.
+    """
+    keys = [f"{key}:{number}" for number in range(3)]
+
+    async def increment(own: list[str]) -> None:
         store = connect()
         await store.open()
-        for _ in range(5):
-            while True:
-                version, value, _now = await store.load(key)
-                if await store.swap(key, version, b"%d" % (int(value or 0) + 1)):
-                    break
+        left = dict.fromkeys(own, 5)
+        while open_keys := [one for one in own if left[one]]:
+            loaded = await store.load(open_keys)
+            changes = [
+                Change(one, version, b"%d" % (int(value or 0) + 1))
+                for one, (version, value, _now) in zip(open_keys, loaded, strict=True)
+            ]
+            for one, swapped in zip(open_keys, await store.swap(changes), strict=True):
+                left[one] -= swapped
         await store.aclose()
 
-    await asyncio.gather(*(increment() for _ in range(4)))
+    orders = list(itertools.permutations(keys))[:4]
+    await asyncio.gather(*(increment([*order]) for order in orders))
     store = connect()
     await store.open()
 
-    assert (await store.load(key))[:2] == (20, b"20")
+    assert [one[:2] for one in await store.load(keys)] == [(20, b"20")] * 3
+    await store.aclose()
+
+
+class Counted:
+    """A `Store` that counts the exchanges with another one."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.open, self.swap, self.aclose = store.open, store.swap, store.aclose
+        self.exchanges = 0
+
+    async def load(self, keys: Sequence[str]) -> list[Loaded]:
+        """Return the values of keys."""
+        self.exchanges += 1
+        return await self._store.load(keys)
+
+
+async def test_three_busy_buckets_exchange_at_most_20_times_a_second(
+    connect: Connect, key: str
+) -> None:
+    """They are carried together, however fast the machine is, and each receives permits."""
+    store = Counted(connect())
+    await store.open()
+    began = time.monotonic()
+    exchanges = ExchangeLoop(store, "name", 0.5, time.monotonic)
+    sources = [exchanges.source(f"{key}:{number}") for number in range(3)]
+    sent = [0, 0, 0]
+
+    async def work(number: int) -> None:
+        while sent[number] < 10 or sources[number].exchanges < 10:
+            if wait := sources[number].acquire():
+                await asyncio.sleep(wait)
+            else:
+                sent[number] += 1
+
+    await asyncio.gather(*(work(number) for number in range(3)))
+    most = 1 + 20 * (time.monotonic() - began)
+    assert store.exchanges <= most
+    await exchanges.aclose()
+    await store.aclose()
+
+
+async def test_redis_needs_one_round_trip_for_all_keys() -> None:
+    """The server reads once for a load, and once for a swap, of three keys."""
+    with OwnRedis() as server, redis.Redis.from_url(server.url) as observer:
+        store = RedisStore(server.url)
+        await store.open()
+        keys = ("one", "two", "three")
+
+        def reads() -> int:
+            return int(observer.info("stats")["total_reads_processed"])
+
+        reads()  # of the connection
+        before = reads()
+        await store.load(keys)
+        after_load = reads()
+        assert await store.swap([Change(key, 0, b"value") for key in keys]) == [True] * 3
+        after_swap = reads()
+        await store.aclose()
+
+    # one of them is the observer's own
+    assert (after_load - before, after_swap - after_load) == (2, 2)
+
+
+async def test_postgres_locks_rows_in_the_order_of_their_keys(postgres_url: str, key: str) -> None:
+    """A swap that waits for a row has locked those before it alone: no two wait in a circle."""
+    a, b, c = keys = [f"{key}:{name}" for name in "abc"]
+    locked = "select key from adapty_shared_rate where key = any(%s) for update"
+    with (
+        psycopg.connect(postgres_url) as holder,
+        psycopg.connect(postgres_url, autocommit=True) as observer,
+    ):
+        store = PostgresStore(postgres_url)
+        await store.open()
+        await store.swap([Change(one, 0, b"old") for one in keys])
+        holder.execute(locked, ([b],))
+        changes = [Change(one, 1, b"new") for one in (c, b, a)]
+        swapping, free = asyncio.create_task(store.swap(changes)), {a, c}
+        while free == {a, c}:
+            await asyncio.sleep(0)
+            if swapping.done():  # it has waited for too long
+                swapping = asyncio.create_task(store.swap(changes))
+            free = {one for (one,) in observer.execute(f"{locked} skip locked", (keys,))}
+        holder.rollback()
+        await asyncio.wait({swapping})
+        await store.aclose()
+
+    assert free == {c}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda server, key: server.set(key, "text"), id="another type"),
+        pytest.param(lambda server, key: server.hset(key, "version", "1.5"), id="version 1.5"),
+        pytest.param(lambda server, key: server.hset(key, "version", "007"), id="version 007"),
+        pytest.param(lambda server, key: server.hset(key, "version", ""), id="version empty"),
+        pytest.param(lambda server, key: server.hset(key, "value", "x"), id="no version"),
+    ],
+)
+async def test_a_damaged_hash_of_redis_counts_as_lost(
+    damage: Callable[[redis.Redis, str], object], redis_url: str, key: str
+) -> None:
+    """A key that holds something else is replaced, and does not stop the other keys."""
+    store = RedisStore(redis_url)
+    await swap(store, f"{key}:other", 0, b"other")
+    with redis.Redis.from_url(redis_url) as server:
+        damage(server, key)
+    loaded = await store.load([key, f"{key}:other"])
+
+    assert [one.version for one in loaded] == [0, 1]
+    assert await swap(store, key, 0, b"new")
+    assert (await load(store, key))[:2] == (1, b"new")
     await store.aclose()
 
 
 async def test_the_stores_clock_runs(stores: tuple[Store, Store], key: str) -> None:
     """All members see one clock, whose resolution is far below a millisecond."""
-    times = [(await stores[number % 2].load(key)).now for number in range(6)]
+    times = [(await load(stores[number % 2], key)).now for number in range(6)]
 
     assert times == sorted(times)
     assert len(set(times)) > 1
@@ -141,7 +306,7 @@ async def test_a_store_opens_again_after_its_close(connect: Connect, key: str) -
     """A close ends connections, and may be done twice."""
     store = connect()
     await store.open()
-    await store.swap(key, 0, b"value")
+    await swap(store, key, 0, b"value")
     await store.aclose()
     await store.aclose()
 
@@ -179,9 +344,9 @@ async def test_a_store_that_is_not_there_is_an_error(
     with pytest.raises(StoreError, match=r"down|failed"):
         await store.open()
     with pytest.raises(StoreError, match=r"down|failed"):
-        await store.load("key")
+        await load(store, "key")
     with pytest.raises(StoreError, match=r"down|failed") as caught:
-        await store.swap("key", 0, b"")
+        await swap(store, "key", 0, b"")
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     await store.aclose()
@@ -217,24 +382,24 @@ async def test_a_store_connects_again_after_a_crash_of_its_server(
     with server() as own:
         store: Store = RedisStore(own.url) if server is OwnRedis else PostgresStore(own.url)
         await store.open()
-        await store.swap("key", 0, b"value")
+        await swap(store, "key", 0, b"value")
         own.kill()
         with pytest.raises(StoreError, match="down"):
-            await store.load("key")
+            await load(store, "key")
         with pytest.raises(StoreError, match="down"):
-            await store.load("key")
+            await load(store, "key")
         own.start()
-        version, value, _ = await _load(store)
+        version, value, _ = await _loaded(store)
 
         assert (version, value) in {(0, None), (1, b"value")}
         await store.aclose()
 
 
-async def _load(store: Store) -> tuple[int, bytes | None, float]:
+async def _loaded(store: Store) -> tuple[int, bytes | None, float]:
     """Load a value; a server that recovers needs a moment."""
     while True:
         try:
-            return await store.load("key")
+            return await load(store, "key")
         except StoreError:
             await asyncio.sleep(0.02)
 
@@ -244,7 +409,7 @@ async def test_a_postgres_that_does_not_respond_is_down() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         store = PostgresStore(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/none")
         with pytest.raises(StoreError, match="does not respond"):
-            await store.load("key")
+            await load(store, "key")
         await store.aclose()
 
 
@@ -253,7 +418,7 @@ async def test_a_postgres_that_stands_still_is_left_at_once(postgres_url: str) -
     with fresh_database(postgres_url) as url:
         store = PostgresStore(url)
         await store.open()
-        await store.load("key")
+        await load(store, "key")
         with psycopg.connect(url) as other:
             row = other.execute(
                 "select pid from pg_stat_activity"
@@ -264,8 +429,8 @@ async def test_a_postgres_that_stands_still_is_left_at_once(postgres_url: str) -
         os.kill(row[0], signal.SIGSTOP)
         try:
             with pytest.raises(StoreError, match="does not respond"):
-                await store.load("key")
-            assert (await store.load("key"))[:2] == (0, None)
+                await load(store, "key")
+            assert (await load(store, "key"))[:2] == (0, None)
         finally:
             os.kill(row[0], signal.SIGCONT)
         await store.aclose()
@@ -278,10 +443,10 @@ async def test_a_locked_sqlite_file_is_down(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "rate.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match="SQLite failed"):
-        await store.swap("key", 0, b"value")
+        await swap(store, "key", 0, b"value")
     other.execute("ROLLBACK")
 
-    assert await store.swap("key", 0, b"value")
+    assert await swap(store, "key", 0, b"value")
     other.close()
     await store.aclose()
 

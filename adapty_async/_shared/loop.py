@@ -1,0 +1,178 @@
+"""A task that exchanges a process's shares of all its rates with other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from adapty_async._runtime.tasks import until_ended
+from adapty_async._shared.exchange import Grant, Report, SharedState, exchange
+from adapty_async._shared.member import INTERVAL
+from adapty_async._shared.source import SharedSource
+from adapty_async._shared.store import Change, Store
+from adapty_async.errors import StoreError
+
+__all__ = ("ExchangeLoop",)
+
+# Maximum seconds until the second attempt at a bucket for which another member was faster. They
+# double with each attempt, so that many members get through, up to the next exchange.
+_BACKOFF = 0.002
+_DOUBLINGS = 5
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(SharedState).decode
+
+
+class ExchangeLoop:
+    """
+    A background task that exchanges the rates of all buckets of a process with other processes.
+
+    One exchange carries every bucket that is due, and begins `INTERVAL` after the last one at the
+    earliest. A bucket that becomes due meanwhile waits for the rest of that interval.
+
+    Args:
+        store: the store of all buckets.
+        name: a random name of this process.
+        fallback: the share of the known limit that all members use without a store.
+        clock: returns monotonic seconds.
+
+    Attributes:
+        event_loop: the event loop of the task.
+        sources: the rate sources of the buckets, by the key of their state in the store.
+    """
+
+    def __init__(
+        self, store: Store, name: str, fallback: float, clock: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._fallback = fallback
+        self._clock = clock
+        self._is_closed = False
+        self._woken = asyncio.Event()
+        self._next = -math.inf  # earliest time of the next attempt
+        self._lost = 0  # the last attempts in a row in which another member was faster
+        self._task: asyncio.Task[None] | None = None  # from the first bucket on
+        self.event_loop = asyncio.get_running_loop()
+        self.sources: dict[str, SharedSource] = {}
+
+    def source(self, key: str) -> SharedSource:
+        """Return the rate source of a bucket, by the key of its state in the store."""
+        if key not in self.sources:
+            self.sources[key] = SharedSource(
+                self._name, self._fallback, self._clock, self._woken.set
+            )
+            self._woken.set()
+        if self._task is None:
+            self._task = self.event_loop.create_task(self._run())
+        return self.sources[key]
+
+    async def aclose(self) -> None:
+        """Leave the other members, if the store is up; the task has ended afterwards."""
+        # the task is not cancelled: libraries of stores may lose a cancellation
+        self._is_closed = True
+        for source in self.sources.values():
+            source.close()
+        self._woken.set()
+        if self._task is not None:
+            await until_ended(self._task)
+
+    async def _run(self) -> None:
+        while keys := await self._due():
+            try:
+                await self._exchange(keys)
+            except StoreError as error:
+                self._fail(error)
+            except Exception as error:  # noqa: BLE001  without the task, all requests would wait
+                self._fail(StoreError(f"its values cannot be used: {type(error).__name__}"))
+        await self._leave()
+
+    async def _due(self) -> list[str]:
+        """Wait until an exchange is due; return the keys of its buckets, none after the close."""
+        while not self._is_closed:
+            dues, now = {key: one.member.due for key, one in self.sources.items()}, self._clock()
+            wait = max(self._next, min(dues.values())) - now
+            if wait <= 0.0:
+                return [key for key, due in dues.items() if due <= now]
+            await self._sleep(wait)
+        return []
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait until a bucket may have become due; at most for some seconds."""
+        self._woken.clear()
+        timer = self.event_loop.call_later(seconds, self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            timer.cancel()
+
+    async def _exchange(self, keys: Sequence[str]) -> None:
+        """Exchange for some buckets; those for which another member was faster remain due."""
+        began = self._clock()
+        self._next = began + INTERVAL
+        results = await self._results(keys)
+        for key, result in results.items():
+            self.sources[key].accept(*result, began)
+        if len(results) == len(keys):
+            self._lost = 0
+        else:
+            bound = _BACKOFF * 2 ** min(self._lost, _DOUBLINGS)
+            again = self._clock() + random.uniform(0.0, bound)  # noqa: S311  no secret
+            self._next = min(self._next, again)
+            self._lost += 1
+
+    async def _results(self, keys: Sequence[str]) -> dict[str, tuple[Report, Grant]]:
+        """Attempt an exchange, and once more: the connection may only have been idle for long."""
+        try:
+            return await self._attempt(keys)
+        except StoreError:
+            if all(self.sources[key].is_alone for key in keys):
+                raise
+        return await self._attempt(keys)
+
+    async def _attempt(
+        self, keys: Sequence[str], *, is_leaving: bool = False
+    ) -> dict[str, tuple[Report, Grant]]:
+        """Return the results of an exchange by key, where no other member was faster."""
+        asked = self._clock()
+        loaded = await self._store.load(keys)
+        received = self._clock()
+        results: dict[str, tuple[Report, Grant]] = {}
+        changes = []
+        for key, (version, value, now) in zip(keys, loaded, strict=True):
+            member = self.sources[key].member
+            member.store_clock.record(asked, now, received)
+            report = member.report(is_leaving=is_leaving)
+            state, grant = _exchanged(value, now, report)
+            results[key] = report, grant
+            changes.append(Change(key, version, _encode(state)))
+        swapped = await self._store.swap(changes)
+        return {key: results[key] for key, won in zip(keys, swapped, strict=True) if won}
+
+    def _fail(self, error: StoreError) -> None:
+        """Continue with all buckets alone: they have one store."""
+        for source in self.sources.values():
+            source.fail(error)
+
+    async def _leave(self) -> None:
+        """Report the last responses. Without success, the others notice within seconds."""
+        keys = [key for key, source in self.sources.items() if not source.is_alone]
+        if keys:
+            with contextlib.suppress(StoreError):
+                await self._attempt(keys, is_leaving=True)
+
+    def __repr__(self) -> str:
+        return f"ExchangeLoop({self.sources!r})"
+
+
+def _exchanged(value: bytes | None, now: float, report: Report) -> tuple[SharedState, Grant]:
+    """Return the result of an exchange; a value that cannot be used counts as none."""
+    if value is not None:
+        with contextlib.suppress(msgspec.MsgspecError, ArithmeticError, ValueError):
+            return exchange(_decode(value), now, report)
+    return exchange(None, now, report)
