@@ -98,7 +98,7 @@ class Machine(RuleBasedStateMachine):
         self.reserved: set[int] = set()  # by this run, and not ended
         self.positions: dict[int, int] = {}
         self.creating: set[int] = set()  # numbers of items that create an object
-        # Items with a start to create an object, in this run and in any. If it failed, a later start
+        # Items with a start to create an object, in this run and in any. If it failed, a later one
         # of the same run records the object's key all the same; after a kill nobody knows it.
         self.announced: set[int] = set()
         self.may_create: set[int] = set()
