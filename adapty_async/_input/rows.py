@@ -67,8 +67,8 @@ Format: TypeAlias = Literal["csv", "ndjson", "text", "parquet", "arrow", "excel"
 #: The formats of tables, whose cells have types.
 TABLE_FORMATS: frozenset[Format] = frozenset({"parquet", "arrow", "excel"})
 
-# Exactly these keys: "line", "item" and "status" alone may be the columns of an order. Whoever
-# corrects a line may remove its error.
+# Exactly these keys: "line", "item" and "status" alone may be the columns of an order. The error
+# may be removed by a correction.
 _FAILURE_KEYS = frozenset({"line", "item", "status", "attempts"})
 _TOO_LONG = f"is longer than {RECORD_CHARACTERS} characters"
 _NOT_JSON = "is not JSON"
