@@ -71,19 +71,12 @@ _OPTION_OF = {
 _CHUNK_OF_PERIOD = {"day": "month", "month": "month", "quarter": "quarter", "year": "year"}
 
 
-class _Day(click.ParamType):
-    """A parameter that is a day."""
-
-    name = "yyyy-mm-dd"  # the help shows it in capitals
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dt.date:
-        """Return the day of a text; other text is a usage error."""
-        try:
-            return dt.date.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no day, such as 2026-01-31.", param, ctx)
+def _day(text: str) -> dt.date:
+    """Return the day of a text; other text is a usage error."""
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no day, such as 2026-01-31.") from None
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +104,11 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 def _open_choice(name: str, values: Any, text: str, **more: Any) -> Callable[[Command], Command]:
     """Return an option that lists the documented values and accepts all others."""
     return click.option(name, help=f"{text}: {', '.join(values)}.", **more)
+
+
+def _day_option(name: str, variable: str, text: str) -> Callable[[Command], Command]:
+    """Return a required option that is a day."""
+    return click.option(name, variable, type=_day, metavar="YYYY-MM-DD", required=True, help=text)
 
 
 _TARGET: tuple[Callable[..., Any], ...] = (
@@ -144,8 +142,8 @@ _TARGET: tuple[Callable[..., Any], ...] = (
     ),
 )
 _SELECTION: tuple[Callable[..., Any], ...] = (
-    click.option("--from", "first", type=_Day(), required=True, help="The first day."),
-    click.option("--to", "last", type=_Day(), required=True, help="The last day, inclusive."),
+    _day_option("--from", "first", "The first day."),
+    _day_option("--to", "last", "The last day, inclusive."),
     click.option(
         "--filter",
         "filters",
