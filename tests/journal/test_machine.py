@@ -270,9 +270,11 @@ class Machine(RuleBasedStateMachine):
         async def flushed() -> None:
             await self.writer.flush()
 
+        stored = len(self.journal.committed)
         with contextlib.suppress(JournalError):
             self.runner.run(flushed())
-            assert is_stored
+            # a timer may have started a commit that met the failure before the flush's own
+            assert is_stored or len(self.journal.committed) > stored
 
     @rule()
     def end(self) -> None:
