@@ -66,7 +66,8 @@ def parse(arguments: list[str]) -> None:
     while isinstance(command, click.Group):
         name, *arguments = arguments
         command = command.commands[name]
-    command.make_context(command.name, arguments)
+    # a command keeps the names of its help option, which the context of its group has
+    command.make_context(command.name, arguments, parent=click.Context(cli, **cli.context_settings))
 
 
 @pytest.mark.parametrize("path", _PATHS)
