@@ -126,8 +126,10 @@ def utc(time: Any) -> Any:
 
 def read(folder: Path, name: str) -> Iterator[Row]:
     """Yield the rows of a file, a part of it at a time."""
-    table = folder / f"{name}.parquet"
-    path = table if table.exists() else folder / f"{name}.csv"
+    table, text = folder / f"{name}.parquet", folder / f"{name}.csv"
+    if table.exists() and text.exists():
+        raise InvalidInputError(f"{text}", f"there is {table.name}, too: which of them is it?")
+    path = table if table.exists() else text
     try:
         yield from (read_parquet if path == table else read_csv)(path, name)
     except (csv.Error, UnicodeError, pa.ArrowException) as error:

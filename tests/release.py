@@ -23,8 +23,10 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tests import links
+from tests.site.markdown import relative_links
 
 ROOT = Path(__file__).parent.parent
 DIST = ROOT / "dist"
@@ -43,6 +45,7 @@ TESTS_OF_FILES = (
 )
 
 _HERE = ".".join(map(str, sys.version_info[:2]))
+_T = TypeVar("_T")
 
 # What only the required dependencies have to do: a call, and a bulk run.
 _SMOKE = """
@@ -149,6 +152,25 @@ def check_metadata(check: Check) -> None:
     _python("-m", "twine", "check", "--strict", str(check.sdist), str(check.wheel))
     _python("-m", "check_wheel_contents", str(check.wheel))
     check.done.append("twine and check-wheel-contents find no fault in the metadata")
+    require_absolute_links(check.wheel)
+    check.done.append("each link of the description, which PyPI shows, names its host")
+    if "urls" not in _project():
+        check.skipped.append("links to the project, since pyproject.toml has no [project.urls]")
+
+
+def require_absolute_links(wheel: Path) -> None:
+    """
+    Read the description in a wheel.
+
+    Raises:
+        ReleaseError: the description has a link that leads somewhere in the repository alone.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        name = _only(one for one in archive.namelist() if one.endswith(".dist-info/METADATA"))
+        metadata = archive.read(name).decode()
+    links = relative_links(metadata.partition("\n\n")[2])
+    if links:
+        raise ReleaseError(f"the description has links without a host: {', '.join(links)}")
 
 
 def check_files(check: Check) -> None:
@@ -333,9 +355,13 @@ def _project_version() -> str:
     return text.split('__version__ = "')[1].split('"')[0]
 
 
+def _project() -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return project
+
+
 def _requirements() -> set[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return {re.split(r"[^\w-]", one)[0] for one in project["dependencies"]}
+    return {re.split(r"[^\w-]", one)[0] for one in _project()["dependencies"]}
 
 
 def _version_of(python: str) -> str | None:
@@ -361,9 +387,9 @@ def _files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file())
 
 
-def _only(paths: Iterable[Path]) -> Path:
-    (path,) = paths
-    return path
+def _only(found: Iterable[_T]) -> _T:
+    (one,) = found
+    return one
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,18 @@ def test_the_wheel_has_the_packages_and_modules_of_the_project() -> None:
     assert set(release.of_wheel(packed | others)) == packed
 
 
+def test_a_description_with_links_to_other_hosts_is_accepted(tmp_path: Path) -> None:
+    """A link that names its host leads somewhere on PyPI, too."""
+    release.require_absolute_links(_wheel(tmp_path, "See [this](https://a.org/docs)."))
+
+
+def test_a_description_with_a_link_into_the_repository_is_rejected(tmp_path: Path) -> None:
+    """A link to a file, which PyPI does not have, ends the check."""
+    wheel = _wheel(tmp_path, "See [this](docs/pace.md).")
+    with pytest.raises(release.ReleaseError, match=r"links without a host: docs/pace\.md$"):
+        release.require_absolute_links(wheel)
+
+
 def test_the_modules_of_the_entry_points_are_in_the_wheel() -> None:
     """What the project registers for scripts and pytest can be imported from the wheel."""
     project = tomllib.loads((release.ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -126,6 +139,13 @@ def test_the_modules_of_the_entry_points_are_in_the_wheel() -> None:
 
     assert len(there) == len(modules)
     assert set(release.of_wheel(there)) == there
+
+
+def _wheel(folder: Path, description: str) -> Path:
+    wheel = folder / "a.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("a-1.dist-info/METADATA", f"Name: a\n\n{description}\n")
+    return wheel
 
 
 def _script(path: Path, line: str) -> None:

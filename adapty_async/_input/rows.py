@@ -67,8 +67,9 @@ Format: TypeAlias = Literal["csv", "ndjson", "text", "parquet", "arrow", "excel"
 #: The formats of tables, whose cells have types.
 TABLE_FORMATS: frozenset[Format] = frozenset({"parquet", "arrow", "excel"})
 
-# Exactly these keys: "line", "item" and "status" alone may be the columns of an order.
-_FAILURE_KEYS = frozenset({"line", "item", "status", "attempts", "error"})
+# Exactly these keys: "line", "item" and "status" alone may be the columns of an order. The error
+# may be removed by a correction.
+_FAILURE_KEYS = frozenset({"line", "item", "status", "attempts"})
 _TOO_LONG = f"is longer than {RECORD_CHARACTERS} characters"
 _NOT_JSON = "is not JSON"
 _NOT_UTF8 = "is not UTF-8: set its encoding, such as cp1252"
@@ -512,7 +513,7 @@ def _json_row(line: Row, id_column: str | None) -> Row:
         return Row(line.line, line.value, _NOT_JSON)
     if not isinstance(value, dict):
         return Row(line.line, value)
-    if value.keys() == _FAILURE_KEYS:
+    if value.keys() - {"error"} == _FAILURE_KEYS:
         return _from_failure(line.line, value)
     if id_column is not None and id_column in value and _is_repeated(id_column, line.value):
         return Row(line.line, line.value, f'has the key "{escaped(id_column)}" more than once')

@@ -231,7 +231,10 @@ def _result(report: Report) -> Iterator[Content]:
 
 def _what_helps(report: Report) -> str:
     if report.left == report.unrecorded and report.runs[-1].ending == "input_read":
-        return "Correct those that cannot be sent; the same command sends the others."
+        return (
+            "Those that cannot be sent have to be corrected in a new file, and sent with a new "
+            "journal; the same command sends the others."
+        )
     return "The same command resumes with them."
 
 

@@ -204,10 +204,11 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
 @click.option("--by", type=click.Choice(KINDS["v2"]), help="The kind of the ids (v2).")
 def save(api: str | None, by: str | None, **common: Any) -> None:
     """
-    Update the profiles in INPUT in the server-side API, or save them to the Mail API.
+    Update profiles, or save them to the Mail API.
 
-    INPUT is CSV, NDJSON, Parquet, Arrow or a spreadsheet; - is standard input. Columns are named
-    after the profile's fields, nested ones with a dot: custom_attributes.plan,
+    With --by, the profiles in INPUT are updated in the server-side API; without it, they are saved
+    to the Mail API. INPUT is CSV, NDJSON, Parquet, Arrow or a spreadsheet; - is standard input.
+    Columns are named after the profile's fields, nested ones with a dot: custom_attributes.plan,
     device_info.platform. Empty cells are not sent. For the server-side API, the ids are in the
     column named like --by, and the profiles have to exist.
     """
@@ -392,11 +393,11 @@ def sandbox(*, seed_file: Path | None, latency: float, faults: str, **options: A
 @click.argument("ids", required=False, type=click.Path(exists=True, dir_okay=False))
 def demo(profiles: str | None, ids: str | None) -> None:
     """
-    Save, erase and verify profiles on a sandbox with a rate limit and faults.
+    Save, erase and verify profiles on a sandbox.
 
-    Saves the CSV file PROFILES through the Mail API, erases the users in the file IDS from the
-    server-side API, and checks in the sandbox that exactly those are gone. Without files, it
-    generates some.
+    The sandbox has a rate limit, and faults. The command saves the CSV file PROFILES through the
+    Mail API, erases the users in the file IDS from the server-side API, and checks in the sandbox
+    that exactly those are gone. Without files, it generates some.
     """
     if (profiles is None) != (ids is None):
         raise click.UsageError("PROFILES and IDS go together")

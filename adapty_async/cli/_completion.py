@@ -18,7 +18,9 @@ _VARIABLE = "_ADAPTY_ASYNC_COMPLETE"  # the one that click reads
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """
-    Print a script that makes SHELL complete commands, options and file names.
+    Print a completion script for SHELL.
+
+    With it, the shell completes commands, options and file names.
 
     For bash and zsh, add eval "$(adapty-async completion bash)" to ~/.bashrc, or the same with zsh
     to ~/.zshrc. For fish, write the output to ~/.config/fish/completions/adapty-async.fish.

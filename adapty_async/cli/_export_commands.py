@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import shutil
 import sys
 import tempfile
@@ -68,7 +69,14 @@ _OPTION_OF = {
 # The chunks of a chart's export to CSV by default. The rows of those charts are separate periods,
 # while every other export would change its meaning.
 _CHUNK_OF_PERIOD = {"day": "month", "month": "month", "quarter": "quarter", "year": "year"}
-_DAY = click.DateTime(["%Y-%m-%d"])
+
+
+def _day(text: str) -> dt.date:
+    """Return the day of a text; other text is a usage error."""
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no day, such as 2026-01-31.") from None
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +104,11 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 def _open_choice(name: str, values: Any, text: str, **more: Any) -> Callable[[Command], Command]:
     """Return an option that lists the documented values and accepts all others."""
     return click.option(name, help=f"{text}: {', '.join(values)}.", **more)
+
+
+def _day_option(name: str, variable: str, text: str) -> Callable[[Command], Command]:
+    """Return a required option that is a day."""
+    return click.option(name, variable, type=_day, metavar="YYYY-MM-DD", required=True, help=text)
 
 
 _TARGET: tuple[Callable[..., Any], ...] = (
@@ -129,8 +142,8 @@ _TARGET: tuple[Callable[..., Any], ...] = (
     ),
 )
 _SELECTION: tuple[Callable[..., Any], ...] = (
-    click.option("--from", "first", type=_DAY, required=True, help="The first day."),
-    click.option("--to", "last", type=_DAY, required=True, help="The last day, inclusive."),
+    _day_option("--from", "first", "The first day."),
+    _day_option("--to", "last", "The last day, inclusive."),
     click.option(
         "--filter",
         "filters",
@@ -161,10 +174,11 @@ _PERIOD_TYPE = _open_choice("--period-type", PeriodType, "The periods")
 )
 def export() -> None:
     """
-    Export charts and placements of the export analytics API to a file.
+    Export charts and placements to a file.
 
-    The key is in ADAPTY_API_KEY. The file appears when all data is there. If an export that is
-    divided into chunks is interrupted, the same command resumes it after the complete chunks.
+    They come from the export analytics API. The key is in ADAPTY_API_KEY. The file appears when all
+    data is there. If an export that is divided into chunks is interrupted, the same command resumes
+    it after the complete chunks.
 
     Exit codes: 0 done, 1 a request failed, 2 usage error or invalid input, 3 the key was rejected,
     130 interrupted.
@@ -204,7 +218,7 @@ def analytics(chart: str, **options: Any) -> None:
     *_TARGET,
 )
 def cohort(**options: Any) -> None:
-    """Export cohorts, by the date on which their users installed the app."""
+    """Export cohorts, by the date of the installation."""
     target, query = _split(options)
     _perform(target, lambda client, form: client.cohort(**form, **query))
 
@@ -218,7 +232,7 @@ def cohort(**options: Any) -> None:
 @click.option("--to-period", required=True, help="The state afterwards, such as 6+.")
 @_options(*_SELECTION, _DATE_TYPE, _SEGMENTATION, *_TARGET)
 def conversion(from_period: str | None, **options: Any) -> None:
-    """Export the conversion from one state of a subscription to another."""
+    """Export the conversion between states of a subscription."""
     target, query = _split(options)
     _perform(
         target, lambda client, form: client.conversion(from_period=from_period, **form, **query)
@@ -268,7 +282,11 @@ def retention(**options: Any) -> None:
 @_open_choice("--placement-type", PlacementType, "The kind of placements", required=True)
 @_options(*_TARGET)
 def placements(placement_type: str, **options: Any) -> None:
-    """Export the placements with their paywalls or onboardings, audiences and A/B tests."""
+    """
+    Export the placements and what they show.
+
+    That is their paywalls or onboardings, audiences and A/B tests.
+    """
     target = Target(chunk=None, **options)
     filters = PlacementFilters(placement_type=placement_type)
     _perform(target, lambda client, form: client.placements(filters=filters, **form))
@@ -283,7 +301,7 @@ def _split(options: Mapping[str, Any]) -> tuple[Target, dict[str, Any]]:
     first, last, given = rest.pop("first"), rest.pop("last"), rest.pop("filters")
     query = {name: value for name, value in rest.items() if value is not None and value != ()}
     with _exit_on_error():
-        filters = Filters(date=(first.date(), last.date()), **_filters(given))
+        filters = Filters(date=(first, last), **_filters(given))
         return Target(**target), {"filters": filters, **query}
 
 

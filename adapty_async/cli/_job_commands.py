@@ -107,7 +107,7 @@ def _client_options(command: Command) -> Command:
 )
 def job() -> None:
     """
-    Erase large numbers of profiles with any number of processes, on any number of machines.
+    Erase users with processes on any number of machines.
 
     Plan a job once, then start workers for it. Each of them may be killed, and others take over.
     """
@@ -143,11 +143,12 @@ def job() -> None:
 @_client_options
 def plan(source: str, name: str, api: str, by: str, store: str | None, **options: Any) -> None:
     """
-    Plan the erasure of the users whose ids are in INPUT; nothing is sent yet.
+    Plan the erasure of the users whose ids are in INPUT.
 
-    INPUT is a file that every worker can read: one id a line, or CSV or NDJSON with a column for
-    the ids, not compressed. The store holds positions in it, and no id. Ids are not checked by
-    Adapty's rules until a worker reads them; a dry run of delete checks them.
+    Nothing is sent until a worker starts. INPUT is a file that every worker can read: one id a
+    line, or CSV or NDJSON with a column for the ids, not compressed. The store holds positions in
+    it, and no id. Ids are not checked by Adapty's rules until a worker reads them; a dry run of
+    delete checks them.
     """
     require_kind(api, by)
     kind = by.replace("-", "_")
@@ -267,9 +268,10 @@ def work(
     name: str, store: str | None, source: str | None, *, as_json: bool, **options: Any
 ) -> None:
     """
-    Work on the job NAME until no part is left, here or in any other worker.
+    Work on the job NAME until no part is left.
 
-    The first Ctrl-C or SIGTERM drains the requests in flight; a second one cancels them.
+    It waits for parts that other workers have. The first Ctrl-C or SIGTERM drains the requests in
+    flight; a second one cancels them.
 
     Exit codes: 0 all done, 1 some are not, 2 the input has changed, 3 the key was rejected, 75
     stopped and resumable.
@@ -318,11 +320,11 @@ async def _show(url: str, name: str, *, as_json: bool, watch: bool) -> None:
 @_INPUT
 def failures(name: str, store: str | None, source: str | None) -> None:
     """
-    Print the items of the job NAME that are not done, with their ids, as NDJSON.
+    Print the items of the job NAME that are not done.
 
-    The output can be an input itself. The ids come from the input, which must not have changed.
-    The error of an id that cannot be sent is its rule; a job keeps no other reasons of single ids,
-    and job status counts them.
+    The output is NDJSON with their ids, and can be an input itself. The ids come from the input,
+    which must not have changed. The error of an id that cannot be sent is its rule; a job keeps no
+    other reasons of single ids, and job status counts them.
     """
     _print_outcomes(name, store, source, failure_json, *FAILURES)
 
@@ -333,9 +335,10 @@ def failures(name: str, store: str | None, source: str | None) -> None:
 @_INPUT
 def outcomes(name: str, store: str | None, source: str | None) -> None:
     """
-    Print the line, id and outcome of each item of the job NAME, as NDJSON.
+    Print the outcome of each item of the job NAME.
 
-    The ids come from the input, which must not have changed.
+    The output is NDJSON with lines and ids. The ids come from the input, which must not have
+    changed.
     """
     _print_outcomes(name, store, source, outcome_json)
 
@@ -363,7 +366,11 @@ def _print_outcomes(
 @_NAME
 @_STORE
 def cancel(name: str, store: str | None) -> None:
-    """Stop the job NAME in all its workers, within some seconds; job retry resumes it."""
+    """
+    Stop the job NAME in all its workers.
+
+    That takes some seconds. The command job retry resumes the job.
+    """
 
     async def run() -> None:
         async with JobStore(_here(store)) as opened:
@@ -379,9 +386,9 @@ def cancel(name: str, store: str | None) -> None:
 @_STORE
 def retry(name: str, store: str | None) -> None:
     """
-    Let workers send the failed items of the job NAME again, and resume it if it stopped.
+    Let workers send failed items of the job NAME again.
 
-    Items that are done, absent or unknown are never sent again.
+    A job that stopped is resumed. Items that are done, absent or unknown are never sent again.
     """
 
     async def run() -> int:
@@ -401,7 +408,11 @@ def retry(name: str, store: str | None) -> None:
 @_STORE
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def forget(name: str, store: str | None, *, yes: bool) -> None:
-    """Delete all that the store holds of the job NAME; its outcomes are then lost."""
+    """
+    Delete all that the store holds of the job NAME.
+
+    Its outcomes are then lost.
+    """
 
     async def run() -> None:
         async with JobStore(_here(store)) as opened:

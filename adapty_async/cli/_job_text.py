@@ -13,7 +13,7 @@ from adapty_async import mail, v1, v2
 from adapty_async._api.codec import RequestDefaults, encode
 from adapty_async._api.operation import Headers, Operation
 from adapty_async.bulk import OutcomeStatus
-from adapty_async.cli._report import count_line, per_second
+from adapty_async.cli._report import absent_lines, count_line, per_second
 from adapty_async.cli._terminal import visible_json
 from adapty_async.errors import InvalidInputError
 from adapty_async.jobs import JobOutcome, JobReport
@@ -70,7 +70,7 @@ def report_text(report: JobReport) -> str:
         f"  {items:,} {error}{f', status {status}' if status else ''}"
         for (error, status), items in report.reasons.items()
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *absent_lines(report.items, report.counts)])
 
 
 def _work_lines(report: JobReport) -> Iterator[str]:

@@ -48,7 +48,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("journal", type=_FILE)
 @click.option("--json", "is_json", is_flag=True, help="Print the figures as JSON.")
 def status(journal: Path, *, is_json: bool) -> None:
-    """Show the progress of the run of JOURNAL; the run may be in progress."""
+    """
+    Show the progress of the run of JOURNAL.
+
+    The run may be in progress.
+    """
     with _exit_on_error():
         summary = summarise(journal)
         if is_json:
@@ -109,9 +113,10 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--with-ids", is_flag=True, help="List the ids, from --outcomes or --input.")
 def report(journal: Path, **values: Any) -> None:
     """
-    Write a report of all runs with JOURNAL: times, operation, results and errors.
+    Write a report of all runs with JOURNAL.
 
-    The report is one self-contained HTML page, or JSON. It has no ids by default; see --with-ids.
+    The report has times, operation, results and errors. It is one self-contained HTML page, or
+    JSON. It has no ids by default; see --with-ids.
     """
     options = _Options(**values)
     if options.with_ids and options.source is None and options.outcomes is None:

@@ -22,7 +22,10 @@ _SAME_KEY = (
     "A journal with rows that are done belongs to their key: with that key valid again, the same "
     "command resumes. With another key, name a new journal."
 )
-_INVALID = "Rows that cannot be sent are left: correct them"
+_INVALID = "Rows that cannot be sent are left"
+# A journal belongs to its input as it is: with the same one, a corrected input is rejected.
+_IN_A_NEW_FILE = "put them, corrected, into a new file, and run it with a new journal"
+_IN_FAILURES = "correct them in the failures file, and pass it as INPUT with a new journal"
 _UNKNOWN = (
     "Unknown rows are not sent again with this journal. Look each of them up at Adapty; a new "
     "journal sends them again."
@@ -61,8 +64,8 @@ def next_steps(result: JobResult, journal: Path, name: RunName, failures: Path |
     if result.report.unknown:
         lines.append(_UNKNOWN_CREATIONS if name.looks_first else _UNKNOWN)
     if not lines:
-        where = "." if failures is None else " in the failures file, and pass it as INPUT."
-        lines.append(f"{_INVALID}{where}")
+        where = _IN_A_NEW_FILE if failures is None else _IN_FAILURES
+        lines.append(f"{_INVALID}: {where}.")
     return lines
 
 
@@ -82,4 +85,4 @@ def left_meaning(summary: JournalSummary) -> str:
     """Return what becomes of the rows that are left."""
     if not summary.left or _is_resumable(summary):
         return "for the same command to resume with"
-    return "correct those that cannot be sent; the same command sends the others"
+    return f"if they cannot be sent, {_IN_A_NEW_FILE}; the same command sends the others"

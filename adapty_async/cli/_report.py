@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +31,7 @@ from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = (
     "FailuresFile",
+    "absent_lines",
     "count_line",
     "dry_run_text",
     "is_same_file",
@@ -257,7 +258,7 @@ def report_json(
             "ok": False,
         }
     if findings is not None:
-        content |= {"many_absent": _many_absent(report)} | findings.as_json()
+        content |= {"many_absent": _many_absent(report.counts)} | findings.as_json()
     return visible_json(content)
 
 
@@ -289,10 +290,7 @@ def report_text(
     lines += [count_line("requests", report.requests, _request_parts(report)), ""]
     lines += _failure_lines(report, noun)
     lines += _stop_lines(report, total)
-    if report.total == report.absent > 0:
-        lines.append("Not one of them was there: check --by, and how the ids are written.")
-    elif _many_absent(report):
-        lines.append("More than a tenth of them were not there: check how the ids are written.")
+    lines += absent_lines(report.total, report.counts)
     if failures is not None and report.failed + report.unknown + report.not_sent:
         read = "were read and " if _has_unread(report, total) else ""
         name = click.format_filename(failures)
@@ -302,8 +300,17 @@ def report_text(
     return "\n".join(lines).rstrip()
 
 
-def _many_absent(report: BulkReport[Any, Any]) -> bool:
-    return report.absent * 10 > report.total - report.skipped - report.not_sent
+def absent_lines(total: int, counts: Mapping[Any, int]) -> Iterator[str]:
+    """Yield the advice for a run or a job whose ids were not there: wrong ones never are."""
+    if counts["absent"] == total > 0:
+        yield "Not one of them was there: check --by, and how the ids are written."
+    elif _many_absent(counts):
+        yield "More than a tenth of them were not there: check how the ids are written."
+
+
+def _many_absent(counts: Mapping[Any, int]) -> bool:
+    ended = sum(counts[status] for status in ("done", "absent", "failed", "unknown"))
+    return counts["absent"] * 10 > ended
 
 
 def dry_run_text(

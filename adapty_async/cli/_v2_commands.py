@@ -149,7 +149,7 @@ def grant(
     **common: Any,
 ) -> None:
     """
-    Grant an access level to the users whose ids are in INPUT.
+    Grant an access level to the users in INPUT.
 
     INPUT is a file with one id a line, or CSV, NDJSON, Parquet, Arrow or a spreadsheet with a
     column for the ids; - is standard input. The columns access_level_id, starts_at and expires_at
@@ -190,7 +190,7 @@ def revoke(
     by: str, column: str | None, access_level: str | None, revoke_at: str | None, **common: Any
 ) -> None:
     """
-    Revoke an access level of the users whose ids are in INPUT.
+    Revoke an access level of the users in INPUT.
 
     INPUT is a file with one id a line, or CSV, NDJSON, Parquet, Arrow or a spreadsheet with a
     column for the ids; - is standard input. The columns access_level_id and revoke_at are those of

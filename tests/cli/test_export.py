@@ -152,7 +152,7 @@ def test_chunks_of_a_chart(
         ),
         (("--json",), "--json needs -o"),
         (("--to", "2024-01-01"), "--from and --to: must not end before it begins"),
-        (("--to", "soon"), "Invalid value for '--to'"),
+        (("--to", "soon"), "Invalid value for '--to': 'soon' is no day, such as 2026-01-31."),
         (("--chart", "brand_new"), "field chart_id"),
     ],
     ids=str,

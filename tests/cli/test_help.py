@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -41,13 +42,32 @@ def help_of(path: tuple[str, ...]) -> str:
     return result.stdout
 
 
+def test_lists_of_commands_are_not_cut_off() -> None:
+    """In 80 columns, each command has a whole sentence in the list of its group."""
+    groups = [path for path in commands(cli) if isinstance(command_of(path), click.Group)]
+    lines = [line for path in groups for line in help_of(path).splitlines()]
+
+    assert len(groups) == 3
+    assert [line for line in lines if re.search(r"[^\]]\.\.\.$", line)] == []
+
+
+def command_of(path: tuple[str, ...]) -> click.Command:
+    """Return the command of a path."""
+    command: click.Command = cli
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    return command
+
+
 def parse(arguments: list[str]) -> None:
     """Parse a command line with the parser of its command, and run nothing."""
     command: click.Command = cli
     while isinstance(command, click.Group):
         name, *arguments = arguments
         command = command.commands[name]
-    command.make_context(command.name, arguments)
+    # a command keeps the names of its help option, which the context of its group has
+    command.make_context(command.name, arguments, parent=click.Context(cli, **cli.context_settings))
 
 
 @pytest.mark.parametrize("path", _PATHS)

@@ -96,6 +96,20 @@ def test_a_job_from_plan_to_forget(invoke: Invoke, put: Put, sandbox: Sandbox) -
     assert "the store has no job j" in invoke("job", "status", "j").stderr
 
 
+def test_a_job_whose_ids_are_not_there_asks_whether_they_are_right(
+    invoke: Invoke, put: Put, sandbox: Sandbox
+) -> None:
+    """Absent ids are done, and those of another kind are always absent, so a job warns of them."""
+    sandbox.seed_profiles(["anna"])
+    plan(invoke, put("ids.txt", "anna@example.com\n"))
+    plan(invoke, put("more.txt", "anna\nanna@example.com\n"), name="k")
+
+    none, some = invoke("job", "work", "j"), invoke("job", "work", "k")
+    assert (none.exit_code, some.exit_code) == (0, 0)
+    assert "Not one of them was there: check --by, and how the ids are written." in none.stdout
+    assert "More than a tenth of them were not there" in some.stdout
+
+
 def test_failures_can_be_an_input(invoke: Invoke, put: Put, sandbox: Sandbox) -> None:
     """What failed is listed with its id, and can be planned again."""
     path = put("ids.ndjson", '{"id": "anna"}\n{"id": "b\u00e9a"}\n{]\n{"id": " c"}\n')

@@ -75,12 +75,29 @@ def test_what_to_do_next_is_said(sandbox: Sandbox, invoke: Invoke, put: Put) -> 
 
     resume = "Run the same command again to resume; rows that are done are skipped."
     assert resume in failed.stdout
-    assert "Rows that cannot be sent are left: correct them.\n" in first.stdout
-    assert "correct them in the failures file, and pass it as INPUT.\n" in second.stdout
+    assert "Rows that cannot be sent are left: put them, corrected, into a new file" in first.stdout
+    assert "correct them in the failures file, and pass it as INPUT with a new" in second.stdout
     assert resume not in first.stdout + second.stdout
     assert "line 2: customer_user_id: must not begin or end with a blank" in first.stdout
     assert "  skipped            2" in second.stdout
     assert len(sandbox.arrivals()) == 3
+
+
+def test_the_advice_about_rows_that_cannot_be_sent_works(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """The failures file, corrected, needs a new journal: the first one belongs to its input."""
+    sandbox.seed_profiles(["a", "b"])
+    path, failures = put("ids.txt", "a\n b\n"), put("failures.ndjson", "")
+    command = ("delete", *V1[:-1], "--journal")
+    invoke(*command, path.with_name("journal"), path, "--failures", failures)
+    failures.write_text(failures.read_text("utf-8").replace('" b"', '"b"'), "utf-8")
+    with_the_same = invoke(*command, path.with_name("journal"), failures)
+    with_a_new_one = invoke(*command, path.with_name("new"), failures)
+
+    assert (with_the_same.exit_code, with_a_new_one.exit_code) == (2, 0), with_a_new_one.output
+    assert "belongs to another run" in with_the_same.stderr
+    assert sandbox.customer_user_ids() == set()
 
 
 WRONG_KEY = "secret_live_wrong.KEY"

@@ -90,8 +90,7 @@ def test_status_has_the_same_figures_in_every_form(erased: Erased, invoke: Invok
     assert content["rate"] == pytest.approx(summary.rate, abs=0.001)
     assert (content["runs"], content["in_use"]) == (1, False)
     assert "  done               3\n" in text
-    advice = "correct those that cannot be sent; the same command sends the others"
-    assert f"  left               1   {advice}\n" in text
+    assert "  left               1   if they cannot be sent, put them, corrected, into" in text
     assert "\nrun 1 ended 20" in text
 
 

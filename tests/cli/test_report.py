@@ -364,6 +364,22 @@ def test_failures_file_is_an_input(put: Put, tmp_path: Path) -> None:
     assert [(row.value, row.broken) for row in again] == [(row.value, row.broken) for row in rows]
 
 
+def test_a_line_of_a_failures_file_is_read_when_it_is_corrected(put: Put) -> None:
+    """A line that could not be read is an item again once its item is right and its error gone."""
+    unread: dict[str, Any] = {"line": 3, "item": "u2", "status": "failed", "attempts": 0}
+    unread["error"] = {"type": "InvalidInputError", "field_name": "row", "rule": "has 1 cells"}
+    corrected = {**unread, "item": {"id": "u2"}, "error": None}
+    removed = {key: value for key, value in corrected.items() if key != "error"}
+    lines = [msgspec.json.encode(one) for one in (unread, corrected, removed)]
+    rows = open_rows(str(put("f.ndjson", b"\n".join(lines))), None, lambda _: None)
+
+    assert [(row.value, row.broken) for row in rows] == [
+        ("u2", "has 1 cells"),
+        ({"id": "u2"}, None),
+        ({"id": "u2"}, None),
+    ]
+
+
 def test_row_that_was_not_reached_stays_broken_when_fed_back(put: Put, tmp_path: Path) -> None:
     """A row with a cell too few that a stopped run did not reach does not become an id."""
     (row,) = open_rows(str(put("ids.csv", "id,x\nvictim\n")), None, lambda _: None)

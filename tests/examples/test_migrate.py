@@ -384,10 +384,22 @@ def test_a_parquet_file_that_is_none_is_named(
 ) -> None:
     """A file with another content than its name says is named in the one line."""
     write_all(tmp_path)
-    (tmp_path / "grants.parquet").write_text("app_user_id,access_level,expires_at\n")
+    (tmp_path / "grants.csv").rename(tmp_path / "grants.parquet")
 
     assert migrate.main([str(tmp_path)]) == 2
     assert "grants.parquet: " in capsys.readouterr().err
+    assert not adapty_sandbox.arrivals()
+
+
+def test_two_files_of_one_kind_are_rejected(
+    adapty_sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No file is left out in silence because there is another one of its name."""
+    write_all(tmp_path)
+    write_parquet(tmp_path, "grants", grants())
+
+    assert migrate.main([str(tmp_path)]) == 2
+    assert "grants.csv: there is grants.parquet, too" in capsys.readouterr().err
     assert not adapty_sandbox.arrivals()
 
 

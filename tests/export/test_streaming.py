@@ -261,7 +261,7 @@ async def test_a_silent_body_is_a_timeout(tmp_path: Path) -> None:
     """The timeout holds for each read of a body, and a body that goes silent is retried."""
     async with RawServer((TORN, STALL), then=(TORN, STALL)) as server:
         retry = RetryPolicy(attempts=2, wait_initial=0.001)
-        async with client_of(server, timeout=0.05, retry=retry) as client:
+        async with client_of(server, timeout=0.3, retry=retry) as client:
             with pytest.raises(RequestTimeoutError, match="no response in time"):
                 await chart(client).write_to(tmp_path / "chart.csv")
             assert is_free(client)

@@ -98,7 +98,10 @@ class Machine(RuleBasedStateMachine):
         self.reserved: set[int] = set()  # by this run, and not ended
         self.positions: dict[int, int] = {}
         self.creating: set[int] = set()  # numbers of items that create an object
-        self.may_create: set[int] = set()  # the same, with those whose start failed
+        # Items with a start to create an object, in this run and in any. If it failed, a later one
+        # of the same run records the object's key all the same; after a kill nobody knows it.
+        self.announced: set[int] = set()
+        self.may_create: set[int] = set()
         self.failed = False
         self.next = 0  # behind the highest that this run has reserved
         self.place: Place
@@ -116,7 +119,7 @@ class Machine(RuleBasedStateMachine):
         self.journal = Observed(self.place)
         self.writer = self.runner.run(writer_on(self.journal, self.identity))
         self.positions, self.failed = {}, False
-        self.in_flight, self.reserved = set(), set()
+        self.in_flight, self.reserved, self.announced = set(), set(), set()
         self.next = 0
 
     def position(self, number: int) -> int:
@@ -195,6 +198,7 @@ class Machine(RuleBasedStateMachine):
 
         object_key = entry_key_of(number)[:8]
         if creates:
+            self.announced.add(number)
             self.may_create.add(number)
         item.add(ItemState.STARTED)
         try:
@@ -206,7 +210,7 @@ class Machine(RuleBasedStateMachine):
             assert not self.failed
             item.keep(durable=True)
             self.in_flight.add(number)
-            if number in self.may_create:
+            if number in self.announced:
                 self.creating.add(number)
 
     def update_one(self, number: int, state: ItemState) -> None:
@@ -266,9 +270,11 @@ class Machine(RuleBasedStateMachine):
         async def flushed() -> None:
             await self.writer.flush()
 
+        stored = len(self.journal.committed)
         with contextlib.suppress(JournalError):
             self.runner.run(flushed())
-            assert is_stored
+            # a timer may have started a commit that met the failure before the flush's own
+            assert is_stored or len(self.journal.committed) > stored
 
     @rule()
     def end(self) -> None:

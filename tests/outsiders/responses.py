@@ -4,7 +4,7 @@ Prism responds to the client from each document: with its examples, and with ran
 Every response of a success is decoded, and each of its values has to be in the result. Random
 bodies of errors have to become the error of their status.
 
-Prism comes from npm into a folder of the virtual environment. Without npm, nothing is run.
+Prism comes from npm. Without npm, nothing is run.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import socket
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +27,7 @@ import adapty_async
 from adapty_async import Limits, RetryPolicy
 from adapty_async._api.operation import Operation
 from adapty_async.errors import ApiError
+from tests import npm
 from tests.contract.contract import Contract
 from tests.contract.contracts import CONTRACTS
 from tests.contract.documents import Document
@@ -38,8 +37,7 @@ from tests.outsiders.mended import EVERYWHERE, mended, saved
 PRISM = "@stoplight/prism-cli@5.14.2"
 #: The least number of random responses of the long form, over all documents.
 RESPONSES_MIN = 1000
-# Seconds that npm may take to install Prism, and Prism to read a document.
-_INSTALLED_WITHIN = 240
+# Seconds that Prism may take to read a document.
 _STARTED_WITHIN = 60
 _PAYWALL = "fd891d4f-5906-45b9-97c1-13cc3dc665df"
 _CLIENTS = {
@@ -52,10 +50,8 @@ _CLIENTS = {
 
 async def run(*, is_short: bool) -> list[str]:
     """Call every operation on Prism, and return the complaints."""
-    folder = Path(sys.prefix, ".prism")
-    command = await _installed(folder)
+    command = await npm.program(PRISM, "prism")
     if command is None:
-        print("Prism: NOT run, since npm is not on this machine or reaches no registry")
         return []
     count = sum(len(contract.document.operations) for contract in CONTRACTS.values())
     rounds = 2 if is_short else -(-RESPONSES_MIN // count)
@@ -65,22 +61,6 @@ async def run(*, is_short: bool) -> list[str]:
             complaints += await caller.complaints(rounds)
             print(f"Prism: {caller.count:,} responses of {contract.name} decoded")
     return sorted({*complaints})
-
-
-async def _installed(folder: Path) -> Path | None:
-    command = folder / "node_modules" / ".bin" / "prism"
-    npm = shutil.which("npm")
-    if npm is None or command.exists():
-        return command if npm else None
-    options = "--prefix", str(folder), "--no-audit", "--no-fund", "--silent", "--fetch-retries=1"
-    process = await asyncio.create_subprocess_exec(npm, "install", *options, PRISM)
-    try:
-        async with asyncio.timeout(_INSTALLED_WITHIN):
-            return command if await process.wait() == 0 else None
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return None
 
 
 @contextlib.asynccontextmanager

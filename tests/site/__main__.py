@@ -2,8 +2,8 @@
 Check a built site: ``python -m tests.site FOLDER [--pictures FOLDER] [URL...]``.
 
 The links between its pages and the names in its inventory are checked without a browser, then some
-pages of it in Chromium.
-Further pages, such as that of the sandbox, are given by their URL.
+pages of it in Chromium, by axe. Further pages, such as that of the sandbox, are given by their URL.
+Lighthouse, which comes from npm, checks the home page, a how-to guide and the page of the sandbox.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from adapty_async.sandbox import Sandbox
 from tests.chromium import CHROMIUM
+from tests.site import lighthouse
 from tests.site.browser import complaints_about, open_browser
 from tests.site.inventory import missing_names
 from tests.site.links import broken_links
 
 # The home page, two how-to guides, a page with wide tables, and one of the reference.
 PAGES = ("index.html", "cookbook.html", "webhooks.html", "comparison.html", "api/bulk.html")
+# The home page and a how-to guide, which Lighthouse checks, too.
+LIGHTHOUSE_PAGES = ("index.html", "cookbook.html")
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -49,7 +53,10 @@ async def _in_browser(folder: Path, urls: list[str], pictures: Path | None) -> l
     with served(folder) as address:
         async with open_browser() as browser:
             pages = [f"{address}/{page}" for page in PAGES]
-            return await complaints_about(browser, [*pages, *urls], pictures)
+            complaints = await complaints_about(browser, [*pages, *urls], pictures)
+        async with Sandbox() as sandbox:
+            pages = [f"{address}/{page}" for page in LIGHTHOUSE_PAGES]
+            return complaints + await lighthouse.complaints_about([*pages, f"{sandbox.url}/"])
 
 
 def main() -> int:

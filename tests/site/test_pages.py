@@ -98,7 +98,9 @@ def _complaint(line: str) -> str | None:
     while isinstance(command, click.Group):
         command = command.commands[arguments.pop(0)]
     try:
-        command.make_context(command.name, arguments)
+        # a command keeps the names of its help option, which the context of its group has
+        group = click.Context(cli, **cli.context_settings)
+        command.make_context(command.name, arguments, parent=group)
     except click.UsageError as error:
         parameter = error.param if isinstance(error, click.BadParameter) else None
         if parameter is None or not isinstance(parameter.type, click.Path):  # it need not exist
