@@ -338,8 +338,9 @@ class PostgresDatabase:
 
     def _expire(self) -> None:
         """End the session, too: a process that stood still would otherwise keep its locks."""
-        self._lose_all()
-        self._session.disconnect()
+        if self._locks:  # a session without any is not checked, and may be used later
+            self._lose_all()
+            self._session.disconnect()
 
     def _lose_all(self) -> None:
         if self._expiry is not None:
