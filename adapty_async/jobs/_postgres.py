@@ -77,7 +77,7 @@ class _Session:
         lease: seconds after which both sides give up a connection without a response.
 
     Attributes:
-        has_broken: the connection has broken; whoever is told of that resets it.
+        has_broken: the connection has broken; the link resets this after it has reported the loss.
     """
 
     def __init__(self, url: str, lease: float) -> None:
