@@ -86,10 +86,12 @@ class _Session:
         self._connection: _Connection | None = None
         # a copy, so that another thread never shuts down a socket that took over the number
         self._socket: socket.socket | None = None
+        self._is_unwanted = False  # the connection that is being made now
         self.has_broken = False
 
     def use(self, work: Callable[[_Connection], ResultT]) -> ResultT:
         """Use the connection."""
+        self._is_unwanted = False
         connection = self._connection or self._connected()
         try:
             return work(connection)
@@ -112,15 +114,19 @@ class _Session:
         )
         self._connection = connection
         self._socket = socket.socket(fileno=os.dup(connection.fileno()))
-        self.use(
-            lambda _: connection.execute(
+        if self._is_unwanted:  # from now on, `disconnect` has a socket
+            self.disconnect()
+        try:
+            connection.execute(
                 "SELECT set_config('tcp_keepalives_idle', %s, false),"
                 " set_config('tcp_keepalives_interval', %s, false),"
                 " set_config('tcp_keepalives_count', '3', false),"
                 " set_config('synchronous_commit', 'on', false)",
                 (str(idle), str(interval)),
             )
-        )
+        except BaseException:
+            self._drop()
+            raise
         return connection
 
     def _drop(self) -> None:
@@ -129,6 +135,7 @@ class _Session:
 
     def disconnect(self) -> None:
         """Break the connection, so that the server ends its session; from any thread."""
+        self._is_unwanted = True
         copied = self._socket
         if copied is not None:
             with contextlib.suppress(OSError):  # it has been closed already
@@ -179,14 +186,20 @@ class _Link:
                 with _translated():
                     return await self._thread.run(lambda session: session.use(work))
             except asyncio.CancelledError:
-                if is_long:  # otherwise the next use would wait for it
+                if is_long:
                     self.disconnect()
+                await self._until_idle()
                 raise
             finally:
                 timer.cancel()
                 if self._session.has_broken:
                     self._session.has_broken = False
                     self._lost()
+
+    async def _until_idle(self) -> None:
+        """Wait until the thread has ended what it was given, even if this is cancelled."""
+        idle = self._thread.run(lambda _: None)
+        await until_ended(asyncio.gather(idle, return_exceptions=True))
 
     def disconnect(self) -> None:
         """Break the connection, so that the server ends its session; its use fails."""

@@ -479,6 +479,27 @@ async def test_a_statement_that_is_cancelled_leaves_its_connection(postgres_url:
         assert await store._database.execute(pid) == before
 
 
+async def test_a_connection_that_comes_too_late_is_not_used(
+    postgres_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """A transaction that is cancelled while its connection is made has no effect."""
+    async with running_cut(postgres_url) as cut, JobStore(cut.url) as store:
+        job = await planned(store, name, adapty, ids("a"))
+        store._database._data.disconnect()  # type: ignore[attr-defined]
+        with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+            await job.report()
+        cut.connects.clear()
+        forgetting = asyncio.create_task(job.forget())
+        while not cut.waiting:  # noqa: ASYNC110  a connection has no event
+            await asyncio.sleep(0.001)
+        forgetting.cancel()
+        await asyncio.sleep(0)
+        cut.connects.set()
+        with pytest.raises(asyncio.CancelledError):
+            await forgetting
+        assert (await job.report()).items == 1
+
+
 async def test_a_store_that_is_closed_ends_what_uses_it(postgres_url: str, name: str) -> None:
     """A statement without a response does not keep a program from its end."""
     async with JobStore(postgres_url) as store:
