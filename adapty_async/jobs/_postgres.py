@@ -129,6 +129,11 @@ class _Session:
             raise
         return connection
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, which may have broken meanwhile."""
+        return self._socket is not None
+
     def _drop(self) -> None:
         self.close()
         self.has_broken = True
@@ -180,21 +185,38 @@ class _Link:
             StoreUnavailableError: there is no connection, or no response in time.
         """
         async with self._turn:
-            seconds = _LONG_SECONDS if is_long else (_HELD - _CHECKED) * self._lease
-            timer = asyncio.get_running_loop().call_later(seconds, self.disconnect)
+            done = self._thread.run(lambda session: session.use(work))
+            timers = self._timers(done, is_long=is_long)
             try:
                 with _translated():
-                    return await self._thread.run(lambda session: session.use(work))
+                    return await done
             except asyncio.CancelledError:
                 if is_long:
                     self.disconnect()
                 await self._until_idle()
                 raise
             finally:
-                timer.cancel()
+                for timer in timers:
+                    timer.cancel()
                 if self._session.has_broken:
                     self._session.has_broken = False
                     self._lost()
+
+    def _timers(
+        self, done: asyncio.Future[Any], *, is_long: bool
+    ) -> tuple[asyncio.TimerHandle, ...]:
+        loop = asyncio.get_running_loop()
+        seconds = _LONG_SECONDS if is_long else (_HELD - _CHECKED) * self._lease
+        ending = loop.call_later(seconds, self.disconnect)
+        if self._session.is_connected:
+            return (ending,)
+        return ending, loop.call_later(_CHECKED * self._lease, self._give_up, done)
+
+    def _give_up(self, done: asyncio.Future[Any]) -> None:
+        """Wait no longer for a connection: to find out that there is none may take libpq longer."""
+        if not (self._session.is_connected or done.done()):
+            self.disconnect()
+            done.set_exception(TimeoutError())
 
     async def _until_idle(self) -> None:
         """Wait until the thread has ended what it was given, even if this is cancelled."""
@@ -484,6 +506,8 @@ def _translated() -> Iterator[None]:
     """Translate errors of psycopg, whose texts may quote values, to errors of the store."""
     try:
         yield
+    except TimeoutError:
+        raise StoreUnavailableError("the job store cannot be reached in time") from None
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         what = error.sqlstate or "no connection"
         raise StoreUnavailableError(f"the job store cannot be reached ({what})") from None
