@@ -68,6 +68,18 @@ def _lock_class(job: int) -> int:
     return crc32(f"adapty_job {job}".encode()) >> 1
 
 
+class _Wait:
+    """
+    A flag from a task for the thread that works for it.
+
+    Attributes:
+        has_ended: the task waits no longer, so that what has not begun has no effect.
+    """
+
+    def __init__(self) -> None:
+        self.has_ended = False
+
+
 class _Session:
     """
     A connection that is made again after it broke. One thread uses it.
@@ -86,13 +98,15 @@ class _Session:
         self._connection: _Connection | None = None
         # a copy, so that another thread never shuts down a socket that took over the number
         self._socket: socket.socket | None = None
-        self._is_unwanted = False  # the connection that is being made now
         self.has_broken = False
 
-    def use(self, work: Callable[[_Connection], ResultT]) -> ResultT:
-        """Use the connection."""
-        self._is_unwanted = False
-        connection = self._connection or self._connected()
+    def use(self, work: Callable[[_Connection], ResultT], wait: _Wait) -> ResultT:
+        """Use the connection, unless its caller has given up."""
+        connection = self._connection
+        if connection is None and not wait.has_ended:
+            connection = self._connected()
+        if connection is None or wait.has_ended:
+            raise psycopg.OperationalError("nobody waits for the result")
         try:
             return work(connection)
         finally:
@@ -114,8 +128,6 @@ class _Session:
         )
         self._connection = connection
         self._socket = socket.socket(fileno=os.dup(connection.fileno()))
-        if self._is_unwanted:  # from now on, `disconnect` has a socket
-            self.disconnect()
         try:
             connection.execute(
                 "SELECT set_config('tcp_keepalives_idle', %s, false),"
@@ -140,7 +152,6 @@ class _Session:
 
     def disconnect(self) -> None:
         """Break the connection, so that the server ends its session; from any thread."""
-        self._is_unwanted = True
         copied = self._socket
         if copied is not None:
             with contextlib.suppress(OSError):  # it has been closed already
@@ -185,17 +196,21 @@ class _Link:
             StoreUnavailableError: there is no connection, or no response in time.
         """
         async with self._turn:
-            done = self._thread.run(lambda session: session.use(work))
+            wait = _Wait()
+            done = self._thread.run(lambda session: session.use(work, wait))
             timers = self._timers(done, is_long=is_long)
             try:
                 with _translated():
                     return await done
             except asyncio.CancelledError:
+                wait.has_ended = True
                 if is_long:
                     self.disconnect()
-                await self._until_idle()
+                if self._session.is_connected:
+                    await self._until_idle()
                 raise
             finally:
+                wait.has_ended = True
                 for timer in timers:
                     timer.cancel()
                 if self._session.has_broken:
@@ -215,11 +230,10 @@ class _Link:
     def _give_up(self, done: asyncio.Future[Any]) -> None:
         """Wait no longer for a connection: to find out that there is none may take libpq longer."""
         if not (self._session.is_connected or done.done()):
-            self.disconnect()
             done.set_exception(TimeoutError())
 
     async def _until_idle(self) -> None:
-        """Wait until the thread has ended what it was given, even if this is cancelled."""
+        """Wait until the thread has ended what it was given."""
         idle = self._thread.run(lambda _: None)
         await until_ended(asyncio.gather(idle, return_exceptions=True))
 
