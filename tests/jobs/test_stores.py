@@ -500,6 +500,22 @@ async def test_a_connection_that_comes_too_late_is_not_used(
         assert (await job.report()).items == 1
 
 
+async def test_work_may_last_longer_than_the_making_of_its_connection(postgres_url: str) -> None:
+    """The limit of the time to connect ends with the connection."""
+    pause = Statement("SELECT 1 FROM pg_sleep(1.1)")
+    async with JobStore(postgres_url, lease=5.0) as store:
+        store._database._data.disconnect()  # type: ignore[attr-defined]
+        with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+            await store._database.execute(pause)
+        assert await store._database.execute(pause) == [(1,)]
+
+
+async def test_a_lease_that_the_server_rejects_is_told(postgres_url: str) -> None:
+    """Its intervals of checks are parameters of the server's sessions."""
+    with pytest.raises((JobError, StoreUnavailableError), match="job store cannot be"):
+        await JobStore(postgres_url, lease=1e11).__aenter__()
+
+
 async def test_a_store_that_is_closed_ends_what_uses_it(postgres_url: str, name: str) -> None:
     """A statement without a response does not keep a program from its end."""
     async with JobStore(postgres_url) as store:
