@@ -285,6 +285,17 @@ class ItemEntry:
             response.
     """
 
+    __slots__ = (
+        "_begun",
+        "_must_not_repeat",
+        "_position",
+        "_request",
+        "_writer",
+        "is_ambiguous",
+        "is_creation_lost",
+        "object_key",
+    )
+
     def __init__(self, writer: JournalWriter, position: int, request: Request) -> None:
         self._writer = writer
         self._position = position

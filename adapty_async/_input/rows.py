@@ -294,16 +294,20 @@ class RowReader:
 
     def rows(self, lines: LineReader, header: Header | None) -> Iterator[Row]:
         """
-        Yield the rows in the lines that follow.
+        Return an iterator of the rows in the lines that follow.
 
         Raises:
-            InvalidInputError: the end of a row is not certain.
+            InvalidInputError: raised by the iterator: the end of a row is not certain.
         """
         if header is not None:
             rows = self._csv_rows(lines, header)
         else:
             rows = _text_rows(lines)
             rows = self._json_rows(rows) if self._layout.form == "ndjson" else rows
+        return rows if self._findings.id_column is None else self._checked(rows)
+
+    def _checked(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Count the suspicious ids among the rows."""
         for row in rows:
             if row.broken is None:
                 self._findings.add_row(row.line, row.value)

@@ -1,4 +1,4 @@
-"""A thread that owns an SQLite connection, so that no SQL runs in an event loop."""
+"""A thread that owns a database connection, so that no SQL runs in an event loop."""
 
 from __future__ import annotations
 

@@ -50,6 +50,16 @@ class ItemStates:
             span = self._spans[number] = bytearray(_EMPTY)
         return span
 
+    def reserve_one(self, position: int) -> None:
+        """Mark a position as reserved if it was certainly not processed."""
+        number, at = divmod(position, SPAN_SIZE)
+        span = self._spans.get(number) or self._span(number)
+        state = STATES[span[at]]
+        if state in _UNSENT:
+            self._before[position] = state
+            span[at] = _RESERVED
+            self._changed.add(number)
+
     def reserve(self, begin: int, end: int) -> None:
         """Mark those positions of a range as reserved that were certainly not processed."""
         while begin < end:
@@ -65,12 +75,8 @@ class ItemStates:
             self._before.update(dict.fromkeys(range(first + at, first + at + count), _NONE))
             self._changed.add(number)
             return
-        for offset in range(at, at + count):
-            state = STATES[span[offset]]
-            if state in _UNSENT:
-                self._before[first + offset] = state
-                span[offset] = _RESERVED
-                self._changed.add(number)
+        for position in range(first + at, first + at + count):
+            self.reserve_one(position)
 
     def withdraw(self) -> None:
         """Undo the reservations of this run that have no outcome."""

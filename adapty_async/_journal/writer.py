@@ -140,12 +140,12 @@ class JournalWriter:
         if self._first <= position < self._low:
             return None
         if self.failure is None:
-            if self._by_position:
-                self._next = max(self._next, position + 1)
+            if self._by_position and position >= self._next:
+                self._next = position + 1
             if self._first <= position < self._reserved:
                 self._schedule()
                 return None
-            self._states.reserve(position, position + 1)
+            self._states.reserve_one(position)
         return self._future_of(self._entries)
 
     def start(self, position: int) -> asyncio.Future[None]:

@@ -2,7 +2,8 @@
 A job store in PostgreSQL, for workers on any number of machines.
 
 Invariants:
-- Two connections: one executes transactions, the other one holds the session locks on parts.
+- Two connections: one executes transactions, the other one holds the session locks on parts. Each
+  has a thread of its own, which takes less of the processor than a connection of the event loop.
 - A lock counts as lost `_HELD` of the lease after the last response to its connection. The server
   releases it after the whole lease, if the machine or the network of its worker is gone.
 - A connection that breaks is made again for the next statement.
@@ -12,15 +13,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, TypeVar
 from zlib import crc32
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor
 
+from adapty_async._journal.database import DatabaseThread
 from adapty_async._runtime.tasks import until_ended
 from adapty_async.jobs._database import Dialect, Rows, Statement, Steps
 from adapty_async.jobs._errors import JobError, StoreUnavailableError
@@ -30,11 +32,15 @@ __all__ = ("PostgresDatabase",)
 
 ResultT = TypeVar("ResultT")
 
+_Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
+
 # Shares of the lease: the interval of checks, and the time after which a lock counts as lost.
 _CHECKED = 0.2
 _HELD = 0.8
 # Maximum seconds of a transaction of several steps, such as a plan of millions of items.
 _LONG_SECONDS = 3600.0
+# The smallest timeout of a connection that libpq has, in seconds.
+_MIN_CONNECT_SECONDS = 2
 _DIALECT = Dialect(
     serial="bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
     data="bytea",
@@ -62,9 +68,108 @@ def _lock_class(job: int) -> int:
     return crc32(f"adapty_job {job}".encode()) >> 1
 
 
+class _Wait:
+    """
+    A flag from a task for the thread that works for it.
+
+    Attributes:
+        has_ended: the task waits no longer, so that what has not begun has no effect.
+    """
+
+    def __init__(self) -> None:
+        self.has_ended = False
+
+
+class _Session:
+    """
+    A connection that is made again after it broke. One thread uses it.
+
+    Args:
+        url: the address of the database.
+        lease: seconds after which both sides give up a connection without a response.
+
+    Attributes:
+        has_broken: the connection has broken; the link resets this after it has reported the loss.
+    """
+
+    def __init__(self, url: str, lease: float) -> None:
+        self._url = url
+        self._lease = lease
+        self._connection: _Connection | None = None
+        # a copy, so that another thread never shuts down a socket that took over the number
+        self._socket: socket.socket | None = None
+        self.has_broken = False
+
+    def use(self, work: Callable[[_Connection], ResultT], wait: _Wait) -> ResultT:
+        """Use the connection, unless its caller has given up."""
+        connection = self._connection
+        if connection is None and not wait.has_ended:
+            connection = self._connected()
+        if connection is None or wait.has_ended:
+            raise psycopg.OperationalError("nobody waits for the result")
+        try:
+            return work(connection)
+        finally:
+            if connection.closed:
+                self._drop()
+
+    def _connected(self) -> _Connection:
+        # the server finds out that this machine is gone after idle + 3 * interval
+        idle = max(1, round(0.4 * self._lease))
+        interval = max(1, round(0.2 * self._lease))
+        connection = psycopg.connect(
+            self._url,
+            autocommit=True,
+            application_name="adapty-async job",
+            connect_timeout=max(_MIN_CONNECT_SECONDS, math.ceil(_CHECKED * self._lease)),
+            keepalives_idle=idle,
+            keepalives_interval=interval,
+            keepalives_count=3,
+        )
+        self._connection = connection
+        self._socket = socket.socket(fileno=os.dup(connection.fileno()))
+        try:
+            connection.execute(
+                "SELECT set_config('tcp_keepalives_idle', %s, false),"
+                " set_config('tcp_keepalives_interval', %s, false),"
+                " set_config('tcp_keepalives_count', '3', false),"
+                " set_config('synchronous_commit', 'on', false)",
+                (str(idle), str(interval)),
+            )
+        except BaseException:
+            self._drop()
+            raise
+        return connection
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, which may have broken meanwhile."""
+        return self._socket is not None
+
+    def _drop(self) -> None:
+        self.close()
+        self.has_broken = True
+
+    def disconnect(self) -> None:
+        """Break the connection, so that the server ends its session; from any thread."""
+        copied = self._socket
+        if copied is not None:
+            with contextlib.suppress(OSError):  # it has been closed already
+                copied.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        copied, self._socket = self._socket, None
+        if connection is not None:
+            connection.close()
+        if copied is not None:
+            copied.close()
+
+
 class _Link:
     """
-    A connection that is made again after it broke; one task at a time uses it.
+    A connection in a thread; one task at a time uses it.
 
     Args:
         url: the address of the database.
@@ -75,76 +180,76 @@ class _Link:
     def __init__(
         self, url: str, *, lease: float, lost: Callable[[], object] = lambda: None
     ) -> None:
-        self._url = url
         self._lease = lease
         self._lost = lost
         self._turn = asyncio.Lock()
-        self._connection: AsyncConnection[Any] | None = None
+        self._session = session = _Session(url, lease)
+        self._thread = DatabaseThread(lambda: session, "adapty-job-store", "the job store")
 
     async def use(
-        self,
-        work: Callable[[AsyncConnection[Any]], Awaitable[ResultT]],
-        *,
-        is_long: bool = False,
+        self, work: Callable[[_Connection], ResultT], *, is_long: bool = False
     ) -> ResultT:
         """
-        Use the connection; unless this is long, it ends within a share of the lease.
+        Use the connection in its thread; unless this is long, it ends within a share of the lease.
 
         Raises:
             StoreUnavailableError: there is no connection, or no response in time.
         """
         async with self._turn:
-            with _translated():
-                connection = await self._connected()
-                seconds = _LONG_SECONDS if is_long else (_HELD - _CHECKED) * self._lease
-                loop = asyncio.get_running_loop()
-                timer = loop.call_later(seconds, _disconnect, connection)
-                try:
-                    return await work(connection)
-                finally:
+            wait = _Wait()
+            done = self._thread.run(lambda session: session.use(work, wait))
+            timers = self._timers(done, is_long=is_long)
+            try:
+                with _translated():
+                    return await done
+            except asyncio.CancelledError:
+                wait.has_ended = True
+                if is_long:
+                    self.disconnect()
+                if self._session.is_connected:
+                    await self._until_idle()
+                raise
+            finally:
+                wait.has_ended = True
+                for timer in timers:
                     timer.cancel()
-                    if connection.closed:
-                        self._drop()
+                if self._session.has_broken:
+                    self._session.has_broken = False
+                    self._lost()
 
-    async def _connected(self) -> AsyncConnection[Any]:
-        if self._connection is None:
-            # the server finds out that this machine is gone after idle + 3 * interval
-            idle = max(1, round(0.4 * self._lease))
-            interval = max(1, round(0.2 * self._lease))
-            async with asyncio.timeout(_CHECKED * self._lease):
-                connection = await AsyncConnection.connect(
-                    self._url,
-                    autocommit=True,
-                    application_name="adapty-async job",
-                    keepalives_idle=idle,
-                    keepalives_interval=interval,
-                    keepalives_count=3,
-                )
-                self._connection = connection
-                await connection.execute(
-                    "SELECT set_config('tcp_keepalives_idle', %s, false),"
-                    " set_config('tcp_keepalives_interval', %s, false),"
-                    " set_config('tcp_keepalives_count', '3', false),"
-                    " set_config('synchronous_commit', 'on', false)",
-                    (str(idle), str(interval)),
-                )
-        return self._connection
+    def _timers(
+        self, done: asyncio.Future[Any], *, is_long: bool
+    ) -> tuple[asyncio.TimerHandle, ...]:
+        loop = asyncio.get_running_loop()
+        seconds = _LONG_SECONDS if is_long else (_HELD - _CHECKED) * self._lease
+        ending = loop.call_later(seconds, self.disconnect)
+        if self._session.is_connected:
+            return (ending,)
+        return ending, loop.call_later(_CHECKED * self._lease, self._give_up, done)
 
-    def _drop(self) -> None:
-        self._connection = None
-        self._lost()
+    def _give_up(self, done: asyncio.Future[Any]) -> None:
+        """Wait no longer for a connection: to find out that there is none may take libpq longer."""
+        if not (self._session.is_connected or done.done()):
+            done.set_exception(TimeoutError())
+
+    async def _until_idle(self) -> None:
+        """Wait until the thread has ended what it was given."""
+        idle = self._thread.run(lambda _: None)
+        await until_ended(asyncio.gather(idle, return_exceptions=True))
 
     def disconnect(self) -> None:
-        """Break the connection, so that the server ends its session; its next use fails."""
-        if self._connection is not None:
-            _disconnect(self._connection)
+        """Break the connection, so that the server ends its session; its use fails."""
+        self._session.disconnect()
 
     async def close(self) -> None:
-        """Close the connection, without regard to its use."""
-        connection = self._connection
-        if connection is not None:
-            self._drop()
-            await connection.close()
+        """Close the connection, without regard to its use. A second call does nothing."""
+        if self._turn.locked():
+            self.disconnect()
+        ending = self._thread.run(lambda session: session.close())
+        self._thread.stop()
+        self._lost()
+        # its error is that of a thread that was stopped before
+        await until_ended(asyncio.gather(ending, return_exceptions=True))
 
 
 class PostgresDatabase:
@@ -158,8 +263,9 @@ class PostgresDatabase:
 
     def __init__(self, url: str, *, lease: float) -> None:
         self._lease = lease
-        self._data = _Link(url, lease=lease)
-        self._session = _Link(url, lease=lease, lost=self._lose_all)
+        self._url = url
+        self._data: _Link  # set by `open`, as is the next
+        self._session: _Link
         self._locks: dict[tuple[int, int], _PostgresLock] = {}
         self._texts: dict[str, bytes] = {}
         self._commits: dict[tuple[bool, tuple[str, ...]], bytes] = {}
@@ -168,6 +274,8 @@ class PostgresDatabase:
 
     async def open(self) -> None:
         """Connect, and create the tables if there are none; see `Database.open`."""
+        self._data = _Link(self._url, lease=self._lease)
+        self._session = _Link(self._url, lease=self._lease, lost=self._lose_all)
         try:
             await self._require_session()
             await self.transact(ensure_schema())
@@ -184,17 +292,17 @@ class PostgresDatabase:
             JobError: a pooler shares sessions, so session locks have no effect.
         """
 
-        async def pid_of(connection: AsyncConnection[Any]) -> int:
-            cursor = await connection.execute("SELECT pg_backend_pid()")
-            return int((await cursor.fetchall())[0][0])
+        def pid_of(connection: _Connection) -> int:
+            return int(connection.execute("SELECT pg_backend_pid()").fetchall()[0][0])
 
-        async def busy_pid(connection: AsyncConnection[Any]) -> tuple[int, int, int]:
-            before = await self._session.use(pid_of)
-            async with connection.transaction():
-                other = await pid_of(connection)
-                return before, other, await self._session.use(pid_of)
+        def begin(connection: _Connection) -> int:
+            connection.execute("BEGIN")
+            return pid_of(connection)
 
-        before, other, after = await self._data.use(busy_pid)
+        before = await self._session.use(pid_of)
+        other = await self._data.use(begin)
+        after = await self._session.use(pid_of)
+        await self._data.use(lambda connection: connection.execute("ROLLBACK"))
         if other == before or after != before:
             raise JobError(
                 "the job store is behind a pooler that shares sessions, such as PgBouncer in"
@@ -216,10 +324,10 @@ class PostgresDatabase:
     async def execute_all(self, statements: Sequence[Statement]) -> list[Rows]:
         """Execute statements as one transaction; see `Database.execute_all`."""
 
-        async def work(connection: AsyncConnection[Any]) -> list[Rows]:
-            async with connection.pipeline(), connection.transaction():
-                cursors = [await self._sent(connection, each) for each in statements]
-            return [await _rows_of(cursor) for cursor in cursors]
+        def work(connection: _Connection) -> list[Rows]:
+            with connection.pipeline(), connection.transaction():
+                cursors = [self._sent(connection, each) for each in statements]
+            return [_rows_of(cursor) for cursor in cursors]
 
         return await self._data.use(work)
 
@@ -236,84 +344,92 @@ class PostgresDatabase:
             for name, value in each.values.items()
         }
 
-        async def work(connection: AsyncConnection[Any]) -> int:
-            cursor = await connection.execute(text, values)
-            return int((await cursor.fetchall())[0][0])
+        def work(connection: _Connection) -> int:
+            return int(connection.execute(text, values).fetchall()[0][0])
 
         return await self._data.use(work)
 
     async def transact(self, steps: Steps[ResultT]) -> ResultT:
         """Execute steps as one transaction; see `Database.transact`."""
 
-        async def work(connection: AsyncConnection[Any]) -> ResultT:
-            async with connection.transaction():
-                return await self._drive(connection, steps)
+        def work(connection: _Connection) -> ResultT:
+            with connection.transaction():
+                return self._drive(connection, steps)
 
         return await self._data.use(work, is_long=True)
 
-    async def _drive(self, connection: AsyncConnection[Any], steps: Steps[ResultT]) -> ResultT:
+    def _drive(self, connection: _Connection, steps: Steps[ResultT]) -> ResultT:
         try:
             statement = next(steps)
             while True:
-                rows = await self._execute(connection, statement)
-                statement = steps.send(rows)
+                statement = steps.send(self._execute(connection, statement))
         except StopIteration as end:
             result: ResultT = end.value
             return result
 
-    async def _execute(self, connection: AsyncConnection[Any], statement: Statement) -> Rows:
-        return await _rows_of(await self._sent(connection, statement))
+    def _execute(self, connection: _Connection, statement: Statement) -> Rows:
+        return _rows_of(self._sent(connection, statement))
 
-    async def _sent(
-        self, connection: AsyncConnection[Any], statement: Statement
-    ) -> AsyncCursor[tuple[Any, ...]]:
+    def _sent(
+        self, connection: _Connection, statement: Statement
+    ) -> psycopg.Cursor[tuple[Any, ...]]:
         text = self._texts.get(statement.sql)
         if text is None:
             text = self._texts[statement.sql] = _DIALECT.translate(statement.sql).encode()
         cursor = connection.cursor()
         if statement.rows is None:
-            await cursor.execute(text, statement.values)
+            cursor.execute(text, statement.values)
         else:
-            await cursor.executemany(text, [{**statement.values, **row} for row in statement.rows])
+            cursor.executemany(text, [{**statement.values, **row} for row in statement.rows])
         return cursor
 
     async def lock(self, job: int, part: int) -> _PostgresLock | None:
         """Acquire the lock on a part; see `Database.lock`."""
+        if (job, part) in self._locks:  # a session may lock again what it holds
+            return None
+        lock = self._locks[job, part] = _PostgresLock(self, job, part)
         key = _lock_class(job), part
 
-        async def work(connection: AsyncConnection[Any]) -> _PostgresLock | None:
-            if (job, part) in self._locks:  # a session may lock again what it holds
-                return None
-            cursor = await connection.execute(_LOCK, key)
-            ((is_locked,),) = await cursor.fetchall()
-            if not is_locked:
-                return None
-            lock = self._locks[job, part] = _PostgresLock(self, job, part)
-            return lock
+        def work(connection: _Connection) -> bool:
+            return bool(connection.execute(_LOCK, key).fetchall()[0][0])
 
         sent_at = asyncio.get_running_loop().time()
-        lock = await self._session.use(work)
+        try:
+            is_locked = await self._session.use(work)
+        except BaseException:
+            self._forget(lock)
+            raise
         self._renew(sent_at)
-        return lock
+        if is_locked:
+            return lock
+        self._forget(lock)
+        return None
 
-    async def unlock(self, job: int, part: int) -> None:
-        """Release a lock if this process has it."""
+    async def unlock(self, lock: _PostgresLock) -> None:
+        """Release a lock, unless that has been done."""
+        key = _lock_class(lock.job), lock.part
+        if not self._has(lock):
+            return
+        with contextlib.suppress(StoreUnavailableError):
+            await self._session.use(lambda connection: connection.execute(_UNLOCK, key))
+            # it stood in the way until now: an attempt to lock the part again would have succeeded
+            self._forget(lock)
 
-        async def work(connection: AsyncConnection[Any]) -> None:
-            # it stands in the way until then: an attempt to lock the part again would succeed
-            await connection.execute(_UNLOCK, (_lock_class(job), part))
-            self._locks.pop((job, part), None)
+    def _forget(self, lock: _PostgresLock) -> None:
+        if self._has(lock):
+            del self._locks[lock.job, lock.part]
+        if not self._locks:  # a session without locks is not checked, and cannot lose any
+            self._cancel_expiry()
 
-        if (job, part) in self._locks:  # otherwise the session has ended
-            with contextlib.suppress(StoreUnavailableError):
-                await self._session.use(work)
+    def _has(self, lock: _PostgresLock) -> bool:
+        return self._locks.get((lock.job, lock.part)) is lock
 
     async def held(self, job: int, parts: Sequence[int]) -> set[int]:
         """Return those of a job's parts that a runner has locked; see `Database.held`."""
 
-        async def work(connection: AsyncConnection[Any]) -> set[int]:
-            cursor = await connection.execute(_HOLDERS, (_lock_class(job),))
-            return {int(part) for (part,) in await cursor.fetchall()}
+        def work(connection: _Connection) -> set[int]:
+            rows = connection.execute(_HOLDERS, (_lock_class(job),)).fetchall()
+            return {int(part) for (part,) in rows}
 
         return (await self._data.use(work)).intersection(parts)
 
@@ -331,8 +447,7 @@ class PostgresDatabase:
 
     def _renew(self, sent_at: float) -> None:
         """Schedule the loss of the locks, unless the session responds again."""
-        if self._expiry is not None:
-            self._expiry.cancel()
+        self._cancel_expiry()
         loop = asyncio.get_running_loop()
         self._expiry = loop.call_at(sent_at + _HELD * self._lease, self._expire)
 
@@ -341,10 +456,13 @@ class PostgresDatabase:
         self._lose_all()
         self._session.disconnect()
 
-    def _lose_all(self) -> None:
+    def _cancel_expiry(self) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
+
+    def _lose_all(self) -> None:
+        self._cancel_expiry()
         locks, self._locks = self._locks, {}
         for lock in locks.values():
             lock.lose()
@@ -367,8 +485,8 @@ def _combined(sqls: Sequence[str], *, is_durable: bool) -> bytes:
     return f"WITH {changes} SELECT (SELECT count(*) FROM changes_0){loose}".encode()  # noqa: S608  ours
 
 
-async def _rows_of(cursor: AsyncCursor[tuple[Any, ...]]) -> Rows:
-    return [(cursor.rowcount,)] if cursor.description is None else await cursor.fetchall()
+def _rows_of(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Rows:
+    return [(cursor.rowcount,)] if cursor.description is None else cursor.fetchall()
 
 
 class _PostgresLock:
@@ -376,7 +494,7 @@ class _PostgresLock:
 
     def __init__(self, database: PostgresDatabase, job: int, part: int) -> None:
         self._database = database
-        self._job, self._part = job, part
+        self.job, self.part = job, part
         self._is_lost = False
         self._lost: Callable[[], object] = lambda: None
 
@@ -394,20 +512,7 @@ class _PostgresLock:
     async def release(self) -> None:
         """Release the lock; see `PartLock.release`."""
         if not self._is_lost:
-            await self._database.unlock(self._job, self._part)
-
-
-def _disconnect(connection: AsyncConnection[Any]) -> None:
-    """
-    Shut down the socket of a connection, so that its use fails at once.
-
-    A cancellation would wait some seconds for the server, which does not respond.
-    """
-    with (
-        contextlib.suppress(OSError, psycopg.Error),  # it has been closed already
-        socket.socket(fileno=os.dup(connection.fileno())) as copied,
-    ):
-        copied.shutdown(socket.SHUT_RDWR)
+            await self._database.unlock(self)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,8 @@ class Cut:
     Attributes:
         url: the address of the proxy.
         passes: set while packets pass.
+        connects: set while new connections get to the server.
+        waiting: the number of connections that wait for that.
     """
 
     def __init__(self, url: str) -> None:
@@ -52,6 +54,9 @@ class Cut:
         self.url = ""
         self.passes = asyncio.Event()
         self.passes.set()
+        self.connects = asyncio.Event()
+        self.connects.set()
+        self.waiting = 0
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -61,6 +66,9 @@ class Cut:
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Copy both ways."""
+        self.waiting += 1
+        await self.connects.wait()
+        self.waiting -= 1
         theirs, to_them = await self._server.connect()
         self._writers += [writer, to_them]
         for source, target in ((reader, to_them), (theirs, writer)):

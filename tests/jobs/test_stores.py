@@ -419,6 +419,112 @@ async def test_a_process_that_stood_still_keeps_no_lock(postgres_url: str) -> No
         assert (told, again is None) == ([True], False)
 
 
+async def test_a_session_without_locks_stays_open(postgres_url: str) -> None:
+    """A worker that had no part for a while acquires the next one with the same session."""
+    async with JobStore(postgres_url) as store:
+        database = store._database
+        first, second = await database.lock(12, 1), await database.lock(12, 2)
+        assert first is not None
+        assert second is not None
+        await first.release()
+        assert database._expiry is not None  # type: ignore[attr-defined]  # the other is checked
+        await second.release()
+        assert database._expiry is None  # type: ignore[attr-defined]
+        async with JobStore(postgres_url) as other:
+            theirs = await other._database.lock(12, 1)
+            assert theirs is not None
+            assert await database.lock(12, 1) is None
+            assert database._expiry is None  # type: ignore[attr-defined]
+            await theirs.release()
+
+
+def sleeping(name: str) -> Steps[None]:
+    """Yield a statement that the server executes for longer than the test lasts."""
+    yield Statement(f"SELECT pg_sleep(60), '{name}'")
+
+
+async def until_sleeping(url: str, name: str) -> None:
+    """Wait until the server executes that statement."""
+    active = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = %s"
+    query = next(sleeping(name)).sql
+    async with asyncio.timeout(50), await psycopg.AsyncConnection.connect(url) as connection:
+        while not await (await connection.execute(active, (query,))).fetchall():
+            await connection.rollback()
+
+
+async def test_a_transaction_that_is_cancelled_holds_up_no_other(
+    postgres_url: str, name: str
+) -> None:
+    """A transaction may be as long as a plan of millions of items; its cancellation undoes it."""
+    async with JobStore(postgres_url) as store:
+        long = asyncio.create_task(store._database.transact(sleeping(name)))
+        await until_sleeping(postgres_url, name)
+        long.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await long
+        async with asyncio.timeout(50):
+            assert await store._database.execute(Statement("SELECT 1")) == [(1,)]
+
+
+async def test_a_statement_that_is_cancelled_leaves_its_connection(postgres_url: str) -> None:
+    """The statement is executed, and the next one follows in the same session."""
+    pid = Statement("SELECT pg_backend_pid()")
+    async with JobStore(postgres_url) as store:
+        before = await store._database.execute(pid)
+        short = asyncio.create_task(store._database.execute(Statement("SELECT 1")))
+        await asyncio.sleep(0)  # it has begun
+        short.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await short
+        assert await store._database.execute(pid) == before
+
+
+async def test_a_connection_that_comes_too_late_is_not_used(
+    postgres_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """A transaction that is cancelled while its connection is made has no effect."""
+    async with running_cut(postgres_url) as cut, JobStore(cut.url) as store:
+        job = await planned(store, name, adapty, ids("a"))
+        store._database._data.disconnect()  # type: ignore[attr-defined]
+        with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+            await job.report()
+        cut.connects.clear()
+        forgetting = asyncio.create_task(job.forget())
+        while not cut.waiting:  # noqa: ASYNC110  a connection has no event
+            await asyncio.sleep(0.001)
+        forgetting.cancel()
+        await asyncio.sleep(0)
+        cut.connects.set()
+        with pytest.raises(asyncio.CancelledError):
+            await forgetting
+        assert (await job.report()).items == 1
+
+
+async def test_work_may_last_longer_than_the_making_of_its_connection(postgres_url: str) -> None:
+    """The limit of the time to connect ends with the connection."""
+    pause = Statement("SELECT 1 FROM pg_sleep(1.1)")
+    async with JobStore(postgres_url, lease=5.0) as store:
+        store._database._data.disconnect()  # type: ignore[attr-defined]
+        with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+            await store._database.execute(pause)
+        assert await store._database.execute(pause) == [(1,)]
+
+
+async def test_a_lease_that_the_server_rejects_is_told(postgres_url: str) -> None:
+    """Its intervals of checks are parameters of the server's sessions."""
+    with pytest.raises((JobError, StoreUnavailableError), match="job store cannot be"):
+        await JobStore(postgres_url, lease=1e11).__aenter__()
+
+
+async def test_a_store_that_is_closed_ends_what_uses_it(postgres_url: str, name: str) -> None:
+    """A statement without a response does not keep a program from its end."""
+    async with JobStore(postgres_url) as store:
+        long = asyncio.create_task(store._database.transact(sleeping(name)))
+        await until_sleeping(postgres_url, name)
+    with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+        await long
+
+
 async def test_a_lock_that_is_lost_already_ends_a_run_at_once(postgres_url: str) -> None:
     """Whoever watches a lock that is lost is told at once, and it is not released again."""
     async with JobStore(postgres_url) as store:
