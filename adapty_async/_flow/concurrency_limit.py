@@ -60,6 +60,8 @@ class ConcurrencyLimit:
         limit: number of useful workers, without those whose items wait for an endpoint.
         in_flight: requests in flight; the sender of a request increments it.
         waiting: items that wait for an endpoint with a limit of its own.
+        is_mixed: the run has sent items to other endpoints, since one was found to have such a
+            limit.
     """
 
     def __init__(self, most: int, clock: Callable[[], float]) -> None:
@@ -68,7 +70,7 @@ class ConcurrencyLimit:
         self._clock = clock
         self.limit = min(INITIAL_CONCURRENCY, most)
         self.in_flight = self.waiting = 0
-        self._is_mixed = False  # the run has items for other endpoints than those
+        self.is_mixed = False
         self._more = 0  # workers that became useful since the run asked
         self._usual = 0.0
         self._fastest = math.inf
@@ -89,7 +91,7 @@ class ConcurrencyLimit:
     def wait_started(self) -> None:
         """Record that an item waits for an endpoint, so another worker may be useful."""
         self.waiting += 1
-        self._more += self._is_mixed
+        self._more += self.is_mixed
 
     def wait_ended(self) -> None:
         """Record that an item no longer waits for an endpoint."""
@@ -97,8 +99,8 @@ class ConcurrencyLimit:
 
     def other_sent(self) -> None:
         """Record that an item for another endpoint is sent, whose like need not wait."""
-        if not self._is_mixed:
-            self._is_mixed = True
+        if not self.is_mixed:
+            self.is_mixed = True
             self._more += self.waiting
 
     def record(self, failure: AdaptyError | None, seconds: float, *, held_up: bool) -> None:

@@ -280,13 +280,14 @@ class RunLimiter(BucketLimiter):
         """
         Raise if the run has waited for too long, or will have at the end of the pause.
 
-        Waits for a configured rate or for single calls do not count.
+        Items of a throttled endpoint give up earlier, unless the run has no others. Waits for a
+        configured rate or for single calls do not count.
         """
         state, timer = self._state, self._timer
         held = max(slowed, state.breaker.delay(), state.paused_for)
         if held > CLOCK_RESOLUTION:
             timer.hold(min(held, RECHECK))
-        if state.is_endpoint:
+        if state.is_endpoint and self._may_send_others:
             _require_some_success(operation, timer)
         elif timer.lasted + state.paused_for > self._run.max_outage:
             raise CircuitOpenError(
@@ -294,6 +295,11 @@ class RunLimiter(BucketLimiter):
                 operation=operation,
                 retry_after=max(wait, state.paused_for),
             )
+
+    @property
+    def _may_send_others(self) -> bool:
+        """Whether items that wait for an endpoint may keep a worker from other items of the run."""
+        return self._concurrency is None or self._concurrency.is_mixed
 
     def _is_paced(self) -> bool:
         return self._is_adaptive or self._state.is_adapting

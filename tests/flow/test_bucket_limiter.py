@@ -1300,6 +1300,22 @@ async def test_items_do_not_wait_for_an_endpoint_without_success_for_good() -> N
     assert run.patience() == 20.0
 
 
+async def test_a_run_for_an_endpoint_without_success_alone_waits_as_in_an_outage() -> None:
+    """None of its items ends unsent before `max_outage`, since they keep no other from a worker."""
+    bench = Bench()
+    run = RunLimits(concurrency=ConcurrencyLimit(100, bench.clock), max_outage=60.0)
+    await throttle_one(bench, run)
+    items = [bench.start("own", run) for _ in range(60)]
+    await bench.clock.advance(55.0)
+    assert not all(item.done() for item in items)
+    assert all(isinstance(item.exception(), RateLimitError) for item in items if item.done())
+    await bench.clock.advance(30.0)
+    results = await asyncio.gather(*items, return_exceptions=True)
+
+    names = {type(result).__name__ for result in results}
+    assert names == {"RateLimitError", "CircuitOpenError"}
+
+
 async def test_a_journal_keeps_the_rate_of_the_bucket_alone() -> None:
     """The rate of an endpoint with its own limit neither is kept nor starts with a kept one."""
     bench = Bench()
