@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 
@@ -124,6 +124,11 @@ class RunLimiter(BucketLimiter):
         self._concurrency = run.concurrency
         self._rate = state.run_rate = None if run.rate_limiter is None else run.rate_limiter.rate
         self._is_adaptive = state.configured_rate(self._rate) is None
+        # the rates that the run shares with others, and the order of the runs that wait for each
+        self._shared: list[tuple[RunOrder, RateLimiter | RateSource]]
+        self._shared = [(state.run_order, state.rate_source)]
+        if state.rate_limiter is not None:
+            self._shared.append((state.rate_limiter.run_order, state.rate_limiter))
         self._order: RunOrder | None = None  # in which the run waits
         self._queue: WaitQueue[str] = WaitQueue(self._admit, self._lead, self._revoke)
 
@@ -211,21 +216,14 @@ class RunLimiter(BucketLimiter):
             order.enter(self, self._state.clock() + wait)
 
     def _leave_orders(self, *, but: RunOrder | None = None) -> None:
-        for order, _ in self._orders():
+        for order, _ in self._shared:
             if order is not but:
                 order.leave(self)
-
-    def _orders(self) -> Iterable[tuple[RunOrder, RateLimiter | RateSource]]:
-        """Yield the orders of the rates that the run shares with others."""
-        state = self._state
-        yield state.run_order, state.rate_source
-        if state.rate_limiter is not None:
-            yield state.rate_limiter.run_order, state.rate_limiter
 
     def _turn_in(self) -> float:
         """Return the seconds until it is the run's turn; 0 if it is."""
         now = self._state.clock()
-        for order, limiter in self._orders():
+        for order, limiter in self._shared:
             wait = order.delay(self, now, limiter.rate)
             if wait:
                 self._order = order
