@@ -11,6 +11,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -52,10 +53,13 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """The cost of one run: processor seconds, elapsed seconds."""
+    """The cost of runs: processor seconds, elapsed seconds."""
 
-    cpu: float
-    wall: float
+    cpu: float = 0.0
+    wall: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.cpu + other.cpu, self.wall + other.wall)
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,30 +95,30 @@ class _Runs:
         self._ids = Path(work.ids).read_text("utf-8").splitlines()
 
     async def pair(self, number: int) -> Pair:
-        """Run both, in another order each time."""
+        """Run both, part by part, in another order each time."""
         work = self._work
         source = Lines(work.ids)
         job = await self._store.plan(
             f"{work.loop} {number}", self._call, source, by=_BY, part_size=work.part_size
         )
-        runs = {"plain": self._plain, "parts": lambda: self._parts(job)}
-        order = reversed(runs) if number % 2 else runs
-        costs = {name: await _measured(runs[name], len(self._ids)) for name in order}
-        return Pair(plain=costs["plain"], parts=costs["parts"])
+        costs = {"plain": Cost(), "parts": Cost()}
+        for part in range(job.parts):
+            ids = self._ids_of(part)
+            runs = {"plain": partial(self._plain, ids), "parts": partial(self._part, job, part)}
+            for name in reversed(runs) if (number + part) % 2 else runs:
+                costs[name] += await _measured(runs[name], len(ids))
+        return Pair(**costs)
 
-    async def _plain(self) -> int:
-        size, done = self._work.part_size, 0
-        for first in range(0, len(self._ids), size):
-            some = self._ids[first : first + size]
-            done += (await self._call(some, by=_BY, **self._options)).done
-        return done
+    def _ids_of(self, part: int) -> list[str]:
+        size = self._work.part_size
+        return self._ids[part * size : (part + 1) * size]
 
-    async def _parts(self, job: Job) -> int:
-        done = 0
-        for number in range(job.parts):
-            report = await job.run_part(number, **self._options)
-            done += 0 if report is None else report.done
-        return done
+    async def _plain(self, ids: list[str]) -> int:
+        return (await self._call(ids, by=_BY, **self._options)).done
+
+    async def _part(self, job: Job, part: int) -> int:
+        report = await job.run_part(part, **self._options)
+        return 0 if report is None else report.done
 
 
 async def _pairs(work: Work) -> list[Pair]:

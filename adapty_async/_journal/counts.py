@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 from collections.abc import Callable
 from typing import TypeAlias
@@ -12,13 +13,10 @@ __all__ = ("OutcomeCounter", "WhyNot")
 
 #: The class or documented code of an error, and the status of the last response or 0.
 WhyNot: TypeAlias = tuple[str, int]
+#: The state of an item that ended, its requests, and the throttled ones among them.
+Ending: TypeAlias = tuple[ItemState, int, int]
 # Maximum of different reasons of a run; further reasons are counted as one.
 _MAX_REASONS = 100
-_COUNTED = {
-    state: state.name.lower()
-    for state in ItemState
-    if state.name.lower() in Minute.__struct_fields__
-}
 
 
 class OutcomeCounter:
@@ -28,25 +26,20 @@ class OutcomeCounter:
     Args:
         run: the number of the run.
         clock: returns seconds since the epoch.
+
+    Attributes:
+        count: counts an outcome, which belongs to the minute of the next commit.
     """
 
     def __init__(self, run: int, clock: Callable[[], float]) -> None:
         self._run = run
         self._clock = clock
-        # since the last commit; the index is the value of the state
-        self._states = [0] * 128
-        self._requests = 0
-        self._throttled = 0
+        self._outcomes: list[Ending] = []  # since the last commit
+        self.count: Callable[[Ending], None] = self._outcomes.append
         self._minute: Minute | None = None
         self._minutes: dict[int, Minute] = {}  # not stored yet, by number
         self._reasons: dict[tuple[str, str, int], Reason] = {}
         self._changed: set[tuple[str, str, int]] = set()
-
-    def count(self, state: ItemState, requests: int, throttled: int) -> None:
-        """Count an outcome; it belongs to the minute of the next commit."""
-        self._states[state] += 1
-        self._requests += requests
-        self._throttled += throttled
 
     def count_reason(self, state: ItemState, reason: WhyNot) -> None:
         """Count why an item was not done."""
@@ -64,11 +57,11 @@ class OutcomeCounter:
     @property
     def has_changed(self) -> bool:
         """Whether a commit has to store anything."""
-        return bool(self._minutes or self._changed or any(self._states))
+        return bool(self._minutes or self._changed or self._outcomes)
 
     def pop_changes(self) -> tuple[list[Minute], list[Reason]]:
         """Return the counts that changed since the last call."""
-        if any(self._states):
+        if self._outcomes:
             self._add_to_minute(self._clock())
         minutes = [copy.copy(minute) for minute in self._minutes.values()]
         reasons = [copy.copy(self._reasons[key]) for key in self._changed]
@@ -84,12 +77,13 @@ class OutcomeCounter:
             self._minute = minute
         self._minutes[minute.minute] = minute
         minute.last_at = max(minute.last_at, now)
-        for state, column in _COUNTED.items():
-            setattr(minute, column, getattr(minute, column) + self._states[state])
-            self._states[state] = 0
-        minute.requests += self._requests
-        minute.throttled += self._throttled
-        self._requests = self._throttled = 0
+        states, requests, throttled = zip(*self._outcomes, strict=True)
+        for state, count in collections.Counter(states).items():
+            column = state.name.lower()
+            setattr(minute, column, getattr(minute, column) + count)
+        minute.requests += sum(requests)
+        minute.throttled += sum(throttled)
+        self._outcomes.clear()
 
     def restore(self, changes: Changes) -> None:
         """Restore changes that were not stored, for the next commit."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from adapty_async._journal.model import SPAN_SIZE, STATES, ItemState
 
 __all__ = ("ItemStates",)
 
-_NONE, _RESERVED = ItemState.NONE, ItemState.RESERVED
-_UNSENT = frozenset({ItemState.NONE, ItemState.FAILED, ItemState.NOT_SENT})
+_NONE = ItemState.NONE
 _EMPTY = bytes([_NONE]) * SPAN_SIZE
+# A position that this run has reserved keeps its state before in memory, as another value.
+_UNSENT = bytes([ItemState.NONE, ItemState.FAILED, ItemState.NOT_SENT])
+_HELD = b"123"
+_BEFORE = {held: ItemState(state) for held, state in zip(_HELD, _UNSENT, strict=True)}
+_RESERVE = bytes.maketrans(_UNSENT, _HELD)
+_STORE = bytes.maketrans(_HELD, bytes([ItemState.RESERVED]) * len(_HELD))
+_STATES = STATES | _BEFORE
 
 
 class ItemStates:
@@ -21,67 +27,42 @@ class ItemStates:
         spans: states by span number, as earlier runs left them.
     """
 
-    def __init__(self, spans: dict[int, bytearray]) -> None:
-        self._spans = spans
+    def __init__(self, spans: Mapping[int, bytes | bytearray]) -> None:
+        self._states = bytearray(_EMPTY * (max(spans, default=-1) + 1))
+        for number, states in spans.items():
+            self._states[number * SPAN_SIZE : (number + 1) * SPAN_SIZE] = states
         self._changed: set[int] = set()  # numbers of spans
-        # states before a reservation by this run, of positions without an outcome yet
-        self._before: dict[int, ItemState] = {}
 
     def get(self, position: int) -> ItemState:
         """Return the state of an item, without the reservation by this run."""
-        number, at = divmod(position, SPAN_SIZE)
-        span = self._spans.get(number)
-        if span is None:
-            return _NONE
-        state = STATES[span[at]]
-        return self._before.get(position, state) if state is _RESERVED else state
+        return _STATES[self._states[position]] if position < len(self._states) else _NONE
 
     def set(self, position: int, state: ItemState) -> None:
         """Set the state of an item."""
-        number, at = divmod(position, SPAN_SIZE)
-        span = self._spans.get(number) or self._span(number)
-        span[at] = state
-        self._changed.add(number)
-        self._before.pop(position, None)
+        try:
+            self._states[position] = state
+        except IndexError:
+            self._extend(position + 1)
+            self._states[position] = state
+        self._changed.add(position // SPAN_SIZE)
 
-    def _span(self, number: int) -> bytearray:
-        span = self._spans.get(number)
-        if span is None:
-            span = self._spans[number] = bytearray(_EMPTY)
-        return span
-
-    def reserve_one(self, position: int) -> None:
-        """Mark a position as reserved if it was certainly not processed."""
-        number, at = divmod(position, SPAN_SIZE)
-        span = self._spans.get(number) or self._span(number)
-        state = STATES[span[at]]
-        if state in _UNSENT:
-            self._before[position] = state
-            span[at] = _RESERVED
-            self._changed.add(number)
+    def _extend(self, size: int) -> None:
+        spans = -(-size // SPAN_SIZE) - len(self._states) // SPAN_SIZE
+        self._states += _EMPTY * spans
 
     def reserve(self, begin: int, end: int) -> None:
         """Mark those positions of a range as reserved that were certainly not processed."""
-        while begin < end:
-            number, at = divmod(begin, SPAN_SIZE)
-            count = min(end - begin, SPAN_SIZE - at)
-            self._reserve_in(number, at, count)
-            begin += count
-
-    def _reserve_in(self, number: int, at: int, count: int) -> None:
-        span, first = self._span(number), number * SPAN_SIZE
-        if span.count(_NONE, at, at + count) == count:  # as in a new journal
-            span[at : at + count] = bytes([_RESERVED]) * count
-            self._before.update(dict.fromkeys(range(first + at, first + at + count), _NONE))
-            self._changed.add(number)
-            return
-        for position in range(first + at, first + at + count):
-            self.reserve_one(position)
+        self._extend(end)
+        self._states[begin:end] = self._states[begin:end].translate(_RESERVE)
+        self._changed.update(range(begin // SPAN_SIZE, (end - 1) // SPAN_SIZE + 1))
 
     def withdraw(self) -> None:
         """Undo the reservations of this run that have no outcome."""
-        for position, state in tuple(self._before.items()):
-            self.set(position, state)
+        for held, state in _BEFORE.items():
+            at = self._states.find(held)
+            while at >= 0:
+                self.set(at, state)
+                at = self._states.find(held, at)
 
     @property
     def has_changed(self) -> bool:
@@ -90,9 +71,13 @@ class ItemStates:
 
     def pop_changes(self) -> dict[int, bytes]:
         """Return the spans that changed since the last call, by number."""
-        changed = {number: bytes(self._spans[number]) for number in self._changed}
+        changed = {number: self._stored(number) for number in self._changed}
         self._changed.clear()
         return changed
+
+    def _stored(self, number: int) -> bytes:
+        begin = number * SPAN_SIZE
+        return bytes(self._states[begin : begin + SPAN_SIZE]).translate(_STORE)
 
     def restore(self, numbers: Iterable[int]) -> None:
         """Restore spans that were not stored, for the next commit."""

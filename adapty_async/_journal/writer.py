@@ -77,14 +77,16 @@ class JournalWriter:
         self.rate: float | None = None
         self.failure: JournalError | None = None
         self._loop = asyncio.get_running_loop()
-        self._first = 0  # positions from this up to the next have a stored entry
-        self._reserved = 0
+        # positions from the first up to the second have a stored entry
+        self._first = self._reserved = 0
         self._reserving = (0, 0)  # the same, after the commit in progress
-        self._low = 0  # the position from which more are reserved
+        self._renew_from = 0  # the position that starts the next reservation
+        self._low = 0  # positions below it need neither that nor a wait
         self._next = 0  # one above the highest position in use
         self._next_counts = -math.inf  # the loop's time at which counts are stored again
         self._ended = 0  # outcomes that are in no commit yet
         self._entries: list[asyncio.Future[None]] = []  # waiters for the next commit
+        self._committed: list[asyncio.Future[None]] = []  # waiters for the commit in progress
         self._flushes: list[asyncio.Future[None]] = []
         self._must_be_durable = False
         self._is_durable = True  # all commits are
@@ -142,11 +144,21 @@ class JournalWriter:
         if self.failure is None:
             if self._by_position and position >= self._next:
                 self._next = position + 1
-            if self._first <= position < self._reserved:
-                self._schedule()
-                return None
-            self._states.reserve_one(position)
+            if self._reserving[0] <= position < self._reserving[1]:
+                return self._reserve_early(position)
+            self._states.reserve(position, position + 1)
         return self._future_of(self._entries)
+
+    def _reserve_early(self, position: int) -> asyncio.Future[None] | None:
+        """Start the next reservation before this one is used up; wait for one in progress."""
+        if position >= self._renew_from:
+            self._schedule()
+            self._commit()  # at once: its thread works while this iteration of the loop goes on
+        if position < self._reserved:
+            return None
+        future = self._loop.create_future()
+        self._committed.append(future)
+        return future
 
     def start(self, position: int) -> asyncio.Future[None]:
         """
@@ -197,7 +209,7 @@ class JournalWriter:
             reason: the error's class or documented code, and the last response's status or 0.
         """
         self._states.set(position, state)
-        self._counts.count(state, requests, throttled)
+        self._counts.count((state, requests, throttled))
         if reason is not None:
             self._counts.count_reason(state, reason)
         self._ended += 1
@@ -254,7 +266,7 @@ class JournalWriter:
                 self._loop.call_soon(self._commit)
 
     def _commit(self) -> None:
-        if not self._is_closing:
+        if self._is_scheduled and self._committing is None and not self._is_closing:
             self._is_scheduled = False
             self._reserve_ahead()
             self._begin_commit()
@@ -274,12 +286,14 @@ class JournalWriter:
                 first = begin = self._next
             self._states.reserve(begin, end)
             self._reserving = first, end
+            self._renew_from = end if end == self._size else end - (self._group + 7) // 8
 
     def _begin_commit(self) -> asyncio.Future[JournalError | None]:
         changes, durable, reserved = self._changes(), self._must_be_durable, self._reserving
         entries, flushes = self._entries, self._flushes
-        self._entries, self._flushes = [], []
+        self._committed, self._entries, self._flushes = entries, [], []
         self._must_be_durable, self._ended = False, 0
+        self._low = min(self._reserved, self._renew_from)
 
         def ended(done: asyncio.Future[JournalError | None]) -> None:
             self._committing = None
@@ -291,7 +305,7 @@ class JournalWriter:
             self.failure = self.failure or failure or done.result()
             is_usable = self.failure is None and not self._is_closing
             self._first, self._reserved = reserved if is_usable else (0, 0)
-            self._low = self._reserved - (self._group + 3) // 4
+            self._low = min(self._reserved, self._renew_from)
             _settle(entries, self.failure)
             _settle(flushes, failure)
             self._schedule_next()

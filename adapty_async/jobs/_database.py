@@ -8,7 +8,7 @@ database executes it as one transaction, so the SQL of both databases is the sam
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -114,10 +114,11 @@ class Database(Protocol):
         """Execute statements as one transaction, if possible in one exchange."""
         ...
 
-    async def commit(self, statements: Sequence[Statement], *, durable: bool) -> int:
+    def commit(self, statements: Sequence[Statement], *, durable: bool) -> Awaitable[int]:
         """
         Execute statements as one transaction; return the number of rows that the first one changed.
 
+        The transaction may start before the result is awaited.
         The first one may be a SELECT, whose rows count. No two of them may lock or change the same
         row. Unless this is durable, a crash of the database may undo the last transactions.
         """

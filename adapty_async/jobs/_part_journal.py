@@ -100,15 +100,13 @@ class PartJournal:
         spans, run = dict(changes.spans), changes.run
         statements = statements_of(key, changes)
         if run is None or run.ended_at is None:
-            return self._commit(statements, spans, durable=durable)
+            return self._commit(self._database.commit(statements, durable=durable), spans)
         counts = count_states(self._spans | spans, self._size)
         statements.append(close_part(key, counts, has_ended=run.stop_reason is None))
         return self._commit_last(statements)
 
-    async def _commit(
-        self, statements: list[Statement], spans: dict[int, bytes], *, durable: bool
-    ) -> None:
-        if not await self._database.commit(statements, durable=durable):
+    async def _commit(self, commit: Awaitable[int], spans: dict[int, bytes]) -> None:
+        if not await commit:
             raise taken_over(self._runner.part)
         self._spans.update(spans)
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,16 +94,17 @@ class SqliteDatabase:
         """Execute statements as one transaction; see `Database.execute_all`."""
         return await self.transact(_each(statements))
 
-    async def commit(self, statements: Sequence[Statement], *, durable: bool) -> int:
+    def commit(self, statements: Sequence[Statement], *, durable: bool) -> Awaitable[int]:
         """Execute statements as one transaction; see `Database.commit`."""
 
-        def work(file: _File) -> Rows:
+        def work(file: _File) -> int:
             if len(statements) == 1:
-                return file.execute_alone(statements[0], durable=durable)
-            return file.transact(_each(statements), durable=durable)[0]
+                rows = file.execute_alone(statements[0], durable=durable)
+            else:
+                rows = file.transact(_each(statements), durable=durable)[0]
+            return rows[0][0] if rows else 0
 
-        rows = await self._file.run(work)
-        return rows[0][0] if rows else 0
+        return self._file.run(work)
 
     async def transact(self, steps: Steps[ResultT]) -> ResultT:
         """Execute steps as one transaction; see `Database.transact`."""

@@ -23,19 +23,19 @@ def test_outcomes_are_counted_in_the_minute_they_are_taken_in() -> None:
     counter = OutcomeCounter(3, clock)
     changed = [counter.has_changed]
     assert counter.pop_changes() == ([], [])
-    counter.count(ItemState.DONE, 2, 1)
+    counter.count((ItemState.DONE, 2, 1))
     changed.append(counter.has_changed)
     clock.now = 121.0
     counter.pop_changes()
     changed.append(counter.has_changed)
     assert changed == [False, True, False]
-    counter.count(ItemState.ABSENT, 1, 0)
+    counter.count((ItemState.ABSENT, 1, 0))
     clock.now = 122.0
     (minute,), _ = counter.pop_changes()
     assert minute == Minute(
         run=3, minute=2, first_at=121.0, last_at=122.0, done=1, absent=1, requests=3, throttled=1
     )
-    counter.count(ItemState.DUPLICATE, 0, 0)
+    counter.count((ItemState.DUPLICATE, 0, 0))
     clock.now = 180.0
     (minute,), _ = counter.pop_changes()
     assert minute == Minute(run=3, minute=3, first_at=180.0, last_at=180.0, duplicate=1)
@@ -48,7 +48,7 @@ def test_a_clock_that_is_set_back_loses_no_counts() -> None:
     rows: dict[int, Minute] = {}
     for now in (600.0, 660.0, 610.0, 670.0, 730.0):
         clock.now = now
-        counter.count(ItemState.DONE, 1, 0)
+        counter.count((ItemState.DONE, 1, 0))
         rows.update({minute.minute: minute for minute in counter.pop_changes()[0]})
     assert {number: minute.done for number, minute in rows.items()} == {10: 1, 11: 3, 12: 1}
     assert rows[11].last_at == 670.0
@@ -58,10 +58,10 @@ def test_counts_that_were_not_stored_are_taken_again() -> None:
     """The commit after a failed one has its minutes and reasons, and those recorded meanwhile."""
     clock = Clock(60.0)
     counter = OutcomeCounter(1, clock)
-    counter.count(ItemState.FAILED, 1, 0)
+    counter.count((ItemState.FAILED, 1, 0))
     counter.count_reason(ItemState.FAILED, ("X", 500))
     minutes, reasons = counter.pop_changes()
-    counter.count(ItemState.FAILED, 1, 0)
+    counter.count((ItemState.FAILED, 1, 0))
     counter.count_reason(ItemState.FAILED, ("X", 500))
     counter.restore(Changes(minutes=minutes, reasons=reasons))
     clock.now = 119.0
