@@ -153,7 +153,7 @@ class JournalWriter:
         """Start the next reservation before this one is used up; wait for one in progress."""
         if position >= self._renew_from:
             self._schedule()
-            self._commit()  # at once: its thread works while this iteration of the loop goes on
+            self._commit()  # at once: its thread works while the loop runs other items
         if position < self._reserved:
             return None
         future = self._loop.create_future()
