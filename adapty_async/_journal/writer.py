@@ -144,7 +144,7 @@ class JournalWriter:
         if self.failure is None:
             if self._by_position and position >= self._next:
                 self._next = position + 1
-            if self._reserving[0] <= position < self._reserving[1]:
+            if self._reserving[0] <= position < self._reserving[1] and not self._is_closing:
                 return self._reserve_early(position)
             self._states.reserve(position, position + 1)
         return self._future_of(self._entries)

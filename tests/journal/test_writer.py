@@ -133,40 +133,73 @@ async def test_positions_beyond_the_input_are_not_reserved(journal: Observed) ->
     await writer.close()
 
 
-class Counted(dict[int, bytearray]):
-    """States that count how often a span is looked up."""
-
-    lookups = 0
-
-    def get(self, number: int, default: Any = None) -> Any:
-        """Return a span."""
-        self.lookups += 1
-        return super().get(number, default)
-
-
 class Settled(MemoryJournal):
     """A journal of an earlier run that has settled a million items."""
 
-    spans_found = Counted({number: bytearray(span("d" * 512)) for number in range(2000)})
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored: set[int] = set()  # numbers of spans
 
     async def open(self, *arguments: Any) -> Resumed:
         """Open the journal."""
         await super().open(*arguments)
-        return Resumed(
-            run=Run(number=2, started_at=NOW, last_at=NOW), spans=self.spans_found, rate=None
-        )
+        spans = {number: bytearray(span("d" * 512)) for number in range(2000)}
+        return Resumed(run=Run(number=2, started_at=NOW, last_at=NOW), spans=spans, rate=None)
+
+    async def commit(self, changes: Changes, *, durable: bool) -> JournalError | None:
+        """Store changes."""
+        self.stored.update(changes.spans)
+        return await super().commit(changes, durable=durable)
 
 
-async def test_a_resumed_run_does_not_look_at_what_is_settled() -> None:
-    """An item behind a million settled ones causes no work in the event loop for those."""
+async def test_a_resumed_run_does_not_store_again_what_is_settled() -> None:
+    """An item behind a million settled ones causes commits of its own span alone."""
     journal = Settled()
     writer = await writer_on(journal)
-    before = journal.spans_found.lookups
-    waiting = writer.reserve(1_000_000)
+    waiting = writer.reserve(1_024_000)
     assert waiting is not None
     await waiting
-    assert journal.spans_found.lookups - before < 10
+    states = [writer.state(each) for each in (0, 1_023_999, 1_024_000)]
+    assert states == [ItemState.DONE, ItemState.DONE, ItemState.NONE]
     await writer.close()
+    assert journal.stored == {2000}
+
+
+async def test_an_item_waits_for_the_reservation_in_progress_alone() -> None:
+    """A position that the commit in progress reserves needs no further commit."""
+    journal = Held()
+    writer = await writer_on(journal)
+    first = writer.reserve(0)
+    await loop_turns(5)
+    others = [writer.reserve(position) for position in range(1, 5)]
+    journal.gate.release()
+    await loop_turns(5)
+    assert [each is not None and each.done() for each in (first, *others)] == [True] * 5
+    assert len(journal.committed) == 1
+    assert journal.begun == 2  # the last of them has started the next reservation
+    for _ in range(5):
+        journal.gate.release()
+    await writer.close()
+
+
+async def test_an_item_within_a_reservation_is_not_sent_once_the_run_ends() -> None:
+    """The end withdraws a reservation in progress, so no item may wait for it."""
+    journal = Held()
+    writer = await writer_on(journal)
+    first = writer.reserve(0)
+    await loop_turns(5)
+    closing = asyncio.create_task(writer.close())
+    await loop_turns(5)
+    late = writer.reserve(1)
+    assert late is not None
+    with pytest.raises(JournalError, match="the journal is closed"):
+        await late
+    for _ in range(5):
+        journal.gate.release()
+    await closing
+    assert first is not None
+    await first
+    assert stored(journal, 1) is ItemState.NONE
 
 
 async def test_an_item_that_must_not_be_repeated_waits_for_the_disk(
