@@ -118,6 +118,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
             f"throttled {max(each.throttled / each.arrivals for each in records):.2%}",
             f"most in a second {max(each.most_in_a_second for each in records)}",
             f"ends {min(ends):.1f} to {max(ends):.1f} s",
+            f"shares within {_unevenness(jobs):.1%}",
             f"exchanges of a rate {exchanges:.1f}/s",
             f"cpu {sum(each.cpu for each in self.processes):.1f} s",
         ]
@@ -128,6 +129,19 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
             p50, p99 = (latencies[int(len(latencies) * share)] for share in (0.5, 0.99))
             parts.append(f"calls p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms")
         return ", ".join(parts)
+
+
+def _unevenness(jobs: Sequence[Done]) -> float:
+    """
+    Return the largest deviation of a process from the mean, as a part of it.
+
+    Only the time counts in which all of them work: one that starts first has the whole rate.
+    """
+    first = max(each.done[0] for each in jobs)
+    last = min(each.done[-1] for each in jobs)
+    counts = [bisect.bisect(each.done, last) - bisect.bisect(each.done, first) for each in jobs]
+    mean = sum(counts) / len(counts)
+    return max(abs(count - mean) for count in counts) / mean if mean else 0.0
 
 
 @contextlib.contextmanager
