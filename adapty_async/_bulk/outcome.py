@@ -66,7 +66,7 @@ class EarlierStatus(enum.StrEnum):
 class StopReason(enum.StrEnum):
     """The reason why a run ended before its input."""
 
-    #: Several authentication errors in a row.
+    #: Five authentication errors in a row.
     KEY_REJECTED = "key_rejected"
     #: The responses are not the API's. The first 20 responses or 20 successful ones in a row could
     #: not be Adapty's, the server's certificate was rejected, or a proxy required a password.

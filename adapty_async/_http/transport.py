@@ -95,6 +95,7 @@ class Transport:
         With a sink, the body of a success is passed to it block by block, on the standard path.
 
         Raises:
+            ConfigError: the client or the caller's session is closed.
             ConnectError: no connection could be made.
             DeadlineError: the call's deadline has passed; nothing was sent.
             RequestTimeoutError: the attempt's timeout or the call's deadline has passed.

@@ -120,7 +120,7 @@ class Lines:
         encoding: the encoding of the text without a byte order mark; UTF-8 by default.
 
     Attributes:
-        findings: the number of suspicious ids, after `plan`.
+        findings: the suspicious ids that `plan` has counted.
 
     Raises:
         ConfigError: the name shows no format, or the format does not go with `column`.

@@ -30,6 +30,8 @@ class JobStore:
     """
     A store of jobs, which their workers share; an async context manager.
 
+    Its coroutines raise a `StoreUnavailableError` if the store cannot be reached.
+
     Args:
         url: ``postgresql://user@host/database`` for workers on several machines, or
             ``sqlite:///file`` (relative) or ``sqlite:////file`` (absolute), quoted as in any URL,

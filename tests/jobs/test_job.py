@@ -539,8 +539,11 @@ async def test_a_damaged_span_is_an_error(
     await store._database.execute(
         Statement("UPDATE adapty_part SET runs = 1 WHERE job = :job", {"job": job._record.id})
     )
-    with pytest.raises(JournalError, match="a row of the table adapty_span is damaged"):
+    damage = f"part 0 of the job {name}: a row of the table adapty_span is damaged"
+    with pytest.raises(JournalError, match=damage):
         await job.run_part(0)
+    with pytest.raises(JournalError, match=damage):
+        await anext(job.outcomes())
     assert not sandbox.arrivals()
 
 
