@@ -390,7 +390,7 @@ async def test_a_header_replaces_another_of_its_name_in_any_case() -> None:
     """No header is sent twice."""
     client = AdaptyClient(KEY).with_options(headers={"user-agent": "a"})
     client = client.with_options(headers={"USER-AGENT": "mine"})
-    headers = client._caller.options.wire.headers
+    headers = client._executor.options.defaults.headers
 
     assert {name: value for name, value in headers.items() if name.lower() == "user-agent"} == {
         "USER-AGENT": "mine"

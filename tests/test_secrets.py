@@ -78,7 +78,7 @@ def test_a_key_is_not_shown_when_another_setting_is_refused(name: str) -> None:
 def test_headers_show_their_names_only() -> None:
     """Values of a client's headers, and of added ones, are not shown."""
     client = AdaptyClient(CANARY_KEY).with_options(headers={"X-Person": CANARY_EMAIL})
-    headers = client._caller.options.wire.headers
+    headers = client._executor.options.defaults.headers
 
     assert repr(headers) == "Headers(Authorization, Content-Type, User-Agent, X-Person)"
 

@@ -192,7 +192,7 @@ def test_a_bad_public_key_is_refused_without_being_shown(name: str) -> None:
 def test_the_public_key_is_treated_like_a_secret() -> None:
     """Neither a client's text nor its options show the public key, and a client is not pickled."""
     adapty = AdaptyClient(SECRET, public_key=CANARY_KEY, transport=FakeTransport())
-    shown = [adapty, adapty.web, adapty._caller.options, vars(adapty)]
+    shown = [adapty, adapty.web, adapty._executor.options, vars(adapty)]
 
     assert CANARY_KEY not in "".join(map(repr, shown))
     with pytest.raises(TypeError, match="not pickled"):

@@ -173,7 +173,7 @@ class RequestDefaults(msgspec.Struct, frozen=True, kw_only=True):
 
 def encode(
     operation: Operation[Any],
-    wire: RequestDefaults,
+    defaults: RequestDefaults,
     *,
     timeout: float,
     total_timeout: float,
@@ -184,7 +184,7 @@ def encode(
 
     Args:
         operation: the call.
-        wire: the request defaults of the client.
+        defaults: the request defaults of the client.
         timeout: seconds for one attempt.
         total_timeout: seconds for the whole call.
         low_priority: the operation is an item of a bulk run and has low priority.
@@ -196,9 +196,9 @@ def encode(
     """
     endpoint = operation.endpoint
     try:
-        if wire.validate and endpoint.check is not None:
+        if defaults.validate and endpoint.check is not None:
             endpoint.check(operation)
-        headers = _headers(operation, wire)
+        headers = _headers(operation, defaults)
         target = _target(operation)
     except InvalidInputError as error:
         raise strip_traceback(error) from None  # the frames below hold the id itself
@@ -209,7 +209,7 @@ def encode(
     request = Request(
         operation=endpoint.name,
         method=endpoint.method,
-        url=wire.origin + target,
+        url=defaults.origin + target,
         headers=headers,
         body=None if operation.body is None else endpoint.encode(operation.body),
         retry_safety=retry_safety,
@@ -227,7 +227,7 @@ def encode(
         absent_if_missing=False,
         if_missing=encode(
             operation.if_missing,
-            wire,
+            defaults,
             timeout=timeout,
             total_timeout=total_timeout,
             low_priority=low_priority,

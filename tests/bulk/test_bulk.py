@@ -1906,7 +1906,7 @@ async def test_a_run_with_a_rate_changes_no_other_runs_pace() -> None:
     client = AdaptyClient(KEY, transport=Api())
     profiles = client.v1.profiles
     await profiles.bulk_delete(ids(5), by="customer_user_id")
-    learned = client._caller.layers.limiters.get("v1").rate_source
+    learned = client._executor.layers.limiters.get("v1").rate_source
     before = learned.rate
     await profiles.bulk_delete(ids(5), by="customer_user_id", rate=0.5 * before)
 

@@ -919,7 +919,7 @@ async def test_text_of_another_library_is_the_same_item_as_plain_text(
 async def test_a_pace_of_next_to_nothing_is_no_pace(rate: float, journal: Path) -> None:
     """A run that finds it in its journal continues without it."""
     adapty = AdaptyClient(KEY, transport=Api())
-    adapty._caller.layers.limiters.learned_rate = lambda: rate  # type: ignore[method-assign]
+    adapty._executor.layers.limiters.measured_limit = lambda: rate  # type: ignore[method-assign]
     await adapty.v1.profiles.bulk_delete(
         ["u0"], by="customer_user_id", journal=journal, job_id="job"
     )
@@ -1259,18 +1259,18 @@ async def test_a_resumed_run_begins_with_the_pace_that_was_learned(
     job_id: str | None, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rate that a run has learned is in its journal."""
-    begin_at(monkeypatch, 50_000.0, lowest=1.0)
+    begin_at(monkeypatch, 50_000.0, min_rate=1.0)
     items = ids(600)
     learned: list[float | None] = []
     for count, limit in ((300, 5000.0), (600, None)):
         adapty = AdaptyClient(KEY, transport=Api())
-        limiters = adapty._caller.layers.limiters
+        limiters = adapty._executor.layers.limiters
         if limit is not None:
             limiters.expect(limit)
         await adapty.v1.profiles.bulk_delete(
             items[:count], by="customer_user_id", journal=journal, job_id=job_id
         )
-        learned.append(limiters.learned_rate())
+        learned.append(limiters.measured_limit())
 
     assert learned == pytest.approx([5000.0, 5000.0], rel=0.3)
     assert [run.rate for run in summarise(journal).runs] == pytest.approx(learned)
@@ -1294,7 +1294,7 @@ async def test_the_pace_is_noted_now_and_then(
 
     learned: list[float | None] = [None]
     adapty = AdaptyClient(KEY, transport=api)
-    monkeypatch.setattr(adapty._caller.layers.limiters, "learned_rate", lambda: learned[0])
+    monkeypatch.setattr(adapty._executor.layers.limiters, "measured_limit", lambda: learned[0])
     await adapty.v1.profiles.bulk_delete(
         ids(1), by="customer_user_id", journal=journal, job_id="job", concurrency=1
     )

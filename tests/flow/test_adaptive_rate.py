@@ -225,18 +225,18 @@ def test_a_senseless_rate_is_refused(rate: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lowest", "highest"), [(0.0, 1.0), (2.0, 1.0), (1.0, math.inf), (math.nan, 1.0)]
+    ("min_rate", "max_rate"), [(0.0, 1.0), (2.0, 1.0), (1.0, math.inf), (math.nan, 1.0)]
 )
-def test_senseless_bounds_are_refused(lowest: float, highest: float) -> None:
+def test_senseless_bounds_are_refused(min_rate: float, max_rate: float) -> None:
     """The bounds are finite, above 0, and in order."""
     with pytest.raises(ValueError, match="must be above 0, in this order"):
-        AdaptiveRateLimiter(FakeClock(), lowest=lowest, highest=highest)
+        AdaptiveRateLimiter(FakeClock(), min_rate=min_rate, max_rate=max_rate)
 
 
 def test_the_rate_stays_within_its_bounds() -> None:
     """Neither successes nor 429 responses move the rate beyond its bounds."""
     clock = FakeClock()
-    limiter = AdaptiveRateLimiter(clock, lowest=10.0, highest=30.0)
+    limiter = AdaptiveRateLimiter(clock, min_rate=10.0, max_rate=30.0)
     client = Client()
     client.clock, client.limiter = clock, limiter
 

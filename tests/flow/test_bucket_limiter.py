@@ -49,7 +49,7 @@ from tests.simulation import Bucket
 @pytest.fixture(autouse=True)
 def _real_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Restore the constants that other tests shorten."""
-    begin_at(monkeypatch, 20.0, lowest=0.1)
+    begin_at(monkeypatch, 20.0, min_rate=0.1)
     monkeypatch.setattr(_rate_state, "_PROBE_FIRST", 0.1)
     monkeypatch.setattr(_outage, "_SHORTEST", 1.0)
 
@@ -1111,14 +1111,14 @@ async def test_a_pause_outlives_what_is_expected() -> None:
 def test_the_adaptive_rate_is_returned_if_there_is_one() -> None:
     """With no bucket measured, or several, it is None; a single one is returned unchanged."""
     limiters = Bench().limiters
-    assert limiters.learned_rate() is None
+    assert limiters.measured_limit() is None
     limiters.get("v1")
-    assert limiters.learned_rate() is None
+    assert limiters.measured_limit() is None
     limiters.get("v1").rate_source.expect(400.0)
     limiters.get("v2")
-    assert limiters.learned_rate() == 400.0
+    assert limiters.measured_limit() == 400.0
     limiters.get("v2").rate_source.expect(100.0)
-    assert limiters.learned_rate() is None
+    assert limiters.measured_limit() is None
 
 
 @pytest.mark.parametrize("rate", [None, 100_000.0], ids=str)
@@ -1328,7 +1328,7 @@ async def test_a_journal_keeps_the_rate_of_the_bucket_alone() -> None:
 
     assert bench.limiters.get("v1").rate_source.limit == 400.0
     assert bench.limiters.get("v1/own").rate_source.limit is None
-    assert bench.limiters.learned_rate() == 400.0
+    assert bench.limiters.measured_limit() == 400.0
 
 
 @pytest.mark.slow

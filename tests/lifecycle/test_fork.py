@@ -218,7 +218,7 @@ async def parent():
     hanging = asyncio.create_task(get("hanging"))
     while not client.statistics().buckets["v1"].in_flight:
         await asyncio.sleep(0)
-    with client._caller.layers.limiters.get("v1").lock, client._caller.layers.connections._lock:
+    with client._executor.layers.limiters.get("v1").lock, client._executor.layers.connections._lock:
         child = fork(lambda: asyncio.run(in_child()))
     wait_for(child)
     hanging.cancel()

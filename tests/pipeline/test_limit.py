@@ -344,7 +344,7 @@ async def test_a_rate_that_was_given_and_refused_is_where_the_search_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The limiter records the run of the throttled item."""
-    begin_at(monkeypatch, 200.0, lowest=1.0)
+    begin_at(monkeypatch, 200.0, min_rate=1.0)
     clock = FakeClock()
     passed = limiters(clock)
     transport = unwritten(FakeTransport([RateLimitError("status 429", status=429)]))
