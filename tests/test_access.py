@@ -162,7 +162,7 @@ async def test_a_clock_that_was_set_back_makes_nothing_fresh(
     assert server.requests == ["u1", "u1"]
 
 
-async def test_a_missing_profile_is_an_answer(
+async def test_a_missing_profile_is_a_result(
     cache: AccessCache, server: Server, clock: FakeClock
 ) -> None:
     """A user without a profile has no access, and that is cached for the TTL."""

@@ -181,7 +181,7 @@ BAD_KEYS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", BAD_KEYS)
-def test_a_bad_public_key_is_refused_without_being_shown(name: str) -> None:
+def test_a_bad_public_key_is_rejected_without_being_shown(name: str) -> None:
     """The rules of keys hold for the public one, and an error shows neither of the two."""
     with pytest.raises(ConfigError, match="public_key") as caught:
         AdaptyClient(CANARY_KEY, public_key=BAD_KEYS[name])
@@ -239,7 +239,7 @@ REFUSED: dict[str, tuple[Callable[..., object], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_bad_value_is_refused_when_the_call_is_described(name: str) -> None:
+def test_a_bad_value_is_rejected_when_the_call_is_described(name: str) -> None:
     """An error names the field and its rule before a client is needed."""
     describe, message = REFUSED[name]
     with pytest.raises(InvalidInputError, match=message):

@@ -23,7 +23,7 @@ async def test_different_subjects_do_not_wait_for_each_other() -> None:
     assert (lock._locked, lock._waiting) == (set(), {})
 
 
-async def test_whoever_comes_first_is_first() -> None:
+async def test_waiters_acquire_the_lock_in_their_order() -> None:
     """Those who wait for a subject go in the order they came, and nothing is kept of them."""
     lock = KeyedLock()
     order: list[int] = []

@@ -56,7 +56,7 @@ def test_demo_needs_both_files(invoke: Invoke, put: Put) -> None:
     assert "PROFILES and IDS go together" in result.stderr
 
 
-def test_demo_refuses_other_columns(invoke: Invoke, put: Put) -> None:
+def test_demo_rejects_other_columns(invoke: Invoke, put: Put) -> None:
     """A file that holds no profiles is rejected by its column."""
     result = invoke("demo", put("people.csv", "nickname\nJ\n"), put("ids.txt", "u1\n"))
     assert result.exit_code == 2

@@ -240,7 +240,7 @@ class _DamagedRows(Rows):
         raise InvalidInputError("-", "is a damaged gzip file")
 
 
-async def test_error_of_the_input_keeps_the_account() -> None:
+async def test_error_of_the_input_keeps_the_report() -> None:
     """An input that breaks off is an error of the job, next to the account of what was read."""
     server = Server()
     server.let_through.set()

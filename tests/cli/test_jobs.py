@@ -227,7 +227,7 @@ def test_a_plan_on_a_terminal(
     ],
     ids=["by", "encoding", "store", "column"],
 )
-def test_bad_options_are_refused(
+def test_bad_options_are_rejected(
     invoke: Invoke, put: Put, sandbox: Sandbox, arguments: tuple[str, ...], message: str
 ) -> None:
     """The message names the option or the file."""
@@ -277,7 +277,7 @@ def test_each_api_has_jobs(invoke: Invoke, put: Put, sandbox: Sandbox, api: str)
     assert status(invoke)["operation"] == f"{api}.profiles.delete by customer_user_id"
 
 
-def test_a_changed_input_is_refused(invoke: Invoke, put: Put, sandbox: Sandbox) -> None:
+def test_a_changed_input_is_rejected(invoke: Invoke, put: Put, sandbox: Sandbox) -> None:
     """Nothing is sent for a part whose input has changed; a copy elsewhere can be named."""
     path = put("ids.txt", "anna\n")
     plan(invoke, path)
@@ -438,7 +438,7 @@ async def test_a_line_of_progress_has_what_failed() -> None:
     ]
 
 
-def test_an_output_that_is_full_is_told(
+def test_an_output_that_is_full_is_reported(
     put: Put, sandbox: Sandbox, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Output is all that some commands are for; the exit code of a worker stays."""

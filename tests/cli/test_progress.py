@@ -134,7 +134,7 @@ def test_line_says_what_is_known(
         ),
     ],
 )
-def test_details_say_the_pace_or_what_a_run_waits_for_and_what_was_sent(
+def test_details_show_the_rate_or_the_cause_of_a_wait_and_what_was_sent(
     now: Statistics, told: str
 ) -> None:
     """A pause or an outage replaces the rate; throttling, errors and retry budget are optional."""

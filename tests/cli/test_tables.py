@@ -252,7 +252,7 @@ def test_a_field_with_the_name_of_the_id_column_is_not_the_id(
     assert json.loads(outcomes.read_text())["id"] == "u1"
 
 
-def test_calls_of_segment_are_refused_as_json(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+def test_calls_of_segment_are_rejected_as_json(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
     """The ids of calls are not taken for those of users, which would all be absent."""
     row = {"id": "call", "user_id": "u1", "anonymous_id": "x", "received_at": "2026-01-01"}
     path = put("identifies.ndjson", json.dumps(row) + "\n")

@@ -281,7 +281,7 @@ async def test_a_boolean_arrives_as_a_number(*, value: bool) -> None:
         )
     ],
 )
-async def test_what_is_no_text_is_refused(
+async def test_what_is_no_text_is_rejected(
     kind: Callable[..., Any], place: Place, value: Any
 ) -> None:
     """No value is converted to text: a number has more than one text form."""

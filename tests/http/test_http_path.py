@@ -484,7 +484,7 @@ async def test_a_given_session_that_cannot_connect_has_sent_nothing() -> None:
     assert not state.on_wire
 
 
-async def test_a_given_session_that_is_closed_already_is_refused() -> None:
+async def test_a_given_session_that_is_closed_already_is_rejected() -> None:
     """A client can be made with it, and its first call raises the error."""
     async with aiohttp.ClientSession() as session, RawServer() as server:
         await session.close()

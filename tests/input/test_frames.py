@@ -208,7 +208,7 @@ def test_structs_of_polars_are_columns_with_dots() -> None:
     ]
 
 
-def test_a_time_without_a_zone_is_refused() -> None:
+def test_a_time_without_a_zone_is_rejected() -> None:
     """A data frame's time without a zone is refused as that of a CSV file is."""
     frame = pd.DataFrame(
         {
@@ -240,7 +240,7 @@ def test_a_time_without_a_zone_is_refused() -> None:
         pytest.param(pl.LazyFrame({"customer_user_id": ["u1"]}), "call collect", id="lazy"),
     ],
 )
-def test_a_frame_without_the_column_is_refused(frame: Any, reason: str) -> None:
+def test_a_frame_without_the_column_is_rejected(frame: Any, reason: str) -> None:
     """The column with the ids has to be there, once."""
     with pytest.raises(InvalidInputError, match=reason):
         ids_in(frame, "customer_user_id")
@@ -426,7 +426,7 @@ def test_a_missing_struct_has_no_fields() -> None:
 
 
 @pytest.mark.parametrize("make", [pl.DataFrame, pa.table], ids=["polars", "pyarrow"])
-def test_a_field_and_a_column_of_one_name_are_refused(make: Callable[[Any], Any]) -> None:
+def test_a_field_and_a_column_of_one_name_are_rejected(make: Callable[[Any], Any]) -> None:
     """A struct's field and a column with a dot may have one name, and then neither is chosen."""
     required = {name: ["x"] for name in v2.TRANSACTION_COLUMNS.required}
     twice = {"price.value": [1], "price": [{"value": 2}]}

@@ -278,7 +278,7 @@ def test_a_file_that_is_rewritten_during_a_run_ends_it(tmp_path: Path, suffix: s
     assert read == ids[: len(read)]
 
 
-def test_a_table_that_changes_at_its_end_is_told(tmp_path: Path) -> None:
+def test_a_table_that_changes_at_its_end_is_reported(tmp_path: Path) -> None:
     """The last row was read from the file that was counted, or the run has an error."""
     path = tmp_path / "ids.feather"
     _write(path, ["u1"])

@@ -157,7 +157,7 @@ async def test_plans_at_the_same_time_are_one_job(
     ],
     ids=["size", "kind", "input"],
 )
-async def test_another_job_of_the_same_name_is_refused_with_the_difference(
+async def test_another_job_of_the_same_name_is_rejected_with_the_difference(
     store: JobStore,
     name: str,
     adapty: AdaptyClient,
@@ -173,7 +173,7 @@ async def test_another_job_of_the_same_name_is_refused_with_the_difference(
         await store.plan(name, adapty.v1.profiles.bulk_delete, source, **options)
 
 
-async def test_another_key_is_refused(
+async def test_another_key_is_rejected(
     store: JobStore, name: str, adapty: AdaptyClient, sandbox: Sandbox, ids: WriteIds
 ) -> None:
     """A worker with another key is refused before it sends anything, and its key is not shown."""
@@ -291,7 +291,7 @@ async def test_a_report_has_the_limit_while_a_worker_is_at_work(
         assert (await job.report()).limit is None
 
 
-async def test_a_part_that_is_read_in_another_way_is_refused(
+async def test_a_part_that_is_read_in_another_way_is_rejected(
     store: JobStore, name: str, adapty: AdaptyClient, tmp_path: Path
 ) -> None:
     """The same bytes with another number of rows are not what was planned."""
@@ -572,7 +572,7 @@ async def test_a_job_without_its_call_or_input_does_not_work(
     ],
     ids=["none", "bool", "too-many", "unknown", "rate"],
 )
-async def test_invalid_options_are_refused(
+async def test_invalid_options_are_rejected(
     store: JobStore,
     name: str,
     adapty: AdaptyClient,
@@ -604,7 +604,7 @@ async def test_a_part_size_is_a_number(
         await planned(store, name, adapty, ids("a"), size)
 
 
-async def test_a_call_without_a_journal_is_refused(
+async def test_a_call_without_a_journal_is_rejected(
     store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
 ) -> None:
     """A call that drops the options of its run could not record anything."""

@@ -75,7 +75,7 @@ def test_rows_that_changed_are_noticed(people: psycopg.Connection, postgres_url:
     ],
     ids=["order", "constant", "null", "same", "bool", "column"],
 )
-def test_a_query_without_a_key_is_refused(
+def test_a_query_without_a_key_is_rejected(
     people: psycopg.Connection, postgres_url: str, sql: str, message: str
 ) -> None:
     """The store holds ranges of the key, so it must be a number that is no id."""
@@ -113,7 +113,7 @@ def test_a_query_is_one_statement(sql: str) -> None:
         Query("postgresql://", sql)
 
 
-def test_a_database_that_is_away_is_told() -> None:
+def test_a_database_that_is_away_is_reported() -> None:
     """A worker that cannot reach the database says so, without its address."""
     with pytest.raises(StoreUnavailableError, match="cannot be reached") as caught:
         Query("postgresql://anna:secret@127.0.0.1:1/x", SQL).plan(10)

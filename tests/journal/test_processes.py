@@ -140,7 +140,7 @@ def killed_after(code: str, lines: int, delay: float, *arguments: str) -> list[l
 
 
 @pytest.mark.parametrize("keys", [False, True], ids=["position", "keys"])
-async def test_a_killed_process_leaves_every_intent_and_every_told_outcome(
+async def test_a_killed_process_leaves_every_entry_and_every_delivered_outcome(
     tmp_path: Path, *, keys: bool
 ) -> None:
     """A run killed at any moment has a write-ahead entry for all it sent, and flushed outcomes."""
@@ -217,7 +217,7 @@ async def test_a_process_that_is_killed_while_it_opens_or_closes_loses_nothing(
         assert all(states[each] is ItemState.DONE for each in closed)
 
 
-async def test_a_second_process_is_refused_as_long_as_the_first_lives(tmp_path: Path) -> None:
+async def test_a_second_process_is_rejected_as_long_as_the_first_lives(tmp_path: Path) -> None:
     """Another process is refused, though one attempt in the first process was refused before it."""
     path = tmp_path / "run.db"
     journal = SqliteJournal(path, owed=OWED)

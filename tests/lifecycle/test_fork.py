@@ -210,7 +210,7 @@ asyncio.run(parent())
         assert connections(server) == {"before": 1, "after": 1}
 
 
-def test_a_child_has_no_calls_in_flight_and_no_locks_taken(tmp_path: Path) -> None:
+def test_a_child_has_no_calls_in_flight_and_holds_no_locks(tmp_path: Path) -> None:
     """Calls in flight at the fork neither count in the child nor block it."""
     script = """
 async def parent():

@@ -151,7 +151,7 @@ async def test_a_body_that_breaks_a_rule_has_the_documented_code(api: Api, name:
     assert api.sandbox.paywall_views() == []
 
 
-async def test_other_methods_and_media_types_are_refused(api: Api) -> None:
+async def test_other_methods_and_media_types_are_rejected(api: Api) -> None:
     """Only POST with a JSON body is an operation of the web API."""
     key = {"Authorization": f"Api-Key {api.sandbox.public_key}"}
     got = await api.send("GET", "/api/v2/web-api/paywall/", headers=key)

@@ -98,7 +98,7 @@ async def test_a_run_is_one_request_for_each_item(
 
 
 @pytest.mark.parametrize("method", [case[0] for case in RUNS.values()], ids=RUNS)
-def test_a_run_that_cannot_begin_is_refused(method: Any) -> None:
+def test_a_run_that_cannot_begin_is_rejected(method: Any) -> None:
     """There is no default for the kind of id, and no other kind."""
     begin = method(client(FakeTransport()))
 
@@ -163,7 +163,7 @@ async def test_operations_of_every_kind_run_together() -> None:
     assert len({one.url + str(one.body) for one in transport.requests}) == 7
 
 
-async def test_equal_parameters_are_told_apart_from_similar_ones() -> None:
+async def test_equal_parameters_differ_from_similar_ones() -> None:
     """Line breaks in a value do not make one call of another, and so none is taken for it."""
     pages: list[dict[str, Any]] = [
         {"currency_code": "A\ncursor:x"},
@@ -223,7 +223,7 @@ async def test_a_credit_that_stays_in_flight_is_unknown() -> None:
     assert report.unknown == 1
 
 
-async def test_a_credit_whose_answer_was_lost_is_unknown(tmp_path: Path) -> None:
+async def test_a_credit_whose_response_was_lost_is_unknown(tmp_path: Path) -> None:
     """Its key is forgotten with the run, so that nobody sends it a second time."""
     transport = FakeTransport([ConnectionLostError("lost")])
     api = client(transport, retry=RetryPolicy(attempts=1))

@@ -173,7 +173,7 @@ REPEATED = {
 
 
 @pytest.mark.parametrize("call", ROWS)
-def test_a_row_says_what_a_repeat_does(call: str) -> None:
+def test_a_row_has_its_retry_safety(call: str) -> None:
     """A call that may create twice is not safe to retry, and only a deletion deletes."""
     row = ROWS[call]
 

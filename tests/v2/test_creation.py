@@ -191,7 +191,7 @@ async def test_a_creation_that_was_certainly_not_processed_needs_no_second_look(
     assert len(transport.requests) == requests
 
 
-async def test_a_creation_that_was_refused_is_sent_again() -> None:
+async def test_a_creation_that_was_not_processed_is_sent_again() -> None:
     """A creation that certainly was not processed is retried as any creation is."""
     refused = failing(503, **{"Retry-After": "0"})
     transport = FakeTransport([MISSING, ConnectError("no"), refused, FOUND])
@@ -982,7 +982,7 @@ async def test_an_unreadable_success_of_a_creation_is_unknown() -> None:
     assert methods(transport) == ["GET"]
 
 
-async def test_a_creation_that_was_refused_is_sent_by_a_resumed_run() -> None:
+async def test_a_creation_that_was_not_processed_is_sent_by_a_resumed_run() -> None:
     """A creation that certainly was not processed is failed, and the next run creates."""
     journal = MemoryJournal()
     refused = FakeTransport([MISSING, ConnectError("no"), ConnectError("no")])
