@@ -106,7 +106,7 @@ def test_a_definition_that_cannot_work_is_rejected(field: str) -> None:
     ids=ascii,
 )
 def test_a_path_never_leads_to_another_host(path: str) -> None:
-    """A path that would change the host or the query is refused: the key must not go there."""
+    """A path that would change the host or the query is rejected: the key must not go there."""
     with pytest.raises(InvalidInputError, match=r"Endpoint\.path: must begin with one slash"):
         Endpoint(name="x", method="GET", path=path, decode=bytes)
 
@@ -133,7 +133,7 @@ async def test_a_header_that_the_library_sets_is_rejected(headers: Any, message:
 
 @pytest.mark.parametrize("value", [None, True, 1.5, ["a"]], ids=repr)
 def test_a_parameter_is_text_or_a_number(value: Any) -> None:
-    """A value that would be sent in some form of Python's is refused."""
+    """A value that would be sent in some form of Python's is rejected."""
     with pytest.raises(InvalidInputError, match=r"parameters\.folder: must be text or a whole"):
         NOTE(parameters={"folder": value})
 
@@ -306,7 +306,7 @@ async def test_a_header_that_a_middleware_replaces_is_sent_once() -> None:
 
 
 async def test_a_header_of_a_call_replaces_that_of_the_client() -> None:
-    """A header that a client adds to every request is not sent beside one of the call."""
+    """A header that a client adds to every request is not sent next to one of the call."""
     transport = FakeTransport([(204, {}, b"")])
     adapty = client(transport).with_options(headers={"x-trace": "client"})
     await adapty.execute(NOTE(headers={"X-Trace": "call"}, parameters={"folder": "a"}))

@@ -231,7 +231,7 @@ def test_an_operation_carries_its_identity(
     ids=["none", "None", "two"],
 )
 def test_exactly_one_identity_is_needed(operation: Callable[..., Any], ids: dict[str, Any]) -> None:
-    """None or two of the ids are refused, by name and without their values."""
+    """None or two of the ids are rejected, by name and without their values."""
     rule = "^customer_user_id: exactly one of customer_user_id and profile_id is required$"
     with pytest.raises(InvalidInputError, match=rule):
         operation(**ids)

@@ -372,7 +372,7 @@ async def test_attributions_are_loaded_in_bulk_and_resumed(tmp_path: Path) -> No
 
 
 async def test_a_pair_that_is_none_is_a_failed_outcome() -> None:
-    """A bad item does not stop a run of attributions, and a bad kind of id is refused at once."""
+    """A bad item does not stop a run of attributions, and a bad kind of id is rejected at once."""
     adapty = client(FakeTransport([STORED]))
     items: list[Any] = ["u1", ("u2", PAID), ("u3", "organic")]
     report = await adapty.web.attribution.bulk_add(items, by="customer_user_id")

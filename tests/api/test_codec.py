@@ -226,7 +226,7 @@ def test_nesting_at_the_interpreters_limit_is_no_crash(depth: int, shape: bytes)
 def test_the_class_follows_code_first_and_status_second(
     status: int, body: Any, kind: type[ApiError]
 ) -> None:
-    """A known code has its class, else the status; a gateway's 403, 404 and 410 prove nothing."""
+    """A known code decides, otherwise the status; a gateway's 403, 404 and 410 prove nothing."""
     error = error_from("v1.profiles.get", a_response(status, body))
 
     assert type(error) is kind
@@ -285,7 +285,7 @@ def test_an_error_that_is_too_large_is_none_of_the_apis(
 
 @pytest.mark.parametrize("header", ["Request-Id", "X-Request-Id"])
 def test_the_request_id_is_found_in_either_header(header: str) -> None:
-    """The id that support asks for is taken from the answer's headers."""
+    """The id that support asks for is taken from the response's headers."""
     error = error_from("a.b", a_response(500, b"", **{header: "758f01df"}))
 
     assert error.request_id == "758f01df"

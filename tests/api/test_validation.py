@@ -460,7 +460,7 @@ def is_accepted(check: Callable[[], object]) -> bool:
 @example("ü" * 513, "utf-8")
 @example("\ud800", "utf-8")
 def test_header_value_accepts_exactly_what_its_rule_says(value: str, encoding: str) -> None:
-    """Accepted is text of 1 to 1024 bytes, untrimmed, free of controls, ASCII unless told."""
+    """Accepted is text of 1 to 1024 bytes, untrimmed, free of controls, ASCII by default."""
     surrogate = any("\ud800" <= char <= "\udfff" for char in value)
     good = (
         bool(value)

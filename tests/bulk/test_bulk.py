@@ -1879,7 +1879,7 @@ async def test_requests_about_one_profile_wait_for_each_other_whatever_they_are(
 
 
 async def test_what_is_about_nobody_waits_for_the_same_request_only() -> None:
-    """Requests that differ in their parameters are under way together."""
+    """Requests that differ in their parameters are in flight together."""
     in_flight = Counter[str]()
     most = Counter[str]()
 

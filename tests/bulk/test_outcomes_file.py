@@ -588,7 +588,7 @@ def test_a_disk_that_fails_at_the_start_is_reported(
 
 
 async def test_two_runs_never_write_to_one_file(path: Path) -> None:
-    """A second run is refused before it sends anything; the first one is not disturbed."""
+    """A second run is rejected before it sends anything; the first one is not disturbed."""
     write(path, LINE)
     transport = FakeTransport()
     with OutcomesLog_at(path) as log:

@@ -1,4 +1,4 @@
-"""Bulk runs with a journal: what is on disk when, what a next run does, and what is refused."""
+"""Bulk runs with a journal: what is on disk when, what a next run does, and what is rejected."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ async def test_everything_is_on_disk_before_it_is_delivered(
     ordered: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """The intent is there when a request is sent, and the outcome when it is handed over."""
+    """The entry is there when a request is sent, and the outcome when it is handed over."""
     answers = {"u1": MISSING, "u2": REFUSED, "u3": BROKEN}
     ends = {
         204: ItemState.DONE,
@@ -370,7 +370,7 @@ async def test_a_create_that_was_in_flight_in_a_crash_is_never_sent_again(
 
 
 async def test_a_create_whose_response_was_lost_is_never_sent_again(journal: Path) -> None:
-    """Unknown stays unknown, and one that was refused goes again."""
+    """Unknown stays unknown, and one that was not processed is sent again."""
     first = await create(Api({"u0": BROKEN, "u1": REFUSED, "*": CREATED}), ids(3), journal)
     api = Api({"*": CREATED})
     second = await create(api, ids(3), journal)
@@ -638,7 +638,7 @@ async def test_a_journal_that_is_in_use_is_rejected(
 
 
 async def test_a_list_of_ids_given_as_the_journal_stays_untouched(ids_file: Path) -> None:
-    """The run is refused before anything is sent."""
+    """The run is rejected before anything is sent."""
     api = Api()
     with pytest.raises(
         JournalError, match=re.escape(f"{ids_file} cannot be used: it is not a journal")
@@ -795,7 +795,7 @@ def an_event(identity: str, number: int = 0) -> TransactionEvent:
 
 
 class Watch:
-    """A transport that fails the test when two requests about one subject are under way."""
+    """A transport that fails the test when two requests about one id are in flight."""
 
     def __init__(self, subject: Callable[[Request], Hashable]) -> None:
         self._subject = subject
@@ -864,7 +864,7 @@ async def test_two_requests_about_one_id_are_never_in_flight_together(
     keep: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """The same subject's requests go one after another, in the order of the input."""
+    """The same id's requests are sent one after another, in the order of the input."""
     names = Random(5).choices("abcdef", k=120)
     watch = Watch(subject)
     options = {"journal": journal, "job_id": "job"} if keep else {"journal": None}
@@ -944,7 +944,7 @@ async def test_a_duplicate_is_recorded_as_such(journal: Path) -> None:
 
 
 async def test_dedupe_works_without_a_journal() -> None:
-    """Different requests about one subject are not duplicates."""
+    """Different requests about one id are not duplicates."""
     api = Api()
     assert statuses(await erase(api, ["a", "b", "a"], None, dedupe=True)) == {
         "done": 2,
@@ -1262,7 +1262,7 @@ def test_a_resume_of_ten_million_items_is_small(journal: Path) -> None:
 async def test_a_resumed_run_begins_with_the_rate_that_was_measured(
     job_id: str | None, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rate that a run has learned is in its journal."""
+    """The rate that a run has measured is in its journal."""
     begin_at(monkeypatch, 50_000.0, min_rate=1.0)
     items = ids(600)
     learned: list[float | None] = []
@@ -1283,7 +1283,7 @@ async def test_a_resumed_run_begins_with_the_rate_that_was_measured(
 async def test_the_rate_is_recorded_in_intervals(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is killed has recorded its learned rate shortly before."""
+    """A run that is killed has recorded its adaptive rate shortly before."""
     monkeypatch.setattr(_run_journal, "_RATE_SECONDS", 0.01)
     rates: list[float | None] = []
 

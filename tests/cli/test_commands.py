@@ -201,7 +201,7 @@ def test_missing_key_is_an_error(invoke: Invoke, put: Put) -> None:
 def test_wrong_key_has_its_own_exit_code(
     sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch, rows: str
 ) -> None:
-    """A rejected key is told as such, however many rows there are, and stops a long run early."""
+    """A rejected key is reported as such for any number of rows, and ends a long run early."""
     monkeypatch.setenv("ADAPTY_API_KEY", "secret_live_wrong.KEY")
     result = invoke("delete", put("ids.txt", rows), *V1, "--yes", "--concurrency", "32")
     assert result.exit_code == 3, result.output
@@ -303,7 +303,7 @@ def test_concurrency_holds(start_sandbox: StartSandbox, invoke: Invoke, put: Put
 
 
 def test_concurrency_may_be_above_the_clients_own(start_sandbox: StartSandbox, put: Put) -> None:
-    """As many rows are in work as was asked for, also more than a client's usual connections."""
+    """As many rows are in flight as was asked for, also more than a client's usual connections."""
     with start_sandbox(faults="stall=100%") as sandbox:
         path = put("ids.txt", ids(*range(150)))
         with started("delete", path, *V1, "--yes", "--concurrency", "150", "--rate", "1000"):
@@ -394,7 +394,7 @@ def test_input_that_is_missing_is_rejected(sandbox: Sandbox, invoke: Invoke) -> 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/full")
 def test_full_disk_ends_a_run_with_its_report(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """When failures cannot be written down, what was done is reported, and the reason told."""
+    """When failures cannot be written down, what was done is reported, and the reason shown."""
     path = put("ids.txt", ids(1) + " x\n" + ids(*range(100, 200)))
     options = ("--yes", "--concurrency", "1", "--failures", "/dev/full")
     result = invoke("delete", path, *V1, *options)

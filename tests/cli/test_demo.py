@@ -102,7 +102,7 @@ def test_profiles_that_did_not_arrive_are_found_out(
 
 @pytest.mark.parametrize("title", ["Saving", "Deleting"])
 def test_demo_can_be_interrupted(put: Put, title: str) -> None:
-    """Ctrl-C ends the demo in either part, without going on to the next."""
+    """Ctrl-C ends the demo in either part, without a start of the next."""
     many = "".join(f"u{number}\n" for number in range(5000))
     saving = title == "Saving"
     profiles = people(*many.split()) if saving else people("u1")

@@ -99,7 +99,7 @@ def test_csv_cell_is_what_was_written(put: Put, line: str, cells: dict[str, str]
     ],
 )
 def test_csv_bad_line_costs_only_itself(put: Put, line: str, reason: str) -> None:
-    """A line that cannot be read is told with its number and reason, and the next is read."""
+    """A line that cannot be read is reported with its number and reason, and the next is read."""
     bad, good = rows_of(put("users.csv", f"id,name\n{line}\nu2,Zoë\n"))
     assert (bad.line, bad.value) == (2, line)
     assert reason in str(bad.broken)
@@ -130,7 +130,7 @@ def test_csv_bad_line_costs_only_itself(put: Put, line: str, reason: str) -> Non
     ],
 )
 def test_csv_without_certain_ends_is_rejected(put: Put, rows: str, reason: str) -> None:
-    """If it is not certain where a row ends, the file is refused before anything is sent."""
+    """If it is not certain where a row ends, the file is rejected before anything is sent."""
     with pytest.raises(InvalidInputError, match=reason):
         open_rows(str(put("users.csv", f"id,name\n{rows}")), None, any_columns)
 
@@ -426,7 +426,7 @@ def test_line_of_a_mebibyte_is_read(put: Put, end: bytes) -> None:
 
 @pytest.mark.parametrize("form", _FORMS)
 def test_line_above_a_mebibyte_is_broken(put: Put, form: Format) -> None:
-    """A longer line is skipped and told, in any format, and what is kept of it can be encoded."""
+    """A longer line is skipped and reported, in any format, and its kept part can be encoded."""
     content = b'"id"\n\xff' + b"x" * 3 * 2**20 + b'\n"u3"\n'
     row = next(row for row in rows_of(put("ids", content), form) if row.line == 2)
     assert row.broken == "is longer than 1048576 characters"
@@ -626,7 +626,7 @@ def test_standard_input_stays_open(
 def test_standard_input_may_be_missing(
     monkeypatch: pytest.MonkeyPatch, stdin: Any, match: str
 ) -> None:
-    """A process without a standard input is told so."""
+    """A process without a standard input gets an error that says so."""
     monkeypatch.setattr(sys, "stdin", stdin)
     with pytest.raises(InvalidInputError, match=match):
         list(open_rows("-", "text", any_columns))

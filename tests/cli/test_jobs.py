@@ -182,7 +182,7 @@ def test_a_plan_asks_on_a_terminal_only(invoke: Invoke, put: Put, sandbox: Sandb
 def test_a_plan_is_of_version_2_and_not_of_another_than_before(
     invoke: Invoke, put: Put, sandbox: Sandbox
 ) -> None:
-    """Without --api a plan is of version 2; a job that was planned for another API is refused."""
+    """Without --api a plan is of version 2; a job that was planned for another API is rejected."""
     path = put("ids.txt", "anna\n")
     by = ("--by", "customer-user-id", "--yes")
     assert invoke("job", "plan", path, "--name", "new", *by).exit_code == 0

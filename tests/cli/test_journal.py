@@ -500,7 +500,7 @@ def test_a_name_that_no_journal_can_hold_is_rejected(
 def test_no_input_is_a_file_of_the_journal(
     suffix: str, sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """SQLite writes and removes files beside the journal, and the input stays as it is."""
+    """SQLite writes and removes files next to the journal, and the input stays as it is."""
     path = put(f"run{suffix}", ids(3))
     result = invoke("delete", path, *V1, "--format", "text", "--journal", path.with_name("run"))
 

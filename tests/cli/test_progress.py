@@ -254,7 +254,7 @@ def never(_: Row) -> Operation[None]:
 
 
 async def test_progress_lasts_as_long_as_the_run(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where there is no terminal a short run shows nothing, and nothing goes on after it."""
+    """Where there is no terminal a short run shows nothing, and nothing continues after it."""
     before = asyncio.all_tasks()
     async with AdaptyClient("key") as client:
         run: BulkRun[Row, None] = client.bulk([], build=never)

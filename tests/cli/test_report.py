@@ -399,7 +399,7 @@ def test_row_that_was_not_reached_stays_broken_when_fed_back(put: Put, tmp_path:
     ],
 )
 def test_failures_file_takes_what_was_not_utf8(put: Put, tmp_path: Path, line: bytes) -> None:
-    """An unreadable line can always be written, else the run would end with it."""
+    """An unreadable line can always be written; otherwise the run would end with it."""
     source = put("ids.txt", line)
     (row,) = open_rows(str(source), None, lambda _: None)
     with FailuresFile(tmp_path / "f", source=str(source)) as file:

@@ -177,7 +177,7 @@ def test_a_constant_is_set(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
 def test_options_of_columns_are_checked(
     invoke: Invoke, put: Put, option: tuple[str, ...], message: str
 ) -> None:
-    """An option that cannot be meant is refused before anything is read."""
+    """An option that cannot be meant is rejected before anything is read."""
     result = invoke(*DELETE, put("ids.csv", "customer_user_id\nu1\n"), *option)
 
     assert result.exit_code == 2
@@ -208,7 +208,7 @@ def test_fields_that_an_export_lacks_are_named(invoke: Invoke, put: Put) -> None
 def test_a_key_that_is_a_constant_too_names_the_option(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """A field of any row that the command sets as well is refused before anything is sent."""
+    """A field of any row that the command sets as well is rejected before anything is sent."""
     path = put("rows.ndjson", '{"customer_user_id": "u1", "email": "a@example.com"}\n')
     result = invoke("save", path, "--api", "v2", *BY, "--set", "email=b@example.com")
 

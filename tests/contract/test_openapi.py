@@ -295,7 +295,7 @@ def test_every_limit_of_the_document_is_looked_at(contract: Contract) -> None:
 def test_a_limit_of_the_document_is_kept(
     contract: Contract, place: str, word: str, limit: int
 ) -> None:
-    """The last value that the document allows is sent, the one beyond it is refused."""
+    """The last value that the document allows is sent, the one beyond it is rejected."""
     sent(contract.limited[place](limit))
     with pytest.raises(InvalidInputError):
         sent(contract.limited[place](limit + BEYOND[word]))

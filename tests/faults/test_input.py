@@ -65,7 +65,7 @@ class Place(NamedTuple):
         field: its name in an error.
         call: makes a call with the text.
         found: extracts it from the request that arrived.
-        refused: the texts that must not be sent.
+        rejected: the texts that must not be sent.
     """
 
     field: str

@@ -51,7 +51,7 @@ class Venue:
         self.room += 1
 
     def open(self, room: int) -> None:
-        """Make room for so many more."""
+        """Make room for *n* more."""
         self.room += room
         self._more.set()
 

@@ -625,7 +625,7 @@ loops = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
 
 def creates() -> Iterator[Operation[Any]]:
-    """Yield operations that must not be repeated."""
+    """Yield operations that must not be retried."""
     for number in range(50):
         headers = (("adapty-customer-user-id", f"u{number}"),)
         yield Operation(CREATE_PROFILE, headers, ProfileAttributes())

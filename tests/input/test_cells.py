@@ -95,7 +95,7 @@ def test_an_id_is_the_exact_text(cell: Any, identifier: str) -> None:
     ],
 )
 def test_what_cannot_be_an_id_has_a_reason(cell: Any, reason: str) -> None:
-    """A cell that may be another id, or none, is refused, and the reason does not show it."""
+    """A cell that may be another id, or none, is rejected, and the reason does not show it."""
     with pytest.raises(UnusableCellError, match=reason) as caught:
         id_text(cell)
     assert "u1" not in str(caught.value)

@@ -219,7 +219,7 @@ def test_numbers_are_names_as_well(tmp_path: Path) -> None:
 def test_a_file_that_is_none_is_rejected(
     tmp_path: Path, content: bytes | None, reason: str
 ) -> None:
-    """A file of another kind, or none, is refused."""
+    """A file of another kind, or none, is rejected."""
     path = tmp_path / "ids.xlsx"
     if content is not None:
         path.write_bytes(content)
@@ -229,7 +229,7 @@ def test_a_file_that_is_none_is_rejected(
 
 
 def test_an_error_of_the_system_is_the_reason(tmp_path: Path) -> None:
-    """A file that disappears is refused with the reason of the system."""
+    """A file that disappears is rejected with the reason of the system."""
     with (
         pytest.raises(InvalidInputError, match="cannot be read: No such file"),
         open_excel(str(tmp_path / "none.xlsx"), None),

@@ -209,7 +209,7 @@ def test_structs_of_polars_are_columns_with_dots() -> None:
 
 
 def test_a_time_without_a_zone_is_rejected() -> None:
-    """A data frame's time without a zone is refused as that of a CSV file is."""
+    """A data frame's time without a zone is rejected as that of a CSV file is."""
     frame = pd.DataFrame(
         {
             "customer_user_id": ["u1", "u2"],
@@ -282,7 +282,7 @@ def test_a_stream_that_is_no_table_is_rejected(make: Callable[[], Any], kind: st
 
 
 def test_unknown_columns_are_named() -> None:
-    """A column that is no field is refused, as on the command line."""
+    """A column that is no field is rejected, as on the command line."""
     frame = pl.DataFrame({"customer_user_id": ["u1"], "product_identifier": ["p"]})
     with pytest.raises(InvalidInputError, match='unknown column "product_identifier"'):
         pairs_in(frame, "customer_user_id", v2.ATTRIBUTE_COLUMNS)
@@ -436,7 +436,7 @@ def test_a_field_and_a_column_of_one_name_are_rejected(make: Callable[[Any], Any
 
 
 def test_a_column_that_is_not_used_may_have_any_type() -> None:
-    """A union beside the ids costs nothing."""
+    """A union next to the ids costs nothing."""
     union = pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])
 
     assert ids_of(pa.table({"id": ["u1"], "x": union}), "id") == ["u1"]

@@ -407,7 +407,7 @@ async def test_methods_without_columns_take_no_tables(sandbox: Sandbox, tmp_path
 async def test_a_file_without_the_columns_is_rejected(
     sandbox: Sandbox, tmp_path: Path, name: str, content: str, reason: str
 ) -> None:
-    """A file that cannot have the items is refused when the method gets it."""
+    """A file that cannot have the items is rejected when the method gets it."""
     path = tmp_path / name
     path.write_text(content)
     async with client_of(sandbox) as adapty:

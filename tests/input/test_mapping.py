@@ -350,7 +350,7 @@ def test_what_an_export_lacks_is_reported() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_another_file_is_rejected(name: str) -> None:
-    """A file that is no such export is refused, with the columns that it lacks."""
+    """A file that is no such export is rejected, with the columns that it lacks."""
     mapping = RowMapping(options(preset=name, id_column="x"), None, "customer_user_id")
     kind = min(PRESETS[name].kinds, key=len)
     first, *rest = sorted(kind)

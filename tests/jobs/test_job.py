@@ -124,7 +124,7 @@ async def test_a_job_ends_with_an_outcome_for_each_item(
 async def test_the_same_plan_again_is_the_same_job(
     store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
 ) -> None:
-    """A plan that is repeated changes nothing, also if the file is at another path."""
+    """A plan that is made again changes nothing, also if the file is at another path."""
     lines = ids(*users(25))
     job = await planned(store, name, adapty, lines)
     await job.run_part(1)
@@ -176,7 +176,7 @@ async def test_another_job_of_the_same_name_is_rejected_with_the_difference(
 async def test_another_key_is_rejected(
     store: JobStore, name: str, adapty: AdaptyClient, sandbox: Sandbox, ids: WriteIds
 ) -> None:
-    """A worker with another key is refused before it sends anything, and its key is not shown."""
+    """A worker with another key is rejected before it sends anything, and its key is not shown."""
     await planned(store, name, adapty, ids(*users(5)))
     async with AdaptyClient("secret_live_other", base_url=sandbox.url) as other:
         with pytest.raises(JournalError, match="account: another key") as caught:
@@ -590,7 +590,7 @@ async def test_invalid_options_are_rejected(
 async def test_a_name_is_printable_text(
     store: JobStore, adapty: AdaptyClient, ids: WriteIds, bad: Any
 ) -> None:
-    """A name that could spoil a message or a command is refused."""
+    """A name that could spoil a message or a command is rejected."""
     with pytest.raises(ConfigError, match="name must be printable text"):
         await planned(store, bad, adapty, ids("a"))
 
@@ -634,7 +634,7 @@ async def test_rate_and_concurrency_are_shared_among_the_parts_in_hand(
 async def test_an_outage_of_adapty_stops_this_worker_only(
     store: JobStore, name: str, ids: WriteIds
 ) -> None:
-    """A worker that reaches nobody gives up after a time, and the job can go on elsewhere."""
+    """A worker that reaches nobody gives up after a time, and the job can resume elsewhere."""
     async with AdaptyClient("key", base_url="http://127.0.0.1:1") as nowhere:
         job = await planned(store, name, nowhere, ids(*users(4)))
         with pytest.raises(JobStoppedError, match="stopped here: outage") as caught:
@@ -646,6 +646,6 @@ async def test_an_outage_of_adapty_stops_this_worker_only(
 
 
 def test_errors_are_the_library_s() -> None:
-    """Whoever handles the library's errors handles those of jobs."""
+    """A handler of the library's errors handles those of jobs."""
     assert issubclass(StoreUnavailableError, JournalError)
     assert issubclass(PartBusyError, JournalError)

@@ -108,7 +108,7 @@ def test_a_query_changes_nothing(people: psycopg.Connection, postgres_url: str) 
 
 @pytest.mark.parametrize("sql", ["", "SELECT 1, 'a'; DROP TABLE people"], ids=["empty", "two"])
 def test_a_query_is_one_statement(sql: str) -> None:
-    """A second statement is refused before anything is executed."""
+    """A second statement is rejected before anything is executed."""
     with pytest.raises(ConfigError, match="sql must be one SELECT"):
         Query("postgresql://", sql)
 

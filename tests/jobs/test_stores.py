@@ -526,7 +526,7 @@ async def test_a_store_that_is_closed_ends_what_uses_it(postgres_url: str, name:
 
 
 async def test_a_lock_that_is_lost_already_ends_a_run_at_once(postgres_url: str) -> None:
-    """Whoever watches a lock that is lost is told at once, and it is not released again."""
+    """A watcher of a lock that is lost is called at once, and it is not released again."""
     async with JobStore(postgres_url) as store:
         lock = await store._database.lock(9, 9)
         assert lock is not None

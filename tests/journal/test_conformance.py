@@ -103,7 +103,7 @@ async def test_the_states_of_a_resumed_journal_belong_to_the_run(storage: Storag
 
 
 async def test_the_rate_is_that_of_the_last_run_that_has_one(storage: Storage) -> None:
-    """A run without a learned rate does not hide an earlier one."""
+    """A run without an adaptive rate does not hide an earlier one."""
     for rate in (3.0, 8.0, None):
         journal = storage.journal()
         run = (await reopened(journal)).run
@@ -136,7 +136,7 @@ async def test_keys_are_loaded_in_the_order_of_their_positions(storage: Storage)
 
 
 async def test_nothing_else_may_open_a_journal_that_is_open(storage: Storage) -> None:
-    """A second run on one journal is refused, and the first one is not disturbed."""
+    """A second run on one journal is rejected, and the first one is not disturbed."""
     journal = storage.journal()
     await reopened(journal)
     with pytest.raises(JournalError, match="in use"):
@@ -172,7 +172,7 @@ async def test_another_run_is_rejected_with_the_difference(
 async def test_the_journal_of_a_rejected_key_keeps_what_may_be_done(
     storage: Storage, state: str
 ) -> None:
-    """Another key is refused if one item was done, or may have been."""
+    """Another key is rejected if one item was done, or may have been."""
     journal = storage.journal()
     await reopened(journal)
     rejected = Reason(run=1, state="failed", error="AuthenticationError", http_status=401, items=1)
@@ -217,7 +217,7 @@ async def test_an_accepted_input_replaces_the_description(storage: Storage) -> N
 
 
 async def test_a_rejected_run_leaves_no_trace(storage: Storage) -> None:
-    """A run that was refused is not counted among the runs."""
+    """A run that was rejected is not counted among the runs."""
     await _closed_journal(storage)
     with pytest.raises(JournalError, match="another key"):
         await reopened(storage.journal(), msgspec.structs.replace(IDENTITY, account="other"))

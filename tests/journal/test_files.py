@@ -83,7 +83,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 async def refused(path: Path, match: str) -> None:
-    """Validate that a path is refused, and that everything in its folder stays as it is."""
+    """Validate that a path is rejected, and that everything in its folder stays as it is."""
     before = contents(path.parent) if path.parent.is_dir() else {}
     with pytest.raises(JournalError, match=match) as caught:
         await reopened(SqliteJournal(path, owed=OWED))
@@ -149,7 +149,7 @@ FOREIGN = {
 async def test_another_database_is_rejected_and_stays(
     tmp_path: Path, statements: list[str], message: str, mode: str
 ) -> None:
-    """A database of another program is refused and not changed."""
+    """A database of another program is rejected and not changed."""
     path = tmp_path / "run.db"
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA journal_mode = {mode}")
@@ -188,7 +188,7 @@ async def test_a_reader_names_a_file_that_is_missing(tmp_path: Path) -> None:
 
 
 async def test_links_are_rejected(tmp_path: Path) -> None:
-    """SQLite's log belongs to a name, so a journal with a second name is refused."""
+    """SQLite's log belongs to a name, so a journal with a second name is rejected."""
     (tmp_path / "real").mkdir()
     real = tmp_path / "real" / "run.db"
     await make(real)
@@ -208,7 +208,7 @@ async def test_links_are_rejected(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "socket"])
 async def test_what_is_no_file_is_rejected(tmp_path: Path, kind: str) -> None:
-    """A folder, a pipe or a socket is refused at once."""
+    """A folder, a pipe or a socket is rejected at once."""
     path = tmp_path / "run.db"
     if kind == "folder":
         path.mkdir()
@@ -241,7 +241,7 @@ async def test_a_lock_file_that_is_none_is_rejected(tmp_path: Path, kind: str) -
 
 
 async def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
-    """A folder on the way that does not exist, or is a file, is refused."""
+    """A folder on the way that does not exist, or is a file, is rejected."""
     await refused(tmp_path / "missing" / "run.db", "No such file or directory")
     (tmp_path / "file").touch()
     await refused(tmp_path / "file" / "run.db", "Not a directory")
@@ -365,7 +365,7 @@ READ = "summarise(Path(sys.argv[1]))"
 
 
 async def test_a_folder_or_a_file_that_is_read_only_is_rejected(open_folder: Path) -> None:
-    """Without the right to write, a run is refused with the reason; reading works."""
+    """Without the right to write, a run is rejected with the reason; reading works."""
     path = open_folder / "run.db"
     path.parent.chmod(0o555)
     assert as_a_user(OPEN, path) == f"the journal {path} cannot be used: Permission denied"

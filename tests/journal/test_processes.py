@@ -218,7 +218,7 @@ async def test_a_process_that_is_killed_while_it_opens_or_closes_loses_nothing(
 
 
 async def test_a_second_process_is_rejected_as_long_as_the_first_lives(tmp_path: Path) -> None:
-    """Another process is refused, though one attempt in the first process was refused before it."""
+    """Another process is rejected, although an attempt in the first process was rejected before."""
     path = tmp_path / "run.db"
     journal = SqliteJournal(path, owed=OWED)
     await reopened(journal)
@@ -236,7 +236,7 @@ async def test_a_second_process_is_rejected_as_long_as_the_first_lives(tmp_path:
 
 
 def second(path: Path) -> str:
-    """Open a journal in another process, and return the reason why that is refused."""
+    """Open a journal in another process, and return the reason why that is rejected."""
     with running(SECOND, str(path)) as process:
         assert process.stdout is not None
         return process.stdout.read().decode().strip()
@@ -246,7 +246,7 @@ def test_no_sql_runs_in_the_thread_of_the_event_loop(tmp_path: Path) -> None:
     """
     Every connection is made by other threads, in runs by key beyond what memory holds.
 
-    Python refuses to use a connection in another thread than the one that made it.
+    Python rejects to use a connection in another thread than the one that made it.
     """
     with running(THREADS, str(tmp_path / "run.db")) as process:
         assert process.stdout is not None

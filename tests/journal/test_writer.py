@@ -1,4 +1,4 @@
-"""The write-ahead buffer: intents before requests, outcomes in groups, failures, the end."""
+"""The write-ahead buffer: entries before requests, outcomes in groups, failures, the end."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ async def test_an_item_within_a_reservation_is_not_sent_once_the_run_ends() -> N
 async def test_an_item_that_must_not_be_retried_waits_for_the_disk(
     writer: JournalWriter, journal: Observed
 ) -> None:
-    """The commit of such an intent is a durable one."""
+    """The commit of such an entry is a durable one."""
     await writer.start(5)
     assert stored(journal, 5) is ItemState.STARTED
     assert journal.committed[-1][1]

@@ -51,7 +51,7 @@ def test_a_packed_body_is_unpacked(body: bytes, coding: str) -> None:
 
 @given(body=st.binary(max_size=200), coding=st.sampled_from(["gzip", "deflate", "br", "\xff"]))
 def test_a_body_that_is_not_packed_is_rejected_or_unpacked(body: bytes, coding: str) -> None:
-    """Any bytes are unpacked or refused with a status of a client's mistake."""
+    """Any bytes are unpacked or rejected with a status of a client's mistake."""
     try:
         unpacked(body, coding)
     except Refusal as refusal:
@@ -67,7 +67,7 @@ def test_forms_of_a_coding_are_understood() -> None:
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_a_body_of_the_maximum_length_is_accepted(coding: str) -> None:
-    """The bound is inclusive; one byte more is refused, however small it was packed."""
+    """The bound is inclusive; one byte more is rejected, however small it was packed."""
     pack = CODINGS[coding]
 
     assert len(unpacked(pack(b" " * LENGTH_MAX), coding)) == LENGTH_MAX
@@ -77,7 +77,7 @@ def test_a_body_of_the_maximum_length_is_accepted(coding: str) -> None:
 
 
 def test_members_share_the_maximum_length() -> None:
-    """A second member at the bound is refused; an empty one is not."""
+    """A second member at the bound is rejected; an empty one is not."""
     full = gzip.compress(b" " * LENGTH_MAX)
 
     assert len(unpacked(full + gzip.compress(b""), "gzip")) == LENGTH_MAX
@@ -190,7 +190,7 @@ async def test_a_large_body_is_rejected_before_it_is_sent(sandbox: Sandbox) -> N
 
 
 async def test_a_large_body_without_a_length_is_rejected(api: Api) -> None:
-    """A chunked body is refused once it is above the maximum."""
+    """A chunked body is rejected once it is above the maximum."""
 
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(3):

@@ -46,7 +46,7 @@ def test_a_bucket_saves_up_no_more_than_its_burst() -> None:
 
 @pytest.mark.parametrize(("rate", "burst"), [(0, None), (-1, 5), (float("nan"), 1), (5, 0.5)])
 def test_a_bucket_rejects_a_rate_that_lets_nothing_pass(rate: float, burst: float | None) -> None:
-    """A rate that isn't above 0, or a burst below one request, is refused by name."""
+    """A rate that isn't above 0, or a burst below one request, is rejected by name."""
     with pytest.raises(ValueError, match=r"^(rate|burst)="):
         TokenBucket(rate, burst)
 

@@ -189,7 +189,7 @@ async def test_a_bad_key_is_401(api: Api, key: str | None) -> None:
 
 
 async def test_identity_is_needed_once(api: Api) -> None:
-    """Neither identity header, or both of them, is refused."""
+    """Neither identity header, or both of them, is rejected."""
     neither = await api.v1("GET", adapty_customer_user_id=None)
     both = await api.v1("GET", adapty_profile_id="p")
 
@@ -224,7 +224,7 @@ async def test_identity_headers_are_utf_8(api: Api) -> None:
 
 
 async def test_a_header_that_is_no_utf_8_is_400(api: Api) -> None:
-    """A customer user id in Latin-1 is refused, and logged with the byte replaced."""
+    """A customer user id in Latin-1 is rejected, and logged with the byte replaced."""
     host, port = api.sandbox.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(

@@ -232,7 +232,7 @@ async def test_one_identity_is_needed(api: Api, headers: Any, message: str) -> N
 
 
 async def test_an_identity_is_utf8(api: Api) -> None:
-    """A header in Latin-1 is refused by its name."""
+    """A header in Latin-1 is rejected by its name."""
     host, port = api.sandbox.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
@@ -670,7 +670,7 @@ REVOCATIONS: dict[str, tuple[Any, str, str, str | None]] = {
 
 @pytest.mark.parametrize("case", REVOCATIONS)
 async def test_a_revocation_that_makes_no_sense_has_a_code(api: Api, case: str) -> None:
-    """The documented codes, sources and words of a refused revocation."""
+    """The documented codes, sources and words of a rejected revocation."""
     await created(api)
     grant = {"access_level_id": "premium", "expires_at": "2998-08-29T09:33:42+00:00"}
     await api.v2("POST", GRANT, grant)

@@ -418,7 +418,7 @@ async def test_a_key_is_forgotten_after_an_hour(api: Api, monkeypatch: pytest.Mo
     ["x", "c9a64638-5ae2-11f1-8de9-0242ac120002", "{0b7c5a3e-0000-4000-8000-000000000000}"],
 )
 async def test_a_key_is_a_uuid_of_version_4(api: Api, key: str) -> None:
-    """Anything else is refused."""
+    """Anything else is rejected."""
     await created(api)
     reply = await transacted(api, ("COINS", 5), Idempotency_Key=key)
 
@@ -460,7 +460,7 @@ async def test_a_transaction_is_in_flight_for_as_long_as_the_server_takes(
     ],
 )
 async def test_a_cursor_is_one_that_was_given(api: Api, cursor: str) -> None:
-    """Any other one is refused."""
+    """Any other one is rejected."""
     await created(api)
     reply = await api.v2("GET", f"{VC}?cursor={cursor}")
 

@@ -100,7 +100,7 @@ async def test_views_and_attributions_are_stored(api: Api) -> None:
 
 @pytest.mark.parametrize("path", CALLS)
 async def test_each_call_needs_one_id_of_a_profile(api: Api, path: str) -> None:
-    """No id, two ids and an unknown profile are refused; either kind of id is accepted."""
+    """No id, two ids and an unknown profile are rejected; either kind of id is accepted."""
     api.sandbox.seed_profiles(["u1"])
     [profile_id] = api.sandbox.seed_anonymous(1)
     bodies = [

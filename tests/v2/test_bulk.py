@@ -1,4 +1,4 @@
-"""Very many calls of version 2 at a time."""
+"""Large numbers of calls of version 2 concurrently."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ async def test_a_rule_that_an_item_breaks_is_its_outcome() -> None:
 
 
 async def test_transactions_of_one_profile_keep_their_order() -> None:
-    """A history is imported in the order of the input, also where many are in work."""
+    """A history is imported in the order of the input, also where many are in flight."""
     transport = FakeTransport([FOUND] * 20)
     items = [
         ("u1", one_time(store_transaction_id=str(n), store_original_transaction_id=str(n)))

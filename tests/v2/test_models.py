@@ -225,7 +225,7 @@ async def test_a_byte_order_mark_and_blanks_say_nothing(call: str, body: bytes) 
 
 
 async def test_a_null_under_data_is_a_success() -> None:
-    """Stripe's validation answers null, and a profile may come so as well."""
+    """Stripe's validation responds with null, and a profile may come so as well."""
     transport = FakeTransport([(200, {}, b'{"data":null}')] * 2)
     api = client(transport).v2
 
@@ -234,7 +234,7 @@ async def test_a_null_under_data_is_a_success() -> None:
 
 
 async def test_settings_identifiers_and_paywalls_stand_alone() -> None:
-    """Answers without an envelope are read as well, and those with one."""
+    """Responses without an envelope are read as well, and those with one."""
     for wrap in (lambda body: body, lambda body: {"data": body}):
         bodies = [
             {"profile_id": "p", "settings": {"consent": True, "custom_preference": "later"}},

@@ -167,7 +167,7 @@ async def test_settings_and_identifiers_are_read_back(world: World) -> None:
 
 
 async def test_other_stores_purchases_are_imported(world: World) -> None:
-    """Paddle answers the profile, Stripe nothing; both have imported."""
+    """Paddle responds with the profile, Stripe nothing; both have imported."""
     purchases = world.api.purchases
     paddle = await purchases.validate_paddle(customer_user_id="u5", paddle_token="sub_1")
     await purchases.validate_stripe(customer_user_id="u5", stripe_token="pi_1")
@@ -399,7 +399,7 @@ async def test_values_that_break_a_rule_are_rejected_before(world: World, code: 
 
 
 async def test_a_history_is_imported(world: World) -> None:
-    """Very many purchases of several users, through faults, arrive each and once."""
+    """Large numbers of purchases of several users, through faults, arrive each and once."""
     world.sandbox.seed_profiles(f"c{number}" for number in range(20))
     purchases = [
         (f"c{number % 20}", one_time(**_ids(number), price=v2.Price(**_PRICE)))
@@ -456,7 +456,7 @@ async def test_many_profiles_are_updated_and_erased(world: World) -> None:
 
 
 async def test_a_clients_rate_and_faults_do_not_lose_a_call(world: World) -> None:
-    """Every read is answered through a rate limit and random faults."""
+    """Every read has a response through a rate limit and random faults."""
     async with Sandbox(rate=200, retry_after="none", faults="error=10%,reset=10%", seed=2) as one:
         one.seed_profiles(["u1"])
         policy = RetryPolicy(attempts=20, wait_initial=0.01)
