@@ -133,8 +133,10 @@ class RequestDefaults(msgspec.Struct, frozen=True, kw_only=True):
     The request defaults of a client: origin, headers and checks. The headers hold the API keys.
 
     Attributes:
+        origin: the server's scheme, host and port.
         headers: the headers of calls with the secret key; without a key they cannot be sent.
         public_headers: the same, for calls with the public key.
+        id_encoding: the encoding of ids in headers, ``ascii`` or ``utf-8``.
         validate: check operations by the rules of their endpoint definitions.
     """
 

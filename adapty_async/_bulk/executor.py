@@ -63,7 +63,13 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Executor:
-    """An executor of operations with one set of options; all resources of a client share it."""
+    """
+    An executor of operations with one set of options; all resources of a client share it.
+
+    Attributes:
+        layers: the configuration of the client's pipeline.
+        options: the options of the calls.
+    """
 
     def __init__(self, layers: PipelineConfig, options: CallOptions) -> None:
         self.layers = layers

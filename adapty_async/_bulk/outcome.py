@@ -248,7 +248,14 @@ def _reason(error: Exception | None) -> str:
 
 
 class ReportBuilder(Generic[ItemT, ResultT]):
-    """A report builder that counts outcomes as they end, in constant memory."""
+    """
+    A report builder that counts outcomes as they end, in constant memory.
+
+    Attributes:
+        counts: the number of items by status.
+        earlier: the number of skipped items by their earlier status.
+        requests, throttled, sent, connect_failures: as in `BulkReport`.
+    """
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(OutcomeStatus, 0)

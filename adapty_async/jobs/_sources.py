@@ -120,6 +120,7 @@ class Lines:
         encoding: the encoding of the text without a byte order mark; UTF-8 by default.
 
     Attributes:
+        path: the path of the file.
         findings: the suspicious ids that `plan` has counted.
 
     Raises:
