@@ -1,5 +1,5 @@
 """
-The standard HTTP path: senders over aiohttp's public API.
+The standard HTTP path: senders over `ClientSession.request`, with classes of our own for requests.
 
 They keep the invariants of `exchange`, which `ClientSession.request` alone does not:
 - It retries an idempotent request itself if a kept connection is closed, so the server may receive
