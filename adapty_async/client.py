@@ -123,12 +123,12 @@ class AdaptyClient(BaseClient):
             transport=transport,
         )
 
-    def _use(self, caller: Executor) -> None:
-        super()._use(caller)
-        bulk = bulk_with_key(caller, public=False)
-        self.v1 = V1(caller.execute, bulk)
-        self.v2 = V2(caller.execute, bulk)
-        self.web = Web(caller.execute, bulk_with_key(caller, public=True))
+    def _use(self, executor: Executor) -> None:
+        super()._use(executor)
+        bulk = bulk_with_key(executor, public=False)
+        self.v1 = V1(executor.execute, bulk)
+        self.v2 = V2(executor.execute, bulk)
+        self.web = Web(executor.execute, bulk_with_key(executor, public=True))
 
 
 class AdaptyMailClient(BaseClient):
@@ -154,10 +154,10 @@ class AdaptyMailClient(BaseClient):
     _default_url = "https://api-mail.adapty.io"
     _scheme = "Bearer"
 
-    def _use(self, caller: Executor) -> None:
-        super()._use(caller)
-        self.profiles = MailProfiles(caller.execute, caller.bulk)
-        self.events = Events(caller.execute, caller.bulk)
+    def _use(self, executor: Executor) -> None:
+        super()._use(executor)
+        self.profiles = MailProfiles(executor.execute, executor.bulk)
+        self.events = Events(executor.execute, executor.bulk)
 
 
 class AdaptyExportClient(BaseClient, Exports):
@@ -242,7 +242,7 @@ class AdaptyExportClient(BaseClient, Exports):
         finally:
             del api_key  # some tools print the local variables of every frame of a traceback
 
-    def _use(self, caller: Executor) -> None:
-        super()._use(caller)
-        own, transport = self._connections, caller.layers.transport
-        self._stream = StreamExecutor(caller, own if transport is own else whole(transport))
+    def _use(self, executor: Executor) -> None:
+        super()._use(executor)
+        own, transport = self._connections, executor.layers.transport
+        self._stream = StreamExecutor(executor, own if transport is own else whole(transport))

@@ -265,7 +265,7 @@ class NotFoundError(ApiError):
 
 
 class RequestRejectedError(ApiError):
-    """A rejected request: the server would reject a retry as well."""
+    """A rejected request: the server would reject a retry as well, except after a 408 or 425."""
 
 
 class ConflictError(ApiError):
@@ -306,7 +306,11 @@ class DecodeError(AdaptyError):
 
 
 class DeadlineError(AdaptyError):
-    """A missed deadline: the time for the whole call was over before a request could be sent."""
+    """
+    A missed deadline: the time for the whole call was over before a request could be sent.
+
+    An item of a bulk run also ends with it if only its endpoint is throttled, for 30 seconds.
+    """
 
 
 class CircuitOpenError(AdaptyError):

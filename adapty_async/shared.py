@@ -21,16 +21,15 @@ import hashlib
 import importlib
 import secrets
 import time
-import urllib.parse
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
 import msgspec
 
 from adapty_async._runtime.fork import register_fork_handler
+from adapty_async._runtime.sqlite import path_in_url
 from adapty_async._shared.loop import ExchangeLoop
 from adapty_async._shared.source import SharedSource
 from adapty_async._shared.store import Store
@@ -53,7 +52,6 @@ _STORES = {
     "postgresql": _POSTGRES,
     "postgres": _POSTGRES,
 }
-_SQLITE = "sqlite:///"
 
 # The parent's connections, kept in a forked child, which must not close them.
 _inherited: list[object] = []
@@ -228,9 +226,8 @@ def _scheme_of(url: str) -> str:
 def _store_factory(url: str) -> Callable[[], Store]:
     """Return a factory of the stores of a URL, which are not opened yet."""
     scheme = _scheme_of(url)
-    if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
-        path = urllib.parse.unquote(url.removeprefix(_SQLITE))
-        argument = str(Path(path).absolute())  # the process may change its directory
+    if (path := path_in_url(url)) is not None:
+        argument = str(path.absolute())  # the process may change its directory
         module, kind, extra = "sqlite", "SqliteStore", ""
     elif scheme in _STORES and url.startswith(f"{scheme}://"):
         (module, kind, extra), argument = _STORES[scheme], url

@@ -89,10 +89,10 @@ async def loop_turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, lowest: float) -> None:
-    """Make bulk runs start at `rate` by default, and never go below `lowest`."""
-    kind, highest = _adaptive_rate.AdaptiveRateLimiter, max(rate, _adaptive_rate._MAX_RATE)
-    begin = functools.partialmethod(kind.__init__, lowest=lowest, highest=highest)
+def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, min_rate: float) -> None:
+    """Make bulk runs start at `rate` by default, and never go below `min_rate`."""
+    kind, max_rate = _adaptive_rate.AdaptiveRateLimiter, max(rate, _adaptive_rate._MAX_RATE)
+    begin = functools.partialmethod(kind.__init__, min_rate=min_rate, max_rate=max_rate)
     monkeypatch.setattr(_adaptive_rate, "_START", rate)
     monkeypatch.setattr(kind, "__init__", begin)
 

@@ -92,7 +92,7 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Their timing has tests of its own, in modules with a fixture of this name that does nothing.
     """
-    begin_at(monkeypatch, 1e9, lowest=1e9)
+    begin_at(monkeypatch, 1e9, min_rate=1e9)
     monkeypatch.setattr(_rate_state, "_PROBE_FIRST", 0.001)
     monkeypatch.setattr(_outage, "_SHORTEST", 0.001)
 

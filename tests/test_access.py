@@ -67,7 +67,7 @@ def event_of(**fields: Any) -> Event:
 
 class Server:
     """
-    A transport that answers from a dictionary by id, counts requests, and may be held or down.
+    A transport that responds from a dictionary by id, counts requests, and may be held or down.
 
     Attributes:
         replies: the response by id; for other ids, a profile with access.
@@ -162,7 +162,7 @@ async def test_a_clock_that_was_set_back_makes_nothing_fresh(
     assert server.requests == ["u1", "u1"]
 
 
-async def test_a_missing_profile_is_an_answer(
+async def test_a_missing_profile_is_a_result(
     cache: AccessCache, server: Server, clock: FakeClock
 ) -> None:
     """A user without a profile has no access, and that is cached for the TTL."""
@@ -555,7 +555,7 @@ async def test_a_call_during_an_event_is_not_cached(
 async def test_a_lookup_after_an_event_does_not_share_an_older_call(
     cache: AccessCache, server: Server, lookup: dict[str, str], event: dict[str, str]
 ) -> None:
-    """If only the response of a call shows that the event was about its profile, it is repeated."""
+    """A call is made again if only its response shows that the event was about its profile."""
     server.held.clear()
     before = asyncio.create_task(cache.has_access("premium", **lookup))
     await loop_turns(10)

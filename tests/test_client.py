@@ -183,7 +183,7 @@ async def test_a_given_session_is_used_and_stays_open() -> None:
         assert server.requests[0].headers["authorization"] == f"Api-Key {KEY}"
 
 
-async def test_a_given_session_cannot_change_what_an_answer_means() -> None:
+async def test_a_given_session_cannot_change_what_a_response_means() -> None:
     """A session made to raise for statuses, or not to decompress, makes no difference."""
     import gzip
 
@@ -200,7 +200,7 @@ async def test_a_given_session_cannot_change_what_an_answer_means() -> None:
         assert len(server.requests) == 2
 
 
-async def test_a_given_session_that_was_closed_is_refused() -> None:
+async def test_a_given_session_that_was_closed_is_rejected() -> None:
     """The error says whose session it is."""
     async with aiohttp.ClientSession() as session:
         client = client_of("http://127.0.0.1:9", session=session)
@@ -224,7 +224,7 @@ def test_a_session_and_a_transport_exclude_each_other() -> None:
         AdaptyClient(KEY, session=session, transport=FakeTransport())
 
 
-async def test_an_unknown_id_encoding_is_refused() -> None:
+async def test_an_unknown_id_encoding_is_rejected() -> None:
     """Only documented encodings are accepted."""
     encoding: Any = "latin-1"
     with pytest.raises(ConfigError, match='id_encoding must be "ascii" or "utf-8"'):
@@ -355,7 +355,7 @@ def test_a_missing_key_names_its_variable(
 
 
 @pytest.mark.parametrize("trust_env", [False, True], ids=["not-trusted", "trusted"])
-async def test_proxies_of_the_environment_are_used_when_asked_for(
+async def test_proxies_of_the_environment_are_used_with_the_option(
     trust_env: bool,  # noqa: FBT001  a parametrised case
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -390,7 +390,7 @@ async def test_a_header_replaces_another_of_its_name_in_any_case() -> None:
     """No header is sent twice."""
     client = AdaptyClient(KEY).with_options(headers={"user-agent": "a"})
     client = client.with_options(headers={"USER-AGENT": "mine"})
-    headers = client._caller.options.wire.headers
+    headers = client._executor.options.defaults.headers
 
     assert {name: value for name, value in headers.items() if name.lower() == "user-agent"} == {
         "USER-AGENT": "mine"

@@ -23,7 +23,7 @@ def test_a_positive_number_is_returned(value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, NAN, float("inf"), True, "1", None], ids=repr)
-def test_what_is_no_positive_number_is_refused(value: Any) -> None:
+def test_what_is_no_positive_number_is_rejected(value: Any) -> None:
     """Zero, negative, infinite and other values are rejected by name."""
     with pytest.raises(ConfigError, match=r"^name must be a number above 0, not "):
         positive("name", value)
@@ -65,7 +65,7 @@ def test_what_is_no_positive_number_is_refused(value: Any) -> None:
         ),
     ],
 )
-def test_a_policy_that_cannot_work_is_refused(make: Callable[[], object], message: str) -> None:
+def test_a_policy_that_cannot_work_is_rejected(make: Callable[[], object], message: str) -> None:
     """A value out of range is rejected at construction, with its name and rule."""
     with pytest.raises(ConfigError, match=message):
         make()
@@ -113,7 +113,7 @@ def test_a_key_comes_from_argument_or_environment(
         pytest.param(f"Api-Key {CANARY_KEY}", "without its scheme word", id="scheme word"),
     ],
 )
-def test_a_bad_key_is_refused_without_being_shown(
+def test_a_bad_key_is_rejected_without_being_shown(
     monkeypatch: pytest.MonkeyPatch, value: Any, message: str
 ) -> None:
     """The error has the reason, and not the key."""
@@ -124,7 +124,7 @@ def test_a_bad_key_is_refused_without_being_shown(
     assert "CANARY" not in str(caught.value)
 
 
-def test_a_key_shows_itself_only_when_asked() -> None:
+def test_a_key_shows_itself_only_on_request() -> None:
     """Text and repr hide the key, and it isn't pickled."""
     key = ApiKey(CANARY_KEY, env=ENV)
 
@@ -198,7 +198,7 @@ def test_an_origin_is_written_one_way(url: str, expected: str) -> None:
     ],
     ids=str,
 )
-def test_what_is_no_origin_is_refused(url: Any, message: str) -> None:
+def test_what_is_no_origin_is_rejected(url: Any, message: str) -> None:
     """Paths, credentials, other schemes, and plain http to other machines are rejected."""
     with pytest.raises(ConfigError, match=message):
         origin(url)
@@ -240,7 +240,9 @@ def test_a_shared_rate_is_a_limit() -> None:
         ),
     ],
 )
-def test_a_shared_rate_that_is_not_one_is_refused(make: Callable[[], Limits], message: str) -> None:
+def test_a_shared_rate_that_is_not_one_is_rejected(
+    make: Callable[[], Limits], message: str
+) -> None:
     """Only one rate can hold, and a URL is not opened by a client."""
     with pytest.raises(ConfigError, match=message):
         make()

@@ -84,7 +84,7 @@ BROKEN: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("field", BROKEN)
-def test_a_definition_that_cannot_work_is_refused(field: str) -> None:
+def test_a_definition_that_cannot_work_is_rejected(field: str) -> None:
     """The error names the field when the endpoint is defined."""
     fields: dict[str, Any] = {"name": "x", "method": "GET", "path": "/", "decode": bytes}
     with pytest.raises(InvalidInputError, match=f"^{field}: "):
@@ -106,7 +106,7 @@ def test_a_definition_that_cannot_work_is_refused(field: str) -> None:
     ids=ascii,
 )
 def test_a_path_never_leads_to_another_host(path: str) -> None:
-    """A path that would change the host or the query is refused: the key must not go there."""
+    """A path that would change the host or the query is rejected: the key must not go there."""
     with pytest.raises(InvalidInputError, match=r"Endpoint\.path: must begin with one slash"):
         Endpoint(name="x", method="GET", path=path, decode=bytes)
 
@@ -123,7 +123,7 @@ def test_a_path_never_leads_to_another_host(path: str) -> None:
         pytest.param({1: "x"}, "headers: a name must be made of letters", id="number"),
     ],
 )
-async def test_a_header_that_the_library_sets_is_refused(headers: Any, message: str) -> None:
+async def test_a_header_that_the_library_sets_is_rejected(headers: Any, message: str) -> None:
     """The headers of keys and bodies cannot be replaced, and none can add a line."""
     with pytest.raises(InvalidInputError, match=message):
         NOTE(headers=headers)
@@ -133,7 +133,7 @@ async def test_a_header_that_the_library_sets_is_refused(headers: Any, message: 
 
 @pytest.mark.parametrize("value", [None, True, 1.5, ["a"]], ids=repr)
 def test_a_parameter_is_text_or_a_number(value: Any) -> None:
-    """A value that would be sent in some form of Python's is refused."""
+    """A value that would be sent in some form of Python's is rejected."""
     with pytest.raises(InvalidInputError, match=r"parameters\.folder: must be text or a whole"):
         NOTE(parameters={"folder": value})
 
@@ -150,7 +150,7 @@ async def test_a_value_of_a_header_is_validated_when_it_is_sent() -> None:
 # Calls
 
 
-async def test_a_call_has_its_values_in_their_places() -> None:
+async def test_a_call_has_the_values_that_were_passed() -> None:
     """Body, headers, path and query of an operation are those that were passed."""
     transport = FakeTransport([(204, {}, b"")])
     operation = NOTE(
@@ -306,7 +306,7 @@ async def test_a_header_that_a_middleware_replaces_is_sent_once() -> None:
 
 
 async def test_a_header_of_a_call_replaces_that_of_the_client() -> None:
-    """A header that a client adds to every request is not sent beside one of the call."""
+    """A header that a client adds to every request is not sent next to one of the call."""
     transport = FakeTransport([(204, {}, b"")])
     adapty = client(transport).with_options(headers={"x-trace": "client"})
     await adapty.execute(NOTE(headers={"X-Trace": "call"}, parameters={"folder": "a"}))

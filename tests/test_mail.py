@@ -194,7 +194,7 @@ def test_an_event_carries_its_offer() -> None:
     [(SAVE_PROFILE, False), (DELETE_PROFILE, True), (SAVE_EVENT, False)],
     ids=["save", "delete", "event"],
 )
-def test_every_row_may_be_repeated(row: Endpoint[None], erases: bool) -> None:  # noqa: FBT001
+def test_every_row_may_be_retried(row: Endpoint[None], erases: bool) -> None:  # noqa: FBT001
     """Saving is an upsert, an event is keyed, erasing is final: all may be retried."""
     assert (row.retry_safety, row.is_deletion) == (RetrySafety.ALWAYS, erases)
     assert row.docs.startswith("https://adapty.io/docs/api-adapty-mail/")
@@ -242,7 +242,7 @@ def test_any_combination_of_identifiers_names_a_profile() -> None:
         ),
     ],
 )
-def test_an_operation_that_makes_no_sense_is_refused(
+def test_an_operation_that_makes_no_sense_is_rejected(
     make: Callable[[], object], message: str
 ) -> None:
     """Invalid input is rejected with its field and rule."""
@@ -271,7 +271,7 @@ def failed(status: int, code: str, field: str | None) -> tuple[int, dict[str, st
         ),
     ],
 )
-async def test_an_error_answer_has_its_class(
+async def test_an_error_response_has_its_class(
     reply: Any, kind: type[RequestRejectedError], field: str | None
 ) -> None:
     """The API's codes select the class of the error, and the field is extracted."""
@@ -328,7 +328,7 @@ async def test_bulk_runs_send_one_request_for_each_item() -> None:
         pytest.param("jane", "email", "^items: must be several items, not one string$", id="str"),
     ],
 )
-def test_a_bulk_erasure_that_cannot_begin_is_refused(items: Any, by: Any, message: str) -> None:
+def test_a_bulk_erasure_that_cannot_begin_is_rejected(items: Any, by: Any, message: str) -> None:
     """A wrong kind of identifier, or one string for many, is rejected at construction."""
     with pytest.raises(InvalidInputError, match=message):
         client(FakeTransport()).profiles.bulk_delete(items, by=by)

@@ -30,6 +30,6 @@ def test_an_unmeasured_test_and_its_processes_are_not() -> None:
 
 @needs_coverage
 def test_the_next_test_is_measured_again() -> None:
-    """Coverage goes on after a test with the marker."""
+    """Coverage resumes after a test with the marker."""
     assert sys.gettrace() is not None
     assert "COVERAGE_PROCESS_CONFIG" in os.environ

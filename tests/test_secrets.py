@@ -58,7 +58,7 @@ def shows_nothing(*texts: str) -> bool:
 
 @pytest.mark.parametrize("kind", [AdaptyClient, AdaptyMailClient])
 @pytest.mark.parametrize("name", BAD_KEYS)
-def test_a_key_that_is_refused_is_not_shown(name: str, kind: Callable[..., object]) -> None:
+def test_a_key_that_is_rejected_is_not_shown(name: str, kind: Callable[..., object]) -> None:
     """A key with something wrong is still a secret."""
     with pytest.raises(ConfigError) as caught:
         kind(BAD_KEYS[name])
@@ -67,7 +67,7 @@ def test_a_key_that_is_refused_is_not_shown(name: str, kind: Callable[..., objec
 
 
 @pytest.mark.parametrize("name", BAD_SETTINGS)
-def test_a_key_is_not_shown_when_another_setting_is_refused(name: str) -> None:
+def test_a_key_is_not_shown_when_another_setting_is_rejected(name: str) -> None:
     """A valid key with an invalid setting is not in the error's frames."""
     with pytest.raises(ConfigError) as caught:
         AdaptyClient(CANARY_KEY, **BAD_SETTINGS[name])
@@ -78,7 +78,7 @@ def test_a_key_is_not_shown_when_another_setting_is_refused(name: str) -> None:
 def test_headers_show_their_names_only() -> None:
     """Values of a client's headers, and of added ones, are not shown."""
     client = AdaptyClient(CANARY_KEY).with_options(headers={"X-Person": CANARY_EMAIL})
-    headers = client._caller.options.wire.headers
+    headers = client._executor.options.defaults.headers
 
     assert repr(headers) == "Headers(Authorization, Content-Type, User-Agent, X-Person)"
 
@@ -104,7 +104,7 @@ REFUSED: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_value_that_is_refused_is_not_shown(name: str) -> None:
+def test_a_value_that_is_rejected_is_not_shown(name: str) -> None:
     """An invalid value is named by its field only, in the frames as well."""
     with pytest.raises(InvalidInputError) as caught:
         REFUSED[name]()
@@ -113,7 +113,7 @@ def test_a_value_that_is_refused_is_not_shown(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [BAD_EMAIL, f"{CANARY_EMAIL}\n", f"{CANARY_EMAIL}é"], ids=ascii)
-async def test_an_id_that_is_refused_is_not_shown(value: str) -> None:
+async def test_an_id_that_is_rejected_is_not_shown(value: str) -> None:
     """An id that cannot be sent is in the frame of the method that was called, and nowhere else."""
     client = AdaptyClient(CANARY_KEY, transport=FakeTransport())
     errors = []

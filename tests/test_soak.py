@@ -64,7 +64,7 @@ def test_what_is_as_the_client_says_is_no_problem() -> None:
         ("single-create", "ConnectionLostError", (CREATED, CREATED), "", "was sent 2 times"),
     ],
 )
-def test_what_is_not_as_the_client_says_is_told(
+def test_differences_from_the_clients_record_are_reported(
     work: str, status: str, arrivals: tuple[Arrival, ...], there: str, wrong: str
 ) -> None:
     """Each claim is compared with the arrivals and the final state."""
@@ -73,7 +73,7 @@ def test_what_is_not_as_the_client_says_is_told(
     assert problem == [f"{work} u1, claimed {status}: {wrong}"]
 
 
-def test_what_is_counted_wrongly_is_told() -> None:
+def test_wrong_counts_are_reported() -> None:
     """An item without an end or with two, and too many or too few coins are problems."""
     done = Claim("save", "u1", "done")
     credit = Claim("credit-v2", "u1", "done")

@@ -46,7 +46,7 @@ def test_both_sides_save_the_same_profile() -> None:
     assert msgspec.json.decode(SAVE_PROFILE.encode(mail_profile("u1"))) == mail_fields("u1")
 
 
-async def test_the_server_in_python_answers_what_is_no_delete() -> None:
+async def test_the_server_in_python_responds_to_other_requests() -> None:
     """Without nginx, reads get a profile and saves a success, and both are counted."""
     settings = ServerSettings(
         items=1,

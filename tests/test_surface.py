@@ -182,7 +182,7 @@ OUTCOME: Outcome[str, Profile] = Outcome(
 SHOWN: dict[str, Callable[[], Any]] = {
     "AdaptyClient": lambda: AdaptyClient(CANARY_KEY, transport=FakeTransport()),
     "AdaptyMailClient": lambda: AdaptyMailClient(CANARY_KEY, transport=FakeTransport()),
-    "options": lambda: AdaptyClient(CANARY_KEY)._caller.options,
+    "options": lambda: AdaptyClient(CANARY_KEY)._executor.options,
     "resource": lambda: AdaptyClient(CANARY_KEY).v1.profiles,
     "Wire": lambda: WIRE,
     "Operation": lambda: UPDATE,

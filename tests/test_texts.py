@@ -127,7 +127,7 @@ def _is_refused(check: Any, field: str, value: str) -> bool:
     return False
 
 
-def test_an_empty_text_is_refused_only_where_a_rule_is_stated() -> None:
+def test_an_empty_text_is_rejected_only_where_a_rule_is_stated() -> None:
     """Each text field of each struct takes "" unless the table has its rule."""
     refused = {
         name for name, (kind, field) in TEXTS.items() if _is_refused(kind.rules[field], field, "")
@@ -136,7 +136,7 @@ def test_an_empty_text_is_refused_only_where_a_rule_is_stated() -> None:
     assert refused == HAS_A_RULE.keys()
 
 
-def test_an_empty_text_is_refused_when_sent_only_where_a_rule_is_stated() -> None:
+def test_an_empty_text_is_rejected_when_sent_only_where_a_rule_is_stated() -> None:
     """Each text field of version 2 is sent as "" unless the table has its rule."""
     refused = {
         name
@@ -153,7 +153,7 @@ def test_an_empty_text_is_refused_when_sent_only_where_a_rule_is_stated() -> Non
 @pytest.mark.parametrize(
     "text", [" ", "\t", "a\nb", " x ", "x" * 10_000, "ünïcødé 🦊", "\x00", "null", "-1"], ids=ascii
 )
-def test_any_other_text_is_taken_where_an_empty_one_is(text: str) -> None:
+def test_any_other_text_is_accepted_where_an_empty_one_is(text: str) -> None:
     """Blanks, line breaks, length and letters are not checked without a stated rule."""
     ids = set(v2.IntegrationIdentifiers.__struct_fields__)
     for name, (kind, field) in TEXTS.items():

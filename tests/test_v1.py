@@ -186,7 +186,7 @@ async def test_each_call_is_one_request(method: str) -> None:
     ],
     ids=["get", "create", "update", "delete"],
 )
-def test_a_row_says_what_a_repeat_does(
+def test_a_row_has_its_retry_safety(
     endpoint: Endpoint[Any],
     method: str,
     retry_safety: RetrySafety,
@@ -231,7 +231,7 @@ def test_an_operation_carries_its_identity(
     ids=["none", "None", "two"],
 )
 def test_exactly_one_identity_is_needed(operation: Callable[..., Any], ids: dict[str, Any]) -> None:
-    """None or two of the ids are refused, by name and without their values."""
+    """None or two of the ids are rejected, by name and without their values."""
     rule = "^customer_user_id: exactly one of customer_user_id and profile_id is required$"
     with pytest.raises(InvalidInputError, match=rule):
         operation(**ids)
@@ -249,7 +249,7 @@ def test_exactly_one_identity_is_needed(operation: Callable[..., Any], ids: dict
         pytest.param("u" * 1025, "must not be longer than 1024 bytes", id="too long"),
     ],
 )
-async def test_an_id_that_cannot_be_sent_is_refused_unsent(
+async def test_an_id_that_cannot_be_sent_is_rejected_unsent(
     field: str, value: Any, rule: str
 ) -> None:
     """An invalid id is rejected by its name before any request."""
@@ -319,7 +319,7 @@ async def test_a_profile_is_read_in_every_form(
 
 
 @pytest.mark.parametrize("reply", [(200, {}, b""), (204, {}, b""), (201, {}, b"{}")], ids=str)
-async def test_an_empty_answer_is_an_empty_profile(reply: Any) -> None:
+async def test_an_empty_response_is_an_empty_profile(reply: Any) -> None:
     """A success without a profile in it is a success."""
     profile = await client(FakeTransport([reply])).v1.profiles.create(profile_id="p1")
 
@@ -339,7 +339,7 @@ async def test_attributes_in_no_known_form_are_none(custom: Any) -> None:
 
 
 @pytest.mark.parametrize("lost", [ConnectionLostError, RequestTimeoutError])
-async def test_a_creation_whose_answer_was_lost_is_not_repeated(
+async def test_a_creation_whose_response_was_lost_is_not_retried(
     lost: type[ConnectionLostError],
 ) -> None:
     """The effect of a second creation is unknown, so the error is raised."""
@@ -350,7 +350,7 @@ async def test_a_creation_whose_answer_was_lost_is_not_repeated(
     assert len(transport.requests) == 1
 
 
-async def test_a_deletion_found_missing_after_a_lost_answer_is_done() -> None:
+async def test_a_deletion_found_missing_after_a_lost_response_is_done() -> None:
     """A retried deletion with a 404 is done; a 404 for the first attempt is an error."""
     retry = RetryPolicy(wait_initial=1e-9)
     transport = FakeTransport([ConnectionLostError("lost"), MISSING, MISSING])
@@ -419,7 +419,7 @@ async def test_a_bulk_update_is_one_request_for_each_pair() -> None:
         pytest.param(7, "profile_id", "^items: must be an iterable", id="number"),
     ],
 )
-def test_a_bulk_run_that_cannot_begin_is_refused(
+def test_a_bulk_run_that_cannot_begin_is_rejected(
     bulk: str, items: Any, by: Any, message: str
 ) -> None:
     """A wrong kind of id, or one string for many, is rejected at construction."""

@@ -181,7 +181,7 @@ BAD_KEYS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", BAD_KEYS)
-def test_a_bad_public_key_is_refused_without_being_shown(name: str) -> None:
+def test_a_bad_public_key_is_rejected_without_being_shown(name: str) -> None:
     """The rules of keys hold for the public one, and an error shows neither of the two."""
     with pytest.raises(ConfigError, match="public_key") as caught:
         AdaptyClient(CANARY_KEY, public_key=BAD_KEYS[name])
@@ -192,7 +192,7 @@ def test_a_bad_public_key_is_refused_without_being_shown(name: str) -> None:
 def test_the_public_key_is_treated_like_a_secret() -> None:
     """Neither a client's text nor its options show the public key, and a client is not pickled."""
     adapty = AdaptyClient(SECRET, public_key=CANARY_KEY, transport=FakeTransport())
-    shown = [adapty, adapty.web, adapty._caller.options, vars(adapty)]
+    shown = [adapty, adapty.web, adapty._executor.options, vars(adapty)]
 
     assert CANARY_KEY not in "".join(map(repr, shown))
     with pytest.raises(TypeError, match="not pickled"):
@@ -239,7 +239,7 @@ REFUSED: dict[str, tuple[Callable[..., object], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_bad_value_is_refused_when_the_call_is_described(name: str) -> None:
+def test_a_bad_value_is_rejected_when_the_call_is_described(name: str) -> None:
     """An error names the field and its rule before a client is needed."""
     describe, message = REFUSED[name]
     with pytest.raises(InvalidInputError, match=message):
@@ -372,7 +372,7 @@ async def test_attributions_are_loaded_in_bulk_and_resumed(tmp_path: Path) -> No
 
 
 async def test_a_pair_that_is_none_is_a_failed_outcome() -> None:
-    """A bad item does not stop a run of attributions, and a bad kind of id is refused at once."""
+    """A bad item does not stop a run of attributions, and a bad kind of id is rejected at once."""
     adapty = client(FakeTransport([STORED]))
     items: list[Any] = ["u1", ("u2", PAID), ("u3", "organic")]
     report = await adapty.web.attribution.bulk_add(items, by="customer_user_id")

@@ -25,7 +25,7 @@ Answer: TypeAlias = Callable[[str], tuple[bytes, float]]
 
 class WireServer:
     """
-    Answer requests that have no body.
+    Respond to requests that have no body.
 
     Attributes:
         arrived: requests of which at least one byte has arrived.

@@ -133,8 +133,10 @@ class RequestDefaults(msgspec.Struct, frozen=True, kw_only=True):
     The request defaults of a client: origin, headers and checks. The headers hold the API keys.
 
     Attributes:
+        origin: the server's scheme, host and port.
         headers: the headers of calls with the secret key; without a key they cannot be sent.
         public_headers: the same, for calls with the public key.
+        id_encoding: the encoding of ids in headers, ``ascii`` or ``utf-8``.
         validate: check operations by the rules of their endpoint definitions.
     """
 
@@ -173,7 +175,7 @@ class RequestDefaults(msgspec.Struct, frozen=True, kw_only=True):
 
 def encode(
     operation: Operation[Any],
-    wire: RequestDefaults,
+    defaults: RequestDefaults,
     *,
     timeout: float,
     total_timeout: float,
@@ -184,7 +186,7 @@ def encode(
 
     Args:
         operation: the call.
-        wire: the request defaults of the client.
+        defaults: the request defaults of the client.
         timeout: seconds for one attempt.
         total_timeout: seconds for the whole call.
         low_priority: the operation is an item of a bulk run and has low priority.
@@ -196,9 +198,9 @@ def encode(
     """
     endpoint = operation.endpoint
     try:
-        if wire.validate and endpoint.check is not None:
+        if defaults.validate and endpoint.check is not None:
             endpoint.check(operation)
-        headers = _headers(operation, wire)
+        headers = _headers(operation, defaults)
         target = _target(operation)
     except InvalidInputError as error:
         raise strip_traceback(error) from None  # the frames below hold the id itself
@@ -209,7 +211,7 @@ def encode(
     request = Request(
         operation=endpoint.name,
         method=endpoint.method,
-        url=wire.origin + target,
+        url=defaults.origin + target,
         headers=headers,
         body=None if operation.body is None else endpoint.encode(operation.body),
         retry_safety=retry_safety,
@@ -227,7 +229,7 @@ def encode(
         absent_if_missing=False,
         if_missing=encode(
             operation.if_missing,
-            wire,
+            defaults,
             timeout=timeout,
             total_timeout=total_timeout,
             low_priority=low_priority,

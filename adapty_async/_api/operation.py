@@ -84,7 +84,14 @@ for _method in (*_CHANGES, "update"):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """A response of the server: status, headers (names in any case) and the whole body."""
+    """
+    A response of the server.
+
+    Attributes:
+        status: the HTTP status.
+        headers: the headers; names may be in any case.
+        body: the whole body, decompressed.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -230,7 +237,10 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
 
     Attributes:
         operation: the name of the endpoint definition.
+        method: the HTTP method, in capitals.
+        url: the encoded URL, with its query.
         headers: all headers, including the client's API key.
+        body: the encoded body; None without one.
         retry_safety: when the request may be sent again.
         bucket: the server-side rate limit that counts the request.
         is_deletion: the operation deletes.

@@ -3,7 +3,8 @@ A bulk runner: a worker pool that passes many items through one function, of any
 
 Invariants:
 - Every item that is read ends in exactly one outcome, whatever happens.
-- Items that are read and not yet delivered never exceed twice the concurrency.
+- Items that are read and not yet delivered never exceed twice the concurrency, and the items that
+  wait for an endpoint with a limit of its own.
 - A stopping run sends no request that was not on the wire when the stop began.
 - When the caller leaves the run, on any path, none of its tasks is alive.
 """
@@ -52,7 +53,7 @@ Earlier: TypeAlias = Callable[[int], EarlierStatus | None]
 
 # Unsent items that are counted in one iteration of the event loop.
 _ITEMS_PER_ITERATION = 256
-# How many times as often a run looks whether more workers are useful, after it has spawned some.
+# Checks of a run, after it has spawned workers, in the interval of one.
 _LOOKS_WHILE_GROWING = 20
 
 

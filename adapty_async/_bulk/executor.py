@@ -17,7 +17,7 @@ from adapty_async._api.codec import RequestDefaults, encode
 from adapty_async._api.operation import Operation
 from adapty_async._api.raw import RawResponse, raw_response
 from adapty_async._bulk.bulk_run import BulkRun
-from adapty_async._bulk.item_processor import Engine, Items, Records, run_calls
+from adapty_async._bulk.item_processor import ClientParts, Items, Records, run_calls
 from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._bulk.run_journal import RunIdentity, RunJournal
 from adapty_async._bulk.settings import (
@@ -49,12 +49,12 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     The options of calls; clients with the same connections may have different ones.
 
     Attributes:
-        wire: the request defaults.
+        defaults: the request defaults.
         retry: the retry policy.
         timeout: seconds for one attempt.
     """
 
-    wire: RequestDefaults
+    defaults: RequestDefaults
     retry: RetryPolicy
     timeout: float
 
@@ -63,14 +63,23 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Executor:
-    """An executor of operations with one set of options; all resources of a client share it."""
+    """
+    An executor of operations with one set of options; all resources of a client share it.
+
+    Attributes:
+        layers: the configuration of the client's pipeline.
+        options: the options of the calls.
+    """
 
     def __init__(self, layers: PipelineConfig, options: CallOptions) -> None:
         self.layers = layers
         self.options = options
         self._send = build(layers, options.retry)
         self._encode = functools.partial(
-            encode, wire=options.wire, timeout=options.timeout, total_timeout=options.retry.deadline
+            encode,
+            defaults=options.defaults,
+            timeout=options.timeout,
+            total_timeout=options.retry.deadline,
         )
 
     async def execute(self, operation: Operation[ResultT]) -> ResultT:
@@ -108,14 +117,14 @@ class Executor:
         storage = options.get("journal")
         journal: RunJournal | None = None
         if storage is not None:
-            defaults, workers = self.options.wire, settings.concurrency
+            defaults, workers = self.options.defaults, settings.concurrency
             if isinstance(storage, str | os.PathLike):
                 storage = SqliteJournal(Path(storage), owed=2 * workers)
             run = RunIdentity(name, defaults.origin, defaults.account)
             journal = RunJournal(storage, run, items, options.get("job_id"), workers)
         send = build(layers, self.options.retry, limits)
         encode_item = functools.partial(self._encode, low_priority=True)
-        engine = Engine(
+        client = ClientParts(
             encode_item,
             send,
             layers.decode,
@@ -127,7 +136,7 @@ class Executor:
         records = Records(
             journal=journal, outcomes=_outcomes_of(options), dedupe=options.get("dedupe", False)
         )
-        return run_calls(items, build_operation, engine, settings, records)
+        return run_calls(items, build_operation, client, settings, records)
 
 
 def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> RunLimits:

@@ -43,7 +43,7 @@ from adapty_async.errors import (
 )
 
 __all__ = (
-    "Engine",
+    "ClientParts",
     "Items",
     "Records",
     "StartBulk",
@@ -75,7 +75,7 @@ class StartBulk(Protocol):
         ...
 
 
-class Engine(msgspec.Struct, frozen=True):
+class ClientParts(msgspec.Struct, frozen=True):
     """
     The parts of a client that a run uses.
 
@@ -116,16 +116,16 @@ class Records(msgspec.Struct, frozen=True, kw_only=True):
 def run_calls(
     items: Items[ItemT],
     build: Callable[[ItemT], Operation[ResultT]],
-    engine: Engine,
+    client: ClientParts,
     settings: RunSettings,
     records: Records,
 ) -> BulkRun[ItemT, ResultT]:
     """Return a run that sends one operation for each item, and records the outcomes."""
-    calls = ItemProcessor(build, engine, records.journal, dedupe=records.dedupe)
+    calls = ItemProcessor(build, client, records.journal, dedupe=records.dedupe)
     settings = msgspec.structs.replace(
         settings,
-        patience=functools.partial(look, engine.limiters, engine.limits),
-        look_every=look_every(engine.limits.max_outage),
+        patience=functools.partial(look, client.limiters, client.limits),
+        look_every=look_every(client.limits.max_outage),
     )
     source, stop_check = source_of(items), StopPolicy().check
     if records.outcomes is None:
@@ -153,13 +153,13 @@ class ItemProcessor(Generic[ItemT, ResultT]):
     def __init__(
         self,
         build: Callable[[ItemT], Operation[ResultT]],
-        engine: Engine,
+        client: ClientParts,
         journal: RunJournal | None,
         *,
         dedupe: bool,
     ) -> None:
         self._build = build
-        self._engine = engine
+        self._client = client
         self._journal = journal
         self._by_position = journal is not None and journal.by_position
         # identified by their requests, equal items are one item with one state
@@ -176,14 +176,14 @@ class ItemProcessor(Generic[ItemT, ResultT]):
     async def open(self, run: BulkRun[ItemT, ResultT]) -> AsyncIterator[None]:
         """Keep the journal of a run open, and its items in the statistics of the client."""
         self._watched = run.is_watched
-        journal, limiters, items = self._journal, self._engine.limiters, self._engine.items
+        journal, limiters, items = self._journal, self._client.limiters, self._client.items
         counts = run.counts
         items.start(counts)
         try:
             if journal is None:
                 yield
                 return
-            await journal.open(limiters.learned_rate)
+            await journal.open(limiters.measured_limit)
             try:
                 self._is_resumed = not journal.is_new
                 self._lost_creations |= journal.lost_creations
@@ -191,7 +191,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
                     limiters.expect(journal.rate)
                 yield
             finally:
-                await journal.aclose(limiters.learned_rate(), run.report.stop_reason)
+                await journal.aclose(limiters.measured_limit(), run.report.stop_reason)
         finally:
             items.end(counts)
             if self._seen is not None:
@@ -207,14 +207,14 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         """Return the outcome of an item. An exception that ends the run is stored in the worker."""
         if self._is_resumed and self._seen is None and (earlier := self.earlier(index)):
             return _skipped(index, item, earlier)
-        engine, started = self._engine, self._engine.clock()
+        client, started = self._client, self._client.clock()
         request: Request | None = None
         state: CallState | None = None
         entry: ItemEntry | None = None
         lock_key: Hashable = None
         try:
             operation = worker.operation = self._build(item)
-            request = engine.encode(operation)
+            request = client.encode(operation)
             entry = None if self._journal is None else self._journal.entry(index, request)
             if (self._identifies or self._is_resumed) and (
                 known := await self._known(index, item, operation, request, entry)
@@ -224,14 +224,14 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             if not self._keyed_lock.try_acquire(lock_key):
                 await self._keyed_lock.acquire(lock_key)
             state = worker.call = CallState() if entry is None else _recorded_call(entry, request)
-            response = await engine.send(
+            response = await client.send(
                 request
                 if request.if_missing is None
                 else self._without_second_creation(operation, request, entry),
                 state,
             )
-            result = engine.decode(operation, response)
-            outcome = _done(index, item, state, response, result, engine.clock() - started)
+            result = client.decode(operation, response)
+            outcome = _done(index, item, state, response, result, client.clock() - started)
         except BaseException as error:  # noqa: BLE001  the item's outcome, or the end of the run
             outcome = self._not_done(index, item, request, worker, error, started)
         if state is None:  # it holds no lock
@@ -262,7 +262,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         2. The item has no valid request: withdraw the reservation that a killed run left for it.
         3. The item may have tried to create an object; see `_after_creation`.
         """
-        state, elapsed = worker.call, self._engine.clock() - started
+        state, elapsed = worker.call, self._client.clock() - started
         worker.failure = _run_ending(error, is_sending=state is not None)
         outcome: Outcome[ItemT, ResultT]
         outcome = _not_done(index, item, request, state, error, elapsed)
@@ -386,12 +386,12 @@ class _Digester:
 
     def of(self, operation: Operation[Any], request: Request) -> bytes:
         """Return the digest of a request. It begins with the key of the object it may create."""
-        asked = operation.endpoint.name, operation.headers, operation.parameters, request.body
+        identity = operation.endpoint.name, operation.headers, operation.parameters, request.body
         if operation.if_missing is None or request.if_missing is None:
-            return self._digest(asked)
+            return self._digest(identity)
         creation = self.of(operation.if_missing, request.if_missing)
         object_key = self.object_key(operation, request)
-        return object_key + self._digest((*asked, creation))[OBJECT_KEY_SIZE:]
+        return object_key + self._digest((*identity, creation))[OBJECT_KEY_SIZE:]
 
     def object_key(self, operation: Operation[Any], request: Request) -> bytes:
         """

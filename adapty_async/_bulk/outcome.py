@@ -66,7 +66,7 @@ class EarlierStatus(enum.StrEnum):
 class StopReason(enum.StrEnum):
     """The reason why a run ended before its input."""
 
-    #: Several authentication errors in a row.
+    #: Five authentication errors in a row.
     KEY_REJECTED = "key_rejected"
     #: The responses are not the API's. The first 20 responses or 20 successful ones in a row could
     #: not be Adapty's, the server's certificate was rejected, or a proxy required a password.
@@ -248,7 +248,14 @@ def _reason(error: Exception | None) -> str:
 
 
 class ReportBuilder(Generic[ItemT, ResultT]):
-    """A report builder that counts outcomes as they end, in constant memory."""
+    """
+    A report builder that counts outcomes as they end, in constant memory.
+
+    Attributes:
+        counts: the number of items by status.
+        earlier: the number of skipped items by their earlier status.
+        requests, throttled, sent, connect_failures: as in `BulkReport`.
+    """
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(OutcomeStatus, 0)

@@ -218,9 +218,7 @@ class OutcomesLog:
             entry for entry in entries if not entry.outcome.earlier or not self._final.has(entry)
         ]
         try:
-            for start in range(
-                0, len(missing), _LINES_PER_WRITE
-            ):  # the event loop may run in between
+            for start in range(0, len(missing), _LINES_PER_WRITE):  # others may run in between
                 data = b"".join(map(_encoded, missing[start : start + _LINES_PER_WRITE]))
                 while data:
                     data = data[os.write(self._handle, data) :]
@@ -388,9 +386,7 @@ class OutcomesFile:
             BaseException: a defect was the reason.
         """
         if self._loop.is_closed():  # pending outcomes are lost, as in a crash
-            self._job.add_done_callback(
-                lambda _: self._log.close()
-            )  # now, or after the current write
+            self._job.add_done_callback(lambda _: self._log.close())  # or after the current write
             return
         try:
             await until_ended(self.flushed())

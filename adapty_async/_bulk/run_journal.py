@@ -198,7 +198,7 @@ class RunJournal:
         self._writer: JournalWriter  # set by `open`, as is the next
         self._timer: asyncio.TimerHandle
 
-    async def open(self, learned_rate: Callable[[], float | None]) -> None:
+    async def open(self, measured_limit: Callable[[], float | None]) -> None:
         """
         Open the journal, and record the adaptive rate from now on.
 
@@ -217,7 +217,7 @@ class RunJournal:
         self._writer = writer
 
         def record_rate() -> None:
-            writer.record_rate(learned_rate())
+            writer.record_rate(measured_limit())
             self._timer = loop.call_later(_RATE_SECONDS, record_rate)
 
         loop = asyncio.get_running_loop()

@@ -60,7 +60,7 @@ class StreamExecutor:
     def __init__(self, executor: Executor, send: SendInto) -> None:
         self._executor = executor
         self._send = send
-        defaults = executor.options.wire
+        defaults = executor.options.defaults
         secret = f"{defaults.origin} {defaults.account}"
         self.account = hashlib.sha256(secret.encode()).hexdigest()
 

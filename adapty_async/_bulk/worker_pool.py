@@ -65,9 +65,8 @@ class WorkerPool:
             worker = Worker()
             task = asyncio.create_task(work(worker))
             self._workers[task] = worker
-            task.add_done_callback(
-                self.remove
-            )  # a task that is cancelled before it starts never runs
+            # a task that is cancelled before it starts never runs
+            task.add_done_callback(self.remove)
 
     def remove(self, task: asyncio.Task[None]) -> None:
         """Remove a worker that ends."""

@@ -112,7 +112,7 @@ class BaseClient:
             base_url, env=self._url_env, default=self._default_url, allow_insecure=allow_insecure
         )
         headers = _headers_with(self._scheme, self._secret_key)
-        wire = RequestDefaults(
+        defaults = RequestDefaults(
             origin=origin,
             headers=headers,
             public_headers=_headers_with(self._scheme, self._public_key),
@@ -132,20 +132,20 @@ class BaseClient:
             connections=LoopLocal(lambda: PrioritySemaphore(_connections(limits, session))),
             timing=timing,
             limiters=LimiterRegistry(
-                timing, _rate_limiter(limits, clock), _rate_source(limits, wire)
+                timing, _rate_limiter(limits, clock), _rate_source(limits, defaults)
             ),
             budget=RetryBudget(retry.budget),
             emitter=Emitter(hooks) if hooks else None,
         )
-        self._use(Executor(layers, CallOptions(wire=wire, retry=retry, timeout=timeout)))
+        self._use(Executor(layers, CallOptions(defaults=defaults, retry=retry, timeout=timeout)))
 
-    def _use(self, caller: Executor) -> None:
-        self._caller = caller
+    def _use(self, executor: Executor) -> None:
+        self._executor = executor
 
     @property
     def origin(self) -> str:
         """The origin of requests, such as ``https://api.adapty.io``."""
-        return self._caller.options.wire.origin
+        return self._executor.options.defaults.origin
 
     async def execute(self, operation: Operation[ResultT]) -> ResultT:
         """
@@ -157,7 +157,7 @@ class BaseClient:
         Raises:
             AdaptyError: the call failed; see `adapty_async.errors`.
         """
-        return await self._caller.execute(operation)
+        return await self._executor.execute(operation)
 
     async def with_raw_response(self, operation: Operation[ResultT]) -> RawResponse[ResultT]:
         """
@@ -171,7 +171,7 @@ class BaseClient:
         Raises:
             AdaptyError: the call failed; see `adapty_async.errors`.
         """
-        return await self._caller.execute_raw(operation)
+        return await self._executor.execute_raw(operation)
 
     @overload
     def bulk(
@@ -215,7 +215,7 @@ class BaseClient:
             InvalidInputError: `items` is not iterable.
             ConfigError: an option is unknown or out of range.
         """
-        return self._caller.bulk(items, build or _as_it_is, name, **options)
+        return self._executor.bulk(items, build or _as_it_is, name, **options)
 
     def with_options(
         self,
@@ -238,7 +238,7 @@ class BaseClient:
             ConfigError: a value is out of range.
             InvalidInputError: a header is reserved, or cannot be sent.
         """
-        options = self._caller.options
+        options = self._executor.options
         retry = options.retry if retry is None else retry
         if deadline is not None:
             retry = msgspec.structs.replace(retry, deadline=deadline)
@@ -246,12 +246,12 @@ class BaseClient:
             options,
             retry=retry,
             timeout=options.timeout if timeout is None else timeout,
-            wire=_with_headers(options.wire, headers or {}),
+            defaults=_with_headers(options.defaults, headers or {}),
         )
         other = object.__new__(type(self))
         other._connections = self._connections
         other._is_borrower = True
-        other._use(Executor(self._caller.layers, options))
+        other._use(Executor(self._executor.layers, options))
         return other
 
     def add_hook(self, hook: Hook) -> None:
@@ -261,7 +261,7 @@ class BaseClient:
         Add hooks before the first call: neither resources, such as ``client.v2.profiles``, that
         were looked up before nor clients of `with_options` use it.
         """
-        layers = self._caller.layers
+        layers = self._executor.layers
         emitter = layers.emitter.with_hook(hook) if layers.emitter else Emitter((hook,))
         self._rebuild(emitter=emitter)
 
@@ -274,15 +274,15 @@ class BaseClient:
         time counts towards the call's deadline. The latest one is the outermost. Add middlewares
         before the first call; see `add_hook`.
         """
-        self._rebuild(middlewares=(*self._caller.layers.middlewares, middleware))
+        self._rebuild(middlewares=(*self._executor.layers.middlewares, middleware))
 
     def _rebuild(self, **changes: Any) -> None:
-        layers = msgspec.structs.replace(self._caller.layers, **changes)
-        self._use(Executor(layers, self._caller.options))
+        layers = msgspec.structs.replace(self._executor.layers, **changes)
+        self._use(Executor(layers, self._executor.options))
 
     def statistics(self) -> Statistics:
         """Return the current request rate, pauses, requests in flight and outages."""
-        layers = self._caller.layers
+        layers = self._executor.layers
         why = self._connections.why_standard
         path = HttpPath.FAST if why is None else HttpPath.STANDARD
         if layers.transport is not self._connections:
@@ -315,7 +315,7 @@ class BaseClient:
             await self.aclose()
 
     def __repr__(self) -> str:
-        origin = self.origin if hasattr(self, "_caller") else ""  # not set yet
+        origin = self.origin if hasattr(self, "_executor") else ""  # not set yet
         return f"{type(self).__name__}({origin})"
 
     def __reduce__(self) -> NoReturn:
@@ -333,10 +333,10 @@ def _rate_limiter(limits: Limits, clock: Callable[[], float]) -> FixedRateLimite
     return None if limits.rate is None else FixedRateLimiter(limits.rate, limits.burst, clock)
 
 
-def _rate_source(limits: Limits, wire: RequestDefaults) -> Callable[[str], RateSource] | None:
+def _rate_source(limits: Limits, defaults: RequestDefaults) -> Callable[[str], RateSource] | None:
     if limits.shared is None:
         return None
-    return functools.partial(limits.shared.rate_source, f"{wire.origin}\n{wire.account}")
+    return functools.partial(limits.shared.rate_source, f"{defaults.origin}\n{defaults.account}")
 
 
 def _connections(limits: Limits, session: aiohttp.ClientSession | None) -> int:
@@ -359,7 +359,7 @@ def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:
     return operation
 
 
-def _with_headers(wire: RequestDefaults, headers: Mapping[str, str]) -> RequestDefaults:
+def _with_headers(defaults: RequestDefaults, headers: Mapping[str, str]) -> RequestDefaults:
     """Return the request defaults with headers of the caller, which replace equal names."""
     for name, value in headers.items():
         header_name(name, reserved=_IDENTITIES)
@@ -371,18 +371,20 @@ def _with_headers(wire: RequestDefaults, headers: Mapping[str, str]) -> RequestD
         return Headers(kept | {**headers})
 
     return msgspec.structs.replace(
-        wire, headers=merged(wire.headers), public_headers=merged(wire.public_headers)
+        defaults, headers=merged(defaults.headers), public_headers=merged(defaults.public_headers)
     )
 
 
-def bulk_with_key(caller: Executor, *, public: bool) -> StartBulk:
+def bulk_with_key(executor: Executor, *, public: bool) -> StartBulk:
     """Return a factory of runs with one of the client's keys; their journals belong to that key."""
-    wire = caller.options.wire
+    defaults = executor.options.defaults
     if public:
-        wire = msgspec.structs.replace(wire, headers=wire.public_headers)
-        caller = Executor(caller.layers, msgspec.structs.replace(caller.options, wire=wire))
-    if "Authorization" in wire.headers:
-        return caller.bulk
+        defaults = msgspec.structs.replace(defaults, headers=defaults.public_headers)
+        executor = Executor(
+            executor.layers, msgspec.structs.replace(executor.options, defaults=defaults)
+        )
+    if "Authorization" in defaults.headers:
+        return executor.bulk
 
     def refuse(*_: Any, **__: Any) -> NoReturn:
         raise missing_key(public=public)

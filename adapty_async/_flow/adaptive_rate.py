@@ -93,11 +93,11 @@ class AdaptiveRateLimiter:
     Args:
         clock: returns monotonic seconds.
         rate: `estimate` of an earlier limiter, in requests per second; None if there is none.
-        lowest: minimum requests per second, inclusive.
-        highest: maximum requests per second, inclusive.
+        min_rate: minimum requests per second, inclusive.
+        max_rate: maximum requests per second, inclusive.
 
     Raises:
-        ValueError: a rate is not above 0, or infinite, or `lowest` is above `highest`.
+        ValueError: a rate is not above 0, or infinite, or `min_rate` is above `max_rate`.
 
     Attributes:
         rate: current requests per second.
@@ -110,14 +110,16 @@ class AdaptiveRateLimiter:
         clock: Callable[[], float],
         *,
         rate: float | None = None,
-        lowest: float = _MIN_RATE,
-        highest: float = _MAX_RATE,
+        min_rate: float = _MIN_RATE,
+        max_rate: float = _MAX_RATE,
     ) -> None:
-        if not 0.0 < lowest <= highest < math.inf:
-            raise ValueError(f"lowest={lowest}, highest={highest}: must be above 0, in this order")
+        if not 0.0 < min_rate <= max_rate < math.inf:
+            raise ValueError(
+                f"min_rate={min_rate}, max_rate={max_rate}: must be above 0, in this order"
+            )
         self._clock = clock
-        self._min_rate = lowest
-        self._max_rate = highest
+        self._min_rate = min_rate
+        self._max_rate = max_rate
         self._pause = PauseState(clock())
         self._start(rate)
 

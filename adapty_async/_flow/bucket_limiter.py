@@ -15,7 +15,7 @@ import enum
 import math
 import threading
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 from adapty_async._flow.circuit_breaker import CircuitBreaker, Sign, sign_of
 from adapty_async._flow.endpoint_monitor import EndpointMonitor
@@ -44,6 +44,7 @@ __all__ = (
 )
 
 P = ParamSpec("P")
+WaitT = TypeVar("WaitT")
 
 #: Seconds after which a waiter checks again: an outage or a pause may end before its time.
 RECHECK = 1.0
@@ -512,11 +513,11 @@ def too_late(operation: str) -> DeadlineError:
 
 def acquire_or_release(
     connections: PrioritySemaphore,
-    acquire: Callable[P, float],
+    acquire: Callable[P, WaitT],
     *arguments: P.args,
     **options: P.kwargs,
-) -> float:
-    """Acquire a permit; if it needs a wait, release the connection and return the seconds."""
+) -> WaitT:
+    """Acquire a permit; if it needs a wait, release the connection, and return the wait."""
     try:
         wait = acquire(*arguments, **options)
     except BaseException:

@@ -112,7 +112,9 @@ class RetryBudget:
         left: tokens that are available.
     """
 
+    #: Tokens of a retry after a transient failure.
     TRANSIENT = 14
+    #: Tokens of a retry after a 429.
     THROTTLED = 5
 
     def __init__(self, size: int) -> None:

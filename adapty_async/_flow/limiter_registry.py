@@ -78,11 +78,11 @@ class LimiterRegistry:
             with state.lock:
                 state.rate_source.expect(rate)
 
-    def learned_rate(self) -> float | None:
-        """Return the adaptive rate if exactly one bucket has a measured limit, otherwise None."""
-        sources = [state.rate_source for state in self._of_apis()]
-        rates = [each.estimate for each in sources if each.limit is not None]
-        return rates[0] if len(rates) == 1 else None
+    def measured_limit(self) -> float | None:
+        """Return the measured limit if exactly one bucket has one, otherwise None."""
+        limits = [state.rate_source.limit for state in self._of_apis()]
+        measured = [limit for limit in limits if limit is not None]
+        return measured[0] if len(measured) == 1 else None
 
     def _of_apis(self) -> list[BucketState]:
         return [state for state in tuple(self._states.values()) if not state.is_endpoint]

@@ -92,6 +92,19 @@ def wakeful(clock: Callable[[], float], max_outage: float) -> WakefulClock:
 NO_LIMITS = RunLimits()
 
 
+class _Wait(msgspec.Struct, frozen=True):
+    """
+    A wait for a permit.
+
+    Attributes:
+        seconds: seconds until the run asks for the permit again.
+        order: the order of the runs that wait for the same rate; None if only this run waits.
+    """
+
+    seconds: float
+    order: RunOrder | None
+
+
 class RunLimiter(BucketLimiter):
     """
     A limiter for the items of one run to one bucket, in the event loop of the run.
@@ -129,7 +142,6 @@ class RunLimiter(BucketLimiter):
         self._shared = [(state.run_order, state.rate_source)]
         if state.rate_limiter is not None:
             self._shared.append((state.rate_limiter.run_order, state.rate_limiter))
-        self._order: RunOrder | None = None  # in which the run waits
         self._queue: WaitQueue[str] = WaitQueue(self._admit, self._lead, self._revoke)
 
     def try_acquire(self, operation: str, deadline: float) -> bool:
@@ -137,11 +149,12 @@ class RunLimiter(BucketLimiter):
         Acquire a permit and a connection at once, if no earlier item waits.
 
         Raises:
-            DeadlineError: the deadline is over.
+            DeadlineError: the deadline is over, or only this endpoint is throttled for too long.
             CircuitOpenError: an outage or a pause has lasted longer than the run's `max_outage`.
         """
         if deadline != math.inf and deadline <= self._state.clock():
             raise too_late(operation)
+        # as `WaitQueue.try_acquire` does, without the time of its call
         if self._queue.has_leader or not self._admit(operation):
             return False
         self._start(operation)
@@ -156,6 +169,7 @@ class RunLimiter(BucketLimiter):
         Wait in the run's queue; return the seconds of the wait, which is not charged to the item.
 
         Raises:
+            DeadlineError: only this endpoint is throttled for too long.
             CircuitOpenError: an outage or a pause has lasted longer than the run's `max_outage`.
         """
         arrived = self._state.clock()
@@ -191,7 +205,7 @@ class RunLimiter(BucketLimiter):
         return verdict
 
     def _admit(self, operation: str) -> bool:
-        if self._connections.available <= 0 or self._acquire_permit(operation):
+        if self._connections.available <= 0 or self._acquire_permit(operation) is not None:
             return False
         return self._connections.try_acquire()
 
@@ -201,78 +215,78 @@ class RunLimiter(BucketLimiter):
             while True:
                 await self._connections.acquire()
                 wait = acquire_or_release(self._connections, self._acquire_permit, operation)
-                if not wait:
+                if wait is None:
                     return
                 self._enter_order(wait)
-                await state.sleep(min(wait, RECHECK))
+                await state.sleep(min(wait.seconds, RECHECK))
         finally:
             self._leave_orders()
 
-    def _enter_order(self, wait: float) -> None:
-        """Enter the order of the runs that wait for the same, and ask again after the wait."""
-        order = self._order
-        self._leave_orders(but=order)
-        if order is not None:
-            order.enter(self, self._state.clock() + wait)
+    def _enter_order(self, wait: _Wait) -> None:
+        """Enter the order of the runs that wait for the same rate, and leave the others."""
+        self._leave_orders(but=wait.order)
+        if wait.order is not None:
+            wait.order.enter(self, self._state.clock() + wait.seconds)
 
     def _leave_orders(self, *, but: RunOrder | None = None) -> None:
         for order, _ in self._shared:
             if order is not but:
                 order.leave(self)
 
-    def _turn_in(self) -> float:
-        """Return the seconds until it is the run's turn; 0 if it is."""
+    def _wait_for_turn(self) -> _Wait | None:
+        """Return the wait until it is the run's turn; None if it is."""
         now = self._state.clock()
         for order, limiter in self._shared:
-            wait = order.delay(self, now, limiter.rate)
-            if wait:
-                self._order = order
-                return wait
-        return 0.0
+            seconds = order.delay(self, now, limiter.rate)
+            if seconds:
+                return _Wait(seconds, order)
+        return None
 
     def _revoke(self, _: str) -> None:
         with self._state.lock:
             self._state.revoke_sent()
         self._connections.release()
 
-    def _acquire_permit(self, operation: str) -> float:
-        """Return the seconds that an item has to wait; at 0 its permit is acquired."""
+    def _acquire_permit(self, operation: str) -> _Wait | None:
+        """Acquire a permit for an item, and return None; otherwise return its wait for one."""
         state = self._state
         with state.lock:
-            self._order = state.run_order
-            wait, is_limited = 0.0, self._is_adaptive or state.is_adapting
+            wait, is_limited = None, self._is_adaptive or state.is_adapting
             if not self._is_adaptive or state.urgent or state.breaker.since is not None:
-                wait = self._delay(is_limited=is_limited)
-            is_slowed = wait <= CLOCK_RESOLUTION and is_limited
-            if wait <= CLOCK_RESOLUTION and (state.run_order.asks_at or state.rate_limiter):
-                wait = self._turn_in()
-            if is_slowed and not wait:
-                wait = state.rate_source.acquire()
-            if wait > CLOCK_RESOLUTION:
-                self._require_patience(operation, wait, wait if is_slowed else 0.0)
+                wait = self._wait_for_others(is_limited=is_limited)
+            is_slowed = wait is None and is_limited
+            if wait is None and (state.run_order.asks_at or state.rate_limiter):
+                wait = self._wait_for_turn()
+            if is_slowed and wait is None:
+                seconds = state.rate_source.acquire()
+                if seconds > CLOCK_RESOLUTION:
+                    wait = _Wait(seconds, state.run_order)
+            if wait is not None:
+                self._require_patience(operation, wait.seconds, wait.seconds if is_slowed else 0.0)
                 return wait
             state.record_sent(paced=is_limited)
             if self._run.rate_limiter is not None:
                 self._run.rate_limiter.acquire()
-            return 0.0
+            return None
 
-    def _delay(self, *, is_limited: bool) -> float:
+    def _wait_for_others(self, *, is_limited: bool) -> _Wait | None:
         """
-        Return the seconds of all waits but that for the rate source, if it limits the run.
+        Return the longest of all waits but that for the rate source, if it limits the run.
 
         A run that waits for its own rate is in no order, and leaves the permits to others.
         """
         state = self._state
+        order: RunOrder | None = state.run_order
         paused_for = state.paused_for
         wait = max(state.breaker.delay(), 0.0 if is_limited else paused_for)
         if state.urgent and not paused_for:
             wait = max(wait, 1 / (state.rate_limiter or state.rate_source).rate)
         shared, own = state.rate_limiter, self._run.rate_limiter
         if shared is not None and (delay := shared.delay()) > wait:
-            wait, self._order = delay, shared.run_order
+            wait, order = delay, shared.run_order
         if own is not None and (delay := own.delay()) > wait:
-            wait, self._order = delay, None
-        return wait
+            wait, order = delay, None
+        return _Wait(wait, order) if wait > CLOCK_RESOLUTION else None
 
     def _require_patience(self, operation: str, wait: float, slowed: float) -> None:
         """

@@ -123,7 +123,7 @@ class RunOrder:
         self.asks_at.pop(run, None)
 
     def delay(self, run: object, now: float, rate: float) -> float:
-        """Return the seconds until it is a run's turn, at *n* permits per second."""
+        """Return the seconds until it is a run's turn, at `rate` permits per second."""
         last = -math.inf
         for other, asks_at in tuple(self.asks_at.items()):  # other threads may change it
             if other is run:

@@ -1,10 +1,10 @@
 """
 The fast HTTP path: a direct sender, which makes one attempt over a session's connector.
 
-It does not use `ClientSession.request`. All uses of half-private parts of aiohttp are in this
-module, and `reason_against` decides whether they are allowed: any unusual condition selects the
-standard path. That path is in `session_sender`. The invariants of `exchange` hold on both paths,
-and one conformance suite runs over both.
+It does not use `ClientSession.request`, but half-private parts of aiohttp. `reason_against` decides
+whether they are allowed: any unusual condition selects the standard path. That path is in
+`session_sender`. The invariants of `exchange` hold on both paths, and one conformance suite runs
+over both.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-The standard HTTP path: senders over aiohttp's public API.
+The standard HTTP path: senders over `ClientSession.request`, with classes of our own for requests.
 
 They keep the invariants of `exchange`, which `ClientSession.request` alone does not:
 - It retries an idempotent request itself if a kept connection is closed, so the server may receive
@@ -43,7 +43,13 @@ from adapty_async._http.exchange import (
 )
 from adapty_async.errors import ConnectError, ConnectionLostError
 
-__all__ = ("SESSION_OPTIONS", "DesyncGuardRequest", "Reply", "ask_given", "session_sender")
+__all__ = (
+    "SESSION_OPTIONS",
+    "DesyncGuardRequest",
+    "Reply",
+    "given_session_sender",
+    "session_sender",
+)
 
 
 class _Attempt(msgspec.Struct):
@@ -140,9 +146,8 @@ class Reply(aiohttp.ClientResponse):
 SESSION_OPTIONS: dict[str, Any] = {
     "request_class": DesyncGuardRequest,
     "response_class": Reply,
-    "timeout": aiohttp.ClientTimeout(
-        total=None
-    ),  # the client's timeout scheduler bounds every phase
+    # the client's timeout scheduler bounds every phase
+    "timeout": aiohttp.ClientTimeout(total=None),
 }
 
 
@@ -223,7 +228,9 @@ def _data_of(body: bytes | None) -> bytes | io.BytesIO | None:
     return body if body is None or len(body) <= LARGE_BODY else io.BytesIO(body)
 
 
-def ask_given(session: aiohttp.ClientSession, read_body: ReadBody = read_whole) -> SendOnce:
+def given_session_sender(
+    session: aiohttp.ClientSession, read_body: ReadBody = read_whole
+) -> SendOnce:
     """
     Return a sender over a session of the caller's, with its proxies and timeouts.
 

@@ -24,7 +24,7 @@ from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Request, Response
 from adapty_async._http.direct_sender import fastest_sender, patch_check, stamp, why_standard
 from adapty_async._http.exchange import Kept, ReadBody, SendOnce, failure_of
-from adapty_async._http.session_sender import SESSION_OPTIONS, ask_given, session_sender
+from adapty_async._http.session_sender import SESSION_OPTIONS, given_session_sender, session_sender
 from adapty_async._http.streaming import Sink, read_into
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._runtime.fork import SocketFactory, register_fork_handler
@@ -95,6 +95,7 @@ class Transport:
         With a sink, the body of a success is passed to it block by block, on the standard path.
 
         Raises:
+            ConfigError: the client or the caller's session is closed.
             ConnectError: no connection could be made.
             DeadlineError: the call's deadline has passed; nothing was sent.
             RequestTimeoutError: the attempt's timeout or the call's deadline has passed.
@@ -177,7 +178,7 @@ class Transport:
 
     def _streaming_sender(self, pool: _Pool, read_body: ReadBody) -> SendOnce:
         if self._caller_session is not None:
-            return ask_given(self._caller_session, read_body)
+            return given_session_sender(self._caller_session, read_body)
         return session_sender(
             pool.session,
             lambda _: None,
@@ -207,7 +208,7 @@ class Transport:
             self._record_path(self.why_standard)
             return _LoopResources(
                 loop,
-                _Pool(ask_given(self._caller_session), self._caller_session),
+                _Pool(given_session_sender(self._caller_session), self._caller_session),
                 TimeoutScheduler(loop, self._clock),
             )
         if loop in self._foreign:

@@ -29,14 +29,14 @@ _BATCH = 20_000
 _CACHE_KIB = 16_384
 _KEYS = """WITH RECURSIVE number (n) AS (
   SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < :count
-), asked (n, key) AS (SELECT n, substr(:keys, 16 * n + 1, 16) FROM number)
+), wanted (n, key) AS (SELECT n, substr(:keys, 16 * n + 1, 16) FROM number)
 """
 # one row for all keys, since every step releases and acquires the interpreter's lock
 _FIND = (
     f"{_KEYS}SELECT group_concat(n || ' ' || ordinal, ' ')"  # noqa: S608  no value is in it
-    " FROM asked JOIN entry_key USING (key)"
+    " FROM wanted JOIN entry_key USING (key)"
 )
-_ADD = f"{_KEYS}INSERT INTO entry_key SELECT key, :first + n FROM asked"  # noqa: S608
+_ADD = f"{_KEYS}INSERT INTO entry_key SELECT key, :first + n FROM wanted"  # noqa: S608
 
 
 _PendingClaim: TypeAlias = "tuple[bytes, asyncio.Future[tuple[int, bool]]]"
@@ -106,22 +106,22 @@ class KeyIndex:
         return await future
 
     def _claim_pending(self) -> None:
-        asked, self._pending = self._pending, []
-        keys = [key for key, _ in asked]
+        claims, self._pending = self._pending, []
+        keys = [key for key, _ in claims]
         finding = self._table().run(lambda table: table.claim(keys))
-        finding.add_done_callback(lambda done: self._deliver(asked, done))
+        finding.add_done_callback(lambda done: self._deliver(claims, done))
 
     def _deliver(
-        self, asked: list[_PendingClaim], done: asyncio.Future[list[tuple[int, bool]]]
+        self, claims: list[_PendingClaim], done: asyncio.Future[list[tuple[int, bool]]]
     ) -> None:
         failure = done.exception()
         self._failure = self._failure or failure
         if self._failure is not None:
-            for _, future in asked:
+            for _, future in claims:
                 if not future.done():
                     future.set_exception(self._failure)
             return
-        for (key, future), found in zip(asked, done.result(), strict=True):
+        for (key, future), found in zip(claims, done.result(), strict=True):
             if found[1] and self._on_new is not None:
                 self._on_new(key)
             if not future.done():

@@ -50,9 +50,8 @@ class FileLock:
             # a reader holds it briefly, to check whether a run does
             return sqlite3.connect(self._path, timeout=0.1, isolation_level=None)
         except sqlite3.OperationalError:
-            os.close(
-                os.open(self._path, os.O_RDWR | os.O_CREAT)
-            )  # the operating system's error is more exact
+            # the operating system's error is more exact
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT))
             raise
 
     def close(self) -> None:

@@ -92,10 +92,8 @@ def _require_end(in_salt: int, found: _Sum, expected: _Sum, words: int) -> None:
 
 def _is_of_a_word(first: int, second: int, words: int) -> bool:
     """Return whether one flipped bit in *n* words explains a difference of checksums."""
-    for one, other in (
-        (1, 1),
-        (0, 1),
-    ):  # the share of the first and second word of a pair in the checksum
+    # the share of the first and second word of a pair in the checksum
+    for one, other in ((1, 1), (0, 1)):
         for _ in range(words // 2):
             if not (first * other - second * one) & _MASK:
                 # one of the two is odd, so it has an inverse, and the factor is unique

@@ -71,10 +71,12 @@ class _Creation:
         Create the object; return the response of the call, or None to send the request again.
 
         If the server rejects the creation, somebody else may have created the object. If the
-        response was lost, the server may have created it. A second look decides both. If it finds
-        nothing, the error of the creation is raised, since the server may process a lost request
-        later. If the look fails, the error of a lost creation is raised; otherwise that of the
-        look, which is the present state of the call.
+        response was lost, the server may have created it. A second look decides both:
+
+        1. It finds the object: its response is that of the call.
+        2. It finds nothing: the error of the creation is raised, since the server may process a
+           lost request later.
+        3. It fails: the error of a lost creation is raised, or, after a rejected one, its own.
         """
         state = self._state
         state.creation_started()

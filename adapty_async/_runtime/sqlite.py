@@ -1,11 +1,21 @@
-"""A setting of SQLite databases that several processes open at the same time."""
+"""SQLite databases that several processes open at the same time: their URL, and a setting."""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
+import urllib.parse
+from pathlib import Path
 
-__all__ = ("use_write_ahead_log",)
+__all__ = ("path_in_url", "use_write_ahead_log")
+
+_SCHEME = "sqlite:///"
+
+
+def path_in_url(url: str) -> Path | None:
+    """Return the path in a URL such as ``sqlite:///file``; None for any other URL."""
+    path = url.removeprefix(_SCHEME) if url.startswith(_SCHEME) else ""
+    return Path(urllib.parse.unquote(path)) if path else None
 
 
 def use_write_ahead_log(database: sqlite3.Connection) -> None:

@@ -312,4 +312,4 @@ def limiter_alone(
     """
     share = fallback * known / members
     highest = max(share / 2, _ALONE * share - 1.0)
-    return AdaptiveRateLimiter(clock, rate=highest, lowest=min(0.1, highest), highest=highest)
+    return AdaptiveRateLimiter(clock, rate=highest, min_rate=min(0.1, highest), max_rate=highest)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from adapty_async._bulk.settings import MAX_CONCURRENCY
+from adapty_async._runtime.sqlite import path_in_url
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.cli._apis import ALL_BY, api_option, require_kind
 from adapty_async.cli._app import _exit_on_error, _run
@@ -176,7 +177,7 @@ def _default_store(folder: Path) -> str:
     return f"sqlite:///{urllib.parse.quote(str(folder / _STORE_NAME), safe=_PATH_MARKS)}"
 
 
-def _here(store: str | None) -> str:
+def _existing_store(store: str | None) -> str:
     """
     Return the address of a store that exists already.
 
@@ -184,10 +185,9 @@ def _here(store: str | None) -> str:
         InvalidInputError: there is none by default, or no file with the name of the address.
     """
     if store is not None:
-        scheme, _, path = store.partition(":///")
-        file = Path(urllib.parse.unquote(path))
-        if scheme == "sqlite" and path and not file.exists():  # opening it would create it
-            raise InvalidInputError("--store", f"there is no file {visible(str(file))}")
+        path = path_in_url(store)
+        if path is not None and not path.exists():  # opening it would create it
+            raise InvalidInputError("--store", f"there is no file {visible(str(path))}")
         return store
     folder = Path.cwd()
     if not (folder / _STORE_NAME).exists():
@@ -284,7 +284,7 @@ def work(
     parts = options.pop("parts")
     worker = Worker(source=source, parts=parts, run=run, connection=Connection(**options))
     with _exit_on_error():
-        code, report = _run(work_on(_here(store), name, worker))
+        code, report = _run(work_on(_existing_store(store), name, worker))
         if report is not None:
             click.echo(report_json(report) if as_json else report_text(report))
     sys.exit(code)
@@ -298,7 +298,7 @@ def work(
 def status(name: str, store: str | None, *, as_json: bool, watch: bool) -> None:
     """Show how far the job NAME is, over all workers."""
     with _exit_on_error():
-        _run(_show(_here(store), name, as_json=as_json, watch=watch))
+        _run(_show(_existing_store(store), name, as_json=as_json, watch=watch))
     if output_failed():
         sys.exit(Exit.NOT_ALL_DONE)
 
@@ -351,7 +351,7 @@ def _print_outcomes(
     *statuses: OutcomeStatus,
 ) -> None:
     async def write() -> None:
-        async with JobStore(_here(store)) as opened:
+        async with JobStore(_existing_store(store)) as opened:
             found = await opened.job(name, source=await relocated(opened, name, source))
             async for outcome in found.outcomes(*statuses):
                 click.echo(encode(outcome, found.operation))
@@ -373,7 +373,7 @@ def cancel(name: str, store: str | None) -> None:
     """
 
     async def run() -> None:
-        async with JobStore(_here(store)) as opened:
+        async with JobStore(_existing_store(store)) as opened:
             await (await opened.job(name)).cancel()
 
     with _exit_on_error():
@@ -392,7 +392,7 @@ def retry(name: str, store: str | None) -> None:
     """
 
     async def run() -> int:
-        async with JobStore(_here(store)) as opened:
+        async with JobStore(_existing_store(store)) as opened:
             found = await opened.job(name)
             await found.retry()
             return len(await found.open_parts())
@@ -415,7 +415,7 @@ def forget(name: str, store: str | None, *, yes: bool) -> None:
     """
 
     async def run() -> None:
-        async with JobStore(_here(store)) as opened:
+        async with JobStore(_existing_store(store)) as opened:
             await (await opened.job(name)).forget()
 
     with _exit_on_error():

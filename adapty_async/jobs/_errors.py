@@ -14,7 +14,7 @@ __all__ = (
 
 
 class JobError(AdaptyError):
-    """An error of a job or its store: it does not exist, or belongs to another operation."""
+    """An error of a job or its store: it does not exist, has another input, or cannot be used."""
 
 
 class JobStoppedError(JobError):
@@ -31,7 +31,11 @@ class JobStoppedError(JobError):
 
 
 class PartBusyError(JournalError):
-    """Another runner works on the part, or has taken it over. Nothing was sent by this one."""
+    """
+    Another runner works on the part, so that nothing was sent; or it has taken the part over.
+
+    After a takeover nothing more is sent.
+    """
 
 
 class PartChangedError(JobError):

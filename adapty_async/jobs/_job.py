@@ -10,10 +10,10 @@ from typing import Any, TypeAlias, TypedDict, Unpack
 
 from adapty_async._bulk.stop_policy import StopPolicy
 from adapty_async._journal import ItemState
-from adapty_async._journal.model import SPAN_SIZE, STATES
+from adapty_async._journal.model import SPAN_SIZE, STATES, DamageError
 from adapty_async._runtime.tasks import until_ended
 from adapty_async.bulk import BulkReport, BulkRun, Outcome, OutcomeStatus, StopReason
-from adapty_async.errors import ConfigError
+from adapty_async.errors import ConfigError, JournalError
 from adapty_async.jobs._database import Database
 from adapty_async.jobs._errors import (
     JobError,
@@ -77,7 +77,8 @@ class Job:
     """
     A job: a bulk run that any number of processes share, through a job store.
 
-    Make one with `JobStore.plan` or `JobStore.job`.
+    Make one with `JobStore.plan` or `JobStore.job`. Its coroutines raise a `StoreUnavailableError`
+    if the store cannot be reached.
 
     Attributes:
         name: its name.
@@ -147,7 +148,7 @@ class Job:
             run.cut_off()
 
     async def open_parts(self) -> list[int]:
-        """Return the numbers of the parts with items that have no outcome, in order."""
+        """Return the numbers of the parts that have not ended, in order, without changed ones."""
         rows = await self._database.execute(list_open(self._record.id))
         return sorted(number for (number,) in rows)
 
@@ -161,13 +162,15 @@ class Job:
         self, number: int, **options: Unpack[PartOptions]
     ) -> BulkReport[str, Any] | None:
         """
-        Send the items of a part that have no outcome; return the report of this run.
+        Send the items of a part that are left; return the report of this run.
 
         A part may run any number of times, on any machine, so every task queue can deliver it.
-        Items that are done, absent or failed are not sent again. Return None if none is left.
+        Items that are done, absent or unknown are not sent again. Return None if the part has
+        ended: every item has an outcome.
 
         Raises:
-            PartBusyError: another runner works on the part. Nothing was sent.
+            PartBusyError: another runner works on the part, and nothing was sent; or it took the
+                part over, and nothing more is sent.
             PartChangedError: the input has changed since it was planned. Nothing was sent.
             JobStoppedError: the job has stopped, or stops now.
             StoreUnavailableError: the store cannot be reached; the part stays open.
@@ -237,6 +240,12 @@ class Job:
     async def _load_part(self, number: int) -> PartRecord:
         rows = await self._database.execute(select_part(self._record, number))
         return part_in(rows, self._record, number)
+
+    async def _load_spans(self, number: int) -> dict[int, bytes]:
+        try:
+            return await self._database.transact(load_spans(RunKey(self._record.id, number, 0)))
+        except DamageError as error:
+            raise JournalError(f"part {number} of the job {self.name}: {error}") from None
 
     async def _read(self, source: Source, part: PartRecord) -> list[Item]:
         try:
@@ -355,6 +364,7 @@ class Job:
         Raises:
             PartChangedError: the input has changed since it was planned.
             InvalidInputError: the input cannot be read.
+            JournalError: a row of the store is damaged.
             JobError: the job was opened without its input.
         """
         if self._source is None:
@@ -362,7 +372,7 @@ class Job:
         wanted = frozenset(statuses or OutcomeStatus)
         for number in range(self.parts):
             part = await self._load_part(number)
-            spans = await self._database.transact(load_spans(RunKey(self._record.id, number, 0)))
+            spans = await self._load_spans(number)
             found = _statuses(spans, part)
             if wanted.isdisjoint(found):
                 continue

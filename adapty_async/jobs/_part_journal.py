@@ -61,7 +61,7 @@ class PartJournal:
             PartBusyError: another runner has it.
         """
         try:
-            await result_of(asyncio.ensure_future(self._take_lock()))
+            await result_of(asyncio.ensure_future(self._lock_part()))
         except asyncio.CancelledError:  # nobody would release it while this process lives
             await self.close()
             raise
@@ -69,7 +69,7 @@ class PartJournal:
             raise PartBusyError(f"{self._text} is in use")
         return self._lock
 
-    async def _take_lock(self) -> None:
+    async def _lock_part(self) -> None:
         self._lock = await self._database.lock(self._runner.job, self._runner.part)
 
     async def open(

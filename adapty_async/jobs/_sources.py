@@ -120,7 +120,8 @@ class Lines:
         encoding: the encoding of the text without a byte order mark; UTF-8 by default.
 
     Attributes:
-        findings: the number of suspicious ids, after `plan`.
+        path: the path of the file.
+        findings: the suspicious ids that `plan` has counted.
 
     Raises:
         ConfigError: the name shows no format, or the format does not go with `column`.
@@ -294,7 +295,7 @@ class _CountedStream:
         self._stream = stream
         self.encoding = _plain_encoding(stream.encoding, path)
         self._errors = stream.errors or "strict"
-        self._taken: list[str] = []
+        self._texts: list[str] = []
         self._characters = 0
         self._position = self._start = 0
         self._line = 0
@@ -305,15 +306,15 @@ class _CountedStream:
     def readline(self, limit: int = -1) -> str:
         """Return a line, or its first characters."""
         line = self._stream.readline(limit)
-        self._taken.append(line)
+        self._texts.append(line)
         self._characters += len(line)
         if self._characters > _COLLECTED:
             self._collect()
         return line
 
     def _collect(self) -> None:
-        self._add("".join(self._taken).encode(self.encoding, self._errors))
-        self._taken.clear()
+        self._add("".join(self._texts).encode(self.encoding, self._errors))
+        self._texts.clear()
         self._characters = 0
 
     def _add(self, data: bytes) -> None:

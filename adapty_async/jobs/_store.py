@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.parse
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from adapty_async._journal import JournalIdentity, MemoryJournal
 from adapty_async._journal.model import require_same_run
+from adapty_async._runtime.sqlite import path_in_url
 from adapty_async.config import positive
 from adapty_async.errors import ConfigError
 from adapty_async.jobs._database import Database
@@ -30,6 +29,8 @@ _LONGEST_NAME = 200
 class JobStore:
     """
     A store of jobs, which their workers share; an async context manager.
+
+    Its coroutines raise a `StoreUnavailableError` if the store cannot be reached.
 
     Args:
         url: ``postgresql://user@host/database`` for workers on several machines, or
@@ -141,9 +142,8 @@ class JobStore:
 def _database_of(url: str, lease: float) -> Database:
     if not isinstance(url, str):  # such as an environment variable that is not set
         raise ConfigError("the address of a job store must be text")
-    scheme, _, path = url.partition(":///")
-    if scheme == "sqlite" and path:
-        return SqliteDatabase(Path(urllib.parse.unquote(path)))
+    if (path := path_in_url(url)) is not None:
+        return SqliteDatabase(path)
     if url.partition("://")[0] not in {"postgresql", "postgres"}:
         raise ConfigError("the address of a job store begins with postgresql:// or sqlite:///")
     try:

@@ -226,7 +226,7 @@ def test_nesting_at_the_interpreters_limit_is_no_crash(depth: int, shape: bytes)
 def test_the_class_follows_code_first_and_status_second(
     status: int, body: Any, kind: type[ApiError]
 ) -> None:
-    """A known code has its class, else the status; a gateway's 403, 404 and 410 prove nothing."""
+    """A known code decides, otherwise the status; a gateway's 403, 404 and 410 prove nothing."""
     error = error_from("v1.profiles.get", a_response(status, body))
 
     assert type(error) is kind
@@ -285,14 +285,14 @@ def test_an_error_that_is_too_large_is_none_of_the_apis(
 
 @pytest.mark.parametrize("header", ["Request-Id", "X-Request-Id"])
 def test_the_request_id_is_found_in_either_header(header: str) -> None:
-    """The id that support asks for is taken from the answer's headers."""
+    """The id that support asks for is taken from the response's headers."""
     error = error_from("a.b", a_response(500, b"", **{header: "758f01df"}))
 
     assert error.request_id == "758f01df"
     assert str(error).endswith("request 758f01df")
 
 
-def test_the_wait_is_read_against_the_answers_own_date() -> None:
+def test_the_wait_is_read_against_the_responses_own_date() -> None:
     """A ``Retry-After`` date is compared with ``Date``, not with this machine's clock."""
     response = a_response(
         429,
@@ -404,7 +404,7 @@ HEADERS = st.dictionaries(
 
 
 @given(BODIES, st.integers(300, 999), HEADERS)
-def test_any_failed_answer_becomes_an_error(
+def test_any_failed_response_becomes_an_error(
     body: bytes, status: int, headers: dict[str, str]
 ) -> None:
     """Whatever a server sends, reading it gives an ApiError with a text of one line."""
@@ -430,7 +430,7 @@ ECHO: Endpoint[Any] = Endpoint(
 @example(b"[" * 100_000)
 @example(b"\xef\xbb\xbf{}")
 @pytest.mark.parametrize("endpoint", [GET_PROFILE, ECHO, ERASE], ids=lambda row: row.name)
-def test_any_successful_answer_is_a_result_or_a_decode_error(
+def test_any_successful_response_is_a_result_or_a_decode_error(
     endpoint: Endpoint[Any], body: bytes
 ) -> None:
     """Whatever a server sends with a success, nothing but a DecodeError comes of it."""
@@ -578,8 +578,8 @@ def test_parameters_go_into_path_and_query(values: dict[str, str], url: str) -> 
     assert request.headers == {"Authorization": "Api-Key key", "adapty-profile-id": "p1"}
 
 
-def test_a_path_without_places_takes_a_query() -> None:
-    """Where the row's path is the same for all calls, every parameter is in the query."""
+def test_a_path_without_placeholders_takes_a_query() -> None:
+    """If the path of an endpoint is the same for all calls, every parameter is in the query."""
     operation = Operation(ERASE, parameters=(("cursor", "x"),))
 
     request = encode(operation, WIRE, timeout=1.0, total_timeout=1.0)
@@ -647,7 +647,7 @@ def test_a_wire_shows_where_it_goes_and_no_key() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b" ", b"{}", b"\xef\xbb\xbf", b"\xef\xbb\xbf{}\n", b'{"data":null}'], ids=repr
 )
-def test_an_answer_without_a_result_may_say_nothing(body: bytes) -> None:
+def test_a_response_without_a_result_may_say_nothing(body: bytes) -> None:
     """Nothing, blanks, a byte order mark or an empty object are a success."""
     assert no_result(body) is None  # type: ignore[func-returns-value]
 

@@ -62,10 +62,10 @@ def sample(kind: Any) -> Any:
     return "2024-12-24T10:50:23+02:00" if first is dt.datetime else sample(first)
 
 
-Place = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 
 
-def optional_places(kind: type[ResultStruct], inside: Place = ()) -> Iterator[Place]:
+def optional_paths(kind: type[ResultStruct], inside: FieldPath = ()) -> Iterator[FieldPath]:
     """Yield the path of every field that is not essential, and of entries of lists."""
     for field in msgspec.structs.fields(kind):
         if field.name not in kind.essential:
@@ -73,13 +73,13 @@ def optional_places(kind: type[ResultStruct], inside: Place = ()) -> Iterator[Pl
         for inner in (field.type, *typing.get_args(field.type)):
             if isinstance(inner, type) and issubclass(inner, ResultStruct):
                 is_list = typing.get_origin(field.type) is tuple
-                below: Place = (*inside, field.name, 1) if is_list else (*inside, field.name)
+                below: FieldPath = (*inside, field.name, 1) if is_list else (*inside, field.name)
                 if is_list:
                     yield below
-                yield from optional_places(inner, below)
+                yield from optional_paths(inner, below)
 
 
-def flat(value: Any, inside: Place = ()) -> dict[Place, Any]:
+def flat(value: Any, inside: FieldPath = ()) -> dict[FieldPath, Any]:
     """Return the values of a result by their path."""
     if isinstance(value, ResultStruct):
         parts: Any = ((name, getattr(value, name)) for name in value.__struct_fields__)
@@ -90,20 +90,20 @@ def flat(value: Any, inside: Place = ()) -> dict[Place, Any]:
     return {path: leaf for at, part in parts for path, leaf in flat(part, (*inside, at)).items()}
 
 
-def name_of(path: Place) -> str:
+def name_of(path: FieldPath) -> str:
     """Write a path as `odd_fields` does."""
     written = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return written.removeprefix(".")
 
 
-def put(content: Any, path: Place, value: Any) -> Any:
+def put(content: Any, path: FieldPath, value: Any) -> Any:
     """Return JSON with another value at a path."""
     changed = json.loads(json.dumps(content))
     functools.reduce(lambda inner, at: inner[at], path[:-1], changed)[path[-1]] = value
     return changed
 
 
-PLACES = [(name, path) for name, (kind, _) in READ.items() for path in optional_places(kind)]
+PATHS = [(name, path) for name, (kind, _) in READ.items() for path in optional_paths(kind)]
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=8)  # lone surrogates, too
 ANY_JSON = st.recursive(
     st.none()
@@ -115,18 +115,18 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_TEXT, inner, max_size=3),
     max_leaves=6,
 )
-LEVEL: Place = ("access_levels", 1)
+LEVEL: FieldPath = ("access_levels", 1)
 
 
-def test_every_documented_result_has_places() -> None:
-    """The places that the next test chooses from are those of all results."""
-    assert {name for name, _ in PLACES} == READ.keys()
-    assert ("profile", (*LEVEL, "expires_at")) in PLACES
-    assert ("paywalls", ("data", 1, "products", 1, "offer", "title")) in PLACES
-    assert ("profile", ("profile_id",)) not in PLACES
+def test_every_documented_result_has_paths() -> None:
+    """The paths that the next test chooses from are those of all results."""
+    assert {name for name, _ in PATHS} == READ.keys()
+    assert ("profile", (*LEVEL, "expires_at")) in PATHS
+    assert ("paywalls", ("data", 1, "products", 1, "offer", "title")) in PATHS
+    assert ("profile", ("profile_id",)) not in PATHS
 
 
-@given(st.sampled_from(PLACES), ANY_JSON)
+@given(st.sampled_from(PATHS), ANY_JSON)
 @example(("profile", (*LEVEL, "expires_at")), 1700000000)
 @example(("profile", LEVEL), None)
 @example(("profile", ("access_levels",)), {"premium": {}})
@@ -136,7 +136,7 @@ def test_every_documented_result_has_places() -> None:
 @example(("profile", ("timestamp",)), 1736425645861.0)
 @example(("history", ("data", 1, "metadata")), {"a": 1})
 def test_any_json_in_an_optional_field_leaves_the_others_as_they_are(
-    place: tuple[str, Place], value: Any
+    place: tuple[str, FieldPath], value: Any
 ) -> None:
     """Nothing is raised, and every other field is what it was."""
     name, path = place

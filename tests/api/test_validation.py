@@ -376,7 +376,7 @@ def hidden(**fields: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_a_struct_refuses_a_bad_field(make: Callable[[], object], field: str, rule: str) -> None:
+def test_a_struct_rejects_a_bad_field(make: Callable[[], object], field: str, rule: str) -> None:
     """A struct cannot be made with a value that breaks a rule; the text has field and rule only."""
     with pytest.raises(InvalidInputError, match=re.escape(rule)) as caught:
         make()
@@ -385,7 +385,7 @@ def test_a_struct_refuses_a_bad_field(make: Callable[[], object], field: str, ru
     assert "canary" not in str(caught.value)
 
 
-def test_a_field_that_does_not_exist_is_refused() -> None:
+def test_a_field_that_does_not_exist_is_rejected() -> None:
     """A misspelt field is named, its value is not."""
     with pytest.raises(TypeError, match="Unexpected keyword argument 'frist_name'"):
         ProfileAttributes(frist_name="Jane")  # type: ignore[call-arg]
@@ -424,7 +424,7 @@ def test_every_field_has_a_rule(struct: type[ProfileAttributes]) -> None:
         pytest.param("u" * 1025, "must not be longer than 1024 bytes", id="1 KiB + 1"),
     ],
 )
-def test_an_id_that_would_not_arrive_unchanged_is_refused(value: Any, rule: str) -> None:
+def test_an_id_that_would_not_arrive_unchanged_is_rejected(value: Any, rule: str) -> None:
     """An id that a header cannot carry unchanged is rejected by rule, without being shown."""
     with pytest.raises(InvalidInputError, match=rule) as caught:
         header_value("customer_user_id", value, encoding="ascii")
@@ -460,7 +460,7 @@ def is_accepted(check: Callable[[], object]) -> bool:
 @example("ü" * 513, "utf-8")
 @example("\ud800", "utf-8")
 def test_header_value_accepts_exactly_what_its_rule_says(value: str, encoding: str) -> None:
-    """Accepted is text of 1 to 1024 bytes, untrimmed, free of controls, ASCII unless told."""
+    """Accepted is text of 1 to 1024 bytes, untrimmed, free of controls, ASCII by default."""
     surrogate = any("\ud800" <= char <= "\udfff" for char in value)
     good = (
         bool(value)

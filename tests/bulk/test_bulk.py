@@ -317,7 +317,7 @@ async def test_a_defect_while_an_operation_is_made_is_raised() -> None:
     assert_adds_up(run.report, 1)
 
 
-async def test_what_each_answer_becomes() -> None:
+async def test_each_response_has_its_outcome() -> None:
     """Outcomes are done, absent, failed or unknown, with attempts, error and result."""
     answers = {
         "here": DELETED,
@@ -827,7 +827,7 @@ async def test_stop_before_the_start_sends_nothing() -> None:
     assert not report.ok
 
 
-async def test_stop_after_fail_fast_ends_the_account_too() -> None:
+async def test_stop_after_fail_fast_ends_the_count_of_the_rest_too() -> None:
     """A run that the caller stops does not read its rest."""
     source = SizedReading(ids(1000))
     api = Api({"u0": REFUSED})
@@ -1018,7 +1018,7 @@ async def test_a_run_whose_concurrency_nobody_set_begins_with_64_workers() -> No
 
 @pytest.mark.parametrize("has_callback", [False, True], ids=["nobody", "on_outcome"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
-async def test_the_context_is_told_whether_anybody_learns_of_outcomes(
+async def test_the_lifespan_knows_whether_outcomes_are_delivered_early(
     streamed: bool,  # noqa: FBT001  a parametrised case
     has_callback: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
@@ -1218,7 +1218,7 @@ def test_a_run_is_made_without_a_loop_and_used_in_one() -> None:
     assert asyncio.run(use()).done == 3
 
 
-def test_the_report_of_a_run_that_has_not_begun() -> None:
+def test_the_report_of_a_run_that_has_not_started() -> None:
     """It is empty, and so is its time."""
     run = erase(Api(), ids(3))
     report = run.report
@@ -1379,7 +1379,7 @@ async def test_a_source_that_fails_while_the_rest_is_read() -> None:
     assert_adds_up(run.report, 50)
 
 
-async def test_a_source_that_was_cancelled_is_not_taken_for_its_end() -> None:
+async def test_a_source_that_was_cancelled_has_not_ended() -> None:
     """An input that raises CancelledError by itself ends the run with that error, as it was."""
 
     async def live() -> AsyncIterator[str]:
@@ -1523,7 +1523,7 @@ async def _cancelled_by(way: str, using: Any, api: Api) -> None:
 
 
 @pytest.mark.parametrize("way", ["cancel", "move-on-after"])
-async def test_what_does_not_end_within_the_drain_is_cut_off(way: str) -> None:
+async def test_requests_that_do_not_end_within_the_drain_are_cancelled(way: str) -> None:
     """A stalled request is closed after the drain time, and its item is reported."""
     source = Reading(endless())
     async with (
@@ -1568,7 +1568,7 @@ async def test_an_error_gives_what_is_in_flight_no_more_than_the_drain_time() ->
     assert run.report.failed == 2
 
 
-async def test_creates_that_are_cut_off_are_unknown() -> None:
+async def test_creates_that_are_cancelled_are_unknown() -> None:
     """An item that must not be retried blindly is unknown, and an unsent one is not sent."""
     sent: Any = Api(hold=ids(4))
     client = AdaptyClient(KEY, transport=sent)
@@ -1595,7 +1595,7 @@ async def test_items_that_wait_for_their_turn_are_not_sent() -> None:
     assert (report.done, report.not_sent, report.requests) == (1, 4, 1)
 
 
-async def test_a_long_wait_for_a_repeat_is_cut_off() -> None:
+async def test_a_long_wait_for_a_retry_is_cancelled() -> None:
     """A run does not sleep a Retry-After out when it is left."""
     client = AdaptyClient(KEY, transport=Api({"*": WAIT}), retry=RetryPolicy(deadline=100.0))
     loop = asyncio.get_running_loop()
@@ -1848,7 +1848,7 @@ async def test_counts_add_up_whatever_happens(seed: int) -> None:
         assert not streamed or sorted(indexes) == sorted(delivered)
 
 
-async def test_whom_it_is_about_decides_what_waits_however_it_is_asked() -> None:
+async def test_requests_about_one_profile_wait_for_each_other_whatever_they_are() -> None:
     """Requests of different kinds and with further headers share one lock if ids are equal."""
     in_flight = Counter[str]()
     most = Counter[str]()
@@ -1879,7 +1879,7 @@ async def test_whom_it_is_about_decides_what_waits_however_it_is_asked() -> None
 
 
 async def test_what_is_about_nobody_waits_for_the_same_request_only() -> None:
-    """Requests that differ in their parameters are under way together."""
+    """Requests that differ in their parameters are in flight together."""
     in_flight = Counter[str]()
     most = Counter[str]()
 
@@ -1901,12 +1901,12 @@ async def test_what_is_about_nobody_waits_for_the_same_request_only() -> None:
     assert most == {"page=1": 1, "page=2": 1, "all": 2}
 
 
-async def test_a_run_with_a_rate_changes_no_other_runs_pace() -> None:
+async def test_a_run_with_a_rate_changes_no_other_runs_rate() -> None:
     """Neither the creation nor the run of one changes the adaptive rate."""
     client = AdaptyClient(KEY, transport=Api())
     profiles = client.v1.profiles
     await profiles.bulk_delete(ids(5), by="customer_user_id")
-    learned = client._caller.layers.limiters.get("v1").rate_source
+    learned = client._executor.layers.limiters.get("v1").rate_source
     before = learned.rate
     await profiles.bulk_delete(ids(5), by="customer_user_id", rate=0.5 * before)
 

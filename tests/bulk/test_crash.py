@@ -96,7 +96,7 @@ class Server(NamedTuple):
         return found
 
     def arrivals(self) -> list[Arrival]:
-        """Return all requests, once everything that was under way has arrived."""
+        """Return all requests, once everything that was in flight has arrived."""
         while True:
             before = self.arrived()
             found = msgspec.json.Decoder(Arrival).decode_lines(self._get("/_sandbox/arrivals"))

@@ -32,7 +32,7 @@ FIRST = 100
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs begin fast, and wait for a throttled endpoint as usual."""
-    begin_at(monkeypatch, 1000.0, lowest=0.5)
+    begin_at(monkeypatch, 1000.0, min_rate=0.5)
 
 
 class Api:

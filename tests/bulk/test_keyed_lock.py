@@ -23,8 +23,8 @@ async def test_different_subjects_do_not_wait_for_each_other() -> None:
     assert (lock._locked, lock._waiting) == (set(), {})
 
 
-async def test_whoever_comes_first_is_first() -> None:
-    """Those who wait for a subject go in the order they came, and nothing is kept of them."""
+async def test_waiters_acquire_the_lock_in_their_order() -> None:
+    """Those who wait for a key go in the order they came, and nothing is kept of them."""
     lock = KeyedLock()
     order: list[int] = []
 
@@ -42,7 +42,7 @@ async def test_whoever_comes_first_is_first() -> None:
 
 @pytest.mark.parametrize("told", [False, True], ids=["not-told-yet", "told"])
 async def test_who_gives_up_is_passed_over(told: bool) -> None:  # noqa: FBT001  a case
-    """A cancelled waiter does not hold the subject, whether or not it has noticed."""
+    """A cancelled waiter does not hold the key, whether or not it has noticed."""
     lock = KeyedLock()
     await lock.acquire("a")
     first, second = (asyncio.create_task(lock.acquire("a")) for _ in range(2))

@@ -122,7 +122,7 @@ def test_a_run_that_was_stopped_is_not_ok() -> None:
     assert not report.ok
 
 
-def test_a_report_tells_why_the_run_was_stopped() -> None:
+def test_a_report_shows_why_the_run_was_stopped() -> None:
     """The reason is in the report, and there is none for a run that came to its end."""
     recorder: ReportBuilder[str, None] = ReportBuilder()
 

@@ -453,7 +453,7 @@ async def test_what_a_source_yields_after_the_stop_is_recorded(path: Path) -> No
 TORN: Callable[[bytes], bytes] = lambda text: text[: text.rfind(b"\n") + 1]  # noqa: E731
 
 
-def test_a_torn_last_line_is_cut_off_at_whichever_byte_it_ends(path: Path) -> None:
+def test_a_torn_last_line_is_removed_at_whichever_byte_it_ends(path: Path) -> None:
     """Whole lines stay as they are, what follows the last one goes, and the next line is whole."""
     error = InvalidInputError("customer_user_id", "must not be empty")
     entries = [
@@ -561,7 +561,9 @@ def test_only_a_regular_file_can_be_an_outcomes_file(
         OutcomesLog(folder / "outcomes")
 
 
-def test_a_system_without_posix_locks_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_posix_locks_is_reported(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where there are no POSIX file locks, nothing is made."""
     monkeypatch.delattr(os, "O_NOFOLLOW")
 
@@ -570,7 +572,7 @@ def test_a_system_without_posix_locks_is_told(path: Path, monkeypatch: pytest.Mo
     assert not path.exists()
 
 
-def test_a_disk_that_fails_at_the_start_is_told(
+def test_a_disk_that_fails_at_the_start_is_reported(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file whose mode cannot be set is not used, and closed."""
@@ -586,7 +588,7 @@ def test_a_disk_that_fails_at_the_start_is_told(
 
 
 async def test_two_runs_never_write_to_one_file(path: Path) -> None:
-    """A second run is refused before it sends anything; the first one is not disturbed."""
+    """A second run is rejected before it sends anything; the first one is not disturbed."""
     write(path, LINE)
     transport = FakeTransport()
     with OutcomesLog_at(path) as log:
@@ -599,7 +601,7 @@ async def test_two_runs_never_write_to_one_file(path: Path) -> None:
     assert [line["id"] for line in lines(path)] == ["a", "b"]
 
 
-def test_another_process_is_refused(path: Path) -> None:
+def test_another_process_is_rejected(path: Path) -> None:
     """The lock holds between processes."""
     code = "import sys, pathlib; from adapty_async._bulk.outcomes_file import OutcomesLog\n"
     code += "OutcomesLog(pathlib.Path(sys.argv[1]))"
@@ -645,7 +647,7 @@ def test_any_text_gives_one_line_that_reads_back(text: str) -> None:
 
 
 @given(st.binary() | st.recursive(st.none() | st.text(), st.lists).map(json.dumps).map(str.encode))
-def test_no_other_text_is_taken_for_an_outcome(text: bytes) -> None:
+def test_no_other_text_is_an_outcome(text: bytes) -> None:
     """A line of another kind is None, and never an exception."""
     assert parse_line(text) is None
 
@@ -770,7 +772,7 @@ async def test_the_rest_of_an_input_is_read_no_faster_than_the_disk_takes_it(
     assert len(lines(path)) == 9000
 
 
-async def test_a_run_that_is_cut_off_records_what_was_over(
+async def test_a_run_that_is_cancelled_records_the_items_that_had_ended(
     path: Path, gate: threading.Event
 ) -> None:
     """An item whose line awaits the disk at cancellation has its line when the run is over."""

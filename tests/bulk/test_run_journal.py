@@ -1,4 +1,4 @@
-"""Bulk runs with a journal: what is on disk when, what a next run does, and what is refused."""
+"""Bulk runs with a journal: what is on disk when, what a next run does, and what is rejected."""
 
 from __future__ import annotations
 
@@ -149,12 +149,12 @@ def statuses(run: BulkReport[Any, Any]) -> dict[str, int]:
 
 @pytest.mark.parametrize("concurrency", [1, 8], ids=["one", "eight"])
 @pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])
-async def test_everything_is_on_disk_before_anyone_is_told(
+async def test_everything_is_on_disk_before_it_is_delivered(
     concurrency: int,
     ordered: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """The intent is there when a request is sent, and the outcome when it is handed over."""
+    """The entry is there when a request is sent, and the outcome when it is handed over."""
     answers = {"u1": MISSING, "u2": REFUSED, "u3": BROKEN}
     ends = {
         204: ItemState.DONE,
@@ -205,7 +205,7 @@ async def test_a_streamed_outcome_is_on_disk(ordered: bool, journal: Path) -> No
 
 
 @pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
-async def test_what_is_done_is_skipped_and_the_rest_goes_again(
+async def test_done_items_are_skipped_and_the_rest_is_sent_again(
     job_id: str | None, journal: Path
 ) -> None:
     """Done and absent are never sent again; failed and not sent are."""
@@ -235,7 +235,7 @@ async def test_a_journal_in_memory_resumes_as_a_file_does(job_id: str | None) ->
 
 @pytest.mark.parametrize("dedupe", [False, True], ids=["plain", "dedupe"])
 @pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
-async def test_what_is_skipped_is_told_with_its_item(
+async def test_a_skipped_outcome_has_its_item(
     job_id: str | None,
     dedupe: bool,  # noqa: FBT001  a case
     journal: Path,
@@ -257,7 +257,7 @@ async def test_what_is_skipped_is_told_with_its_item(
     assert states(journal) == before == dict.fromkeys(range(5), ItemState.DONE)
 
 
-async def test_a_duplicate_of_what_was_done_stays_as_it_was_noted(journal: Path) -> None:
+async def test_a_duplicate_of_a_done_item_stays_as_it_was_recorded(journal: Path) -> None:
     """Whether it counts as a duplicate is decided by the run that sends it."""
     await erase(Api(), ["u0", "u0"], journal)
     await erase(Api(), ["u0", "u0"], journal, dedupe=True)
@@ -298,7 +298,7 @@ async def test_what_was_not_sent_goes_in_the_next_run(journal: Path) -> None:
     [(MISSING, "absent"), (DELETED, "done"), (REFUSED, "failed")],
     ids=["404", "204", "400"],
 )
-async def test_a_delete_that_was_under_way_in_a_crash_goes_again(
+async def test_a_delete_that_was_in_flight_in_a_crash_is_sent_again(
     answer: Response, status: str, journal: Path
 ) -> None:
     """It was reserved and may not have been sent, so a 404 then only means that it is absent."""
@@ -330,7 +330,7 @@ async def test_an_invalid_item_of_a_resumed_run_by_digest_fails(journal: Path) -
     assert states(journal) == {0: ItemState.DONE}
 
 
-async def test_an_answer_that_was_lost_makes_the_next_404_a_success(journal: Path) -> None:
+async def test_a_response_that_was_lost_makes_the_next_404_a_success(journal: Path) -> None:
     """Also when it was lost without a crash; a refusal in between does not change that."""
     lost = await erase(Api({"u0": BROKEN}), ["u0"], journal)
     refused = await erase(Api({"u0": REFUSED}), ["u0"], journal)
@@ -342,7 +342,7 @@ async def test_an_answer_that_was_lost_makes_the_next_404_a_success(journal: Pat
 
 
 @pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
-async def test_a_create_that_was_under_way_in_a_crash_is_never_sent_again(
+async def test_a_create_that_was_in_flight_in_a_crash_is_never_sent_again(
     job_id: str | None, journal: Path
 ) -> None:
     """It is unknown, with the reason, in every run from then on; what had not begun is sent."""
@@ -369,8 +369,8 @@ async def test_a_create_that_was_under_way_in_a_crash_is_never_sent_again(
     assert api.sent == ["u2"]
 
 
-async def test_a_create_whose_answer_was_lost_is_never_sent_again(journal: Path) -> None:
-    """Unknown stays unknown, and one that was refused goes again."""
+async def test_a_create_whose_response_was_lost_is_never_sent_again(journal: Path) -> None:
+    """Unknown stays unknown, and one that was not processed is sent again."""
     first = await create(Api({"u0": BROKEN, "u1": REFUSED, "*": CREATED}), ids(3), journal)
     api = Api({"*": CREATED})
     second = await create(api, ids(3), journal)
@@ -446,7 +446,9 @@ async def test_what_must_survive_a_loss_of_power_waits_for_the_disk(
     assert len(told) == 2
 
 
-async def test_what_is_cut_off_is_not_told_before_the_disk_has_it(gated: GatedJournal) -> None:
+async def test_a_cancelled_item_is_not_delivered_before_the_disk_has_it(
+    gated: GatedJournal,
+) -> None:
     """Ctrl-C twice does not deliver an outcome that a loss of power could undo."""
     told: list[Outcome[str, None]] = []
     answered = asyncio.Event()
@@ -471,7 +473,7 @@ async def test_what_is_cut_off_is_not_told_before_the_disk_has_it(gated: GatedJo
 
 
 @pytest.mark.parametrize("begun", [True, False], ids=["begun", "new"])
-async def test_a_create_that_is_cut_off_while_it_is_noted_was_not_sent(
+async def test_a_create_that_is_cancelled_before_its_entry_is_stored_was_not_sent(
     begun: bool,  # noqa: FBT001  a case
     journal: Path,
     gated: GatedJournal,
@@ -502,7 +504,7 @@ async def test_a_create_that_is_cut_off_while_it_is_noted_was_not_sent(
     assert api.sent == ([] if begun else ["u0", "u1"])
 
 
-async def test_a_create_that_was_refused_is_sent_again_after_a_crash(journal: Path) -> None:
+async def test_a_create_that_was_not_processed_is_sent_again_after_a_crash(journal: Path) -> None:
     """Killed while it waits for its next attempt, a throttled create is not an unknown outcome."""
     aside = journal.with_suffix(".crashed")
     attempts = 0
@@ -592,7 +594,7 @@ MISMATCHES: dict[str, tuple[Start, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("start", "parts"), MISMATCHES.values(), ids=MISMATCHES)
-async def test_the_journal_of_another_run_is_refused(
+async def test_the_journal_of_another_run_is_rejected(
     start: Start, parts: tuple[str, ...], journal: Path
 ) -> None:
     """The error names the differences, not the key; nothing is sent, the journal is unchanged."""
@@ -608,7 +610,7 @@ async def test_the_journal_of_another_run_is_refused(
     assert _bytes_of(journal) == before
 
 
-async def test_a_journal_of_digests_is_refused_by_a_run_of_positions(journal: Path) -> None:
+async def test_a_journal_of_digests_is_rejected_by_a_run_of_positions(journal: Path) -> None:
     """And the other way round."""
     await erase(Api(), ids(3), journal, job_id=None)
     with pytest.raises(JournalError, match="keys: digest there, position here"):
@@ -616,7 +618,7 @@ async def test_a_journal_of_digests_is_refused_by_a_run_of_positions(journal: Pa
 
 
 @pytest.mark.parametrize("dedupe", [False, True], ids=["plain", "dedupe"])
-async def test_a_journal_that_is_in_use_is_refused(
+async def test_a_journal_that_is_in_use_is_rejected(
     dedupe: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
@@ -636,7 +638,7 @@ async def test_a_journal_that_is_in_use_is_refused(
 
 
 async def test_a_list_of_ids_given_as_the_journal_stays_untouched(ids_file: Path) -> None:
-    """The run is refused before anything is sent."""
+    """The run is rejected before anything is sent."""
     api = Api()
     with pytest.raises(
         JournalError, match=re.escape(f"{ids_file} cannot be used: it is not a journal")
@@ -667,7 +669,9 @@ async def test_items_without_an_order_have_no_positions(
 
 
 @pytest.mark.parametrize(("options", "message"), BAD_OPTIONS.values(), ids=BAD_OPTIONS)
-def test_bad_options_are_told_at_once(options: dict[str, Any], message: str, journal: Path) -> None:
+def test_bad_options_are_rejected_at_once(
+    options: dict[str, Any], message: str, journal: Path
+) -> None:
     """Before a run is made, and before a file is."""
     with pytest.raises(ConfigError, match=message):
         erase(Api(), [], journal, **options)
@@ -745,7 +749,7 @@ class Lines:
         return None if same else "it was changed before its end"
 
 
-async def test_an_input_that_grew_resumes_and_another_is_refused(journal: Path) -> None:
+async def test_an_input_that_grew_resumes_and_another_is_rejected(journal: Path) -> None:
     """Its new size counts from then on."""
     assert isinstance(Lines(["u0"]), InputIdentity)
     first = await erase(Api(), Lines(ids(5)), journal, job_id=None)
@@ -791,7 +795,7 @@ def an_event(identity: str, number: int = 0) -> TransactionEvent:
 
 
 class Watch:
-    """A transport that fails the test when two requests about one subject are under way."""
+    """A transport that fails the test when two requests about one id are in flight."""
 
     def __init__(self, subject: Callable[[Request], Hashable]) -> None:
         self._subject = subject
@@ -854,13 +858,13 @@ KINDS: dict[str, tuple[Callable[..., BulkRun[Any, Any]], Callable[[Request], Has
 
 @pytest.mark.parametrize("keep", [False, True], ids=["alone", "journal"])
 @pytest.mark.parametrize(("start", "subject"), KINDS.values(), ids=KINDS)
-async def test_two_requests_about_one_thing_are_never_under_way_together(
+async def test_two_requests_about_one_id_are_never_in_flight_together(
     start: Callable[..., BulkRun[Any, Any]],
     subject: Callable[[Request], Hashable],
     keep: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """The same subject's requests go one after another, in the order of the input."""
+    """The same id's requests are sent one after another, in the order of the input."""
     names = Random(5).choices("abcdef", k=120)
     watch = Watch(subject)
     options = {"journal": journal, "job_id": "job"} if keep else {"journal": None}
@@ -916,10 +920,10 @@ async def test_text_of_another_library_is_the_same_item_as_plain_text(
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.0001])
-async def test_a_pace_of_next_to_nothing_is_no_pace(rate: float, journal: Path) -> None:
+async def test_a_rate_of_next_to_nothing_is_no_rate(rate: float, journal: Path) -> None:
     """A run that finds it in its journal continues without it."""
     adapty = AdaptyClient(KEY, transport=Api())
-    adapty._caller.layers.limiters.learned_rate = lambda: rate  # type: ignore[method-assign]
+    adapty._executor.layers.limiters.measured_limit = lambda: rate  # type: ignore[method-assign]
     await adapty.v1.profiles.bulk_delete(
         ["u0"], by="customer_user_id", journal=journal, job_id="job"
     )
@@ -929,7 +933,7 @@ async def test_a_pace_of_next_to_nothing_is_no_pace(rate: float, journal: Path) 
     assert statuses(report) == {"skipped": 1, "done": 1}
 
 
-async def test_a_duplicate_is_noted_as_such(journal: Path) -> None:
+async def test_a_duplicate_is_recorded_as_such(journal: Path) -> None:
     """A run that does not look for duplicates any more skips those that an earlier one found."""
     await erase(Api(), ["u0", "u0", "u0"], journal, dedupe=True)
     assert states(journal) == {0: ItemState.DONE} | dict.fromkeys((1, 2), ItemState.DUPLICATE)
@@ -940,7 +944,7 @@ async def test_a_duplicate_is_noted_as_such(journal: Path) -> None:
 
 
 async def test_dedupe_works_without_a_journal() -> None:
-    """Different requests about one subject are not duplicates."""
+    """Different requests about one id are not duplicates."""
     api = Api()
     assert statuses(await erase(api, ["a", "b", "a"], None, dedupe=True)) == {
         "done": 2,
@@ -961,7 +965,7 @@ async def test_requests_that_differ_in_their_parameters_are_no_duplicates() -> N
     assert statuses(await adapty.bulk(operations, dedupe=True)) == {"done": 3, "skipped": 1}
 
 
-async def test_duplicates_are_sent_as_often_as_they_come_unless_told(journal: Path) -> None:
+async def test_duplicates_are_sent_as_often_as_they_come_by_default(journal: Path) -> None:
     """By default nothing is merged."""
     api = Api()
     report = await erase(api, ["a", "b", "a"], journal)
@@ -1097,7 +1101,7 @@ async def test_a_source_that_raises_leaves_a_journal_to_go_on_with(
     assert (report.skipped, report.done) == (run.report.done, 12 - run.report.done)
 
 
-async def test_a_lost_connection_is_noted_as_lost(journal: Path) -> None:
+async def test_a_lost_connection_is_recorded_as_lost(journal: Path) -> None:
     """A request that may have been processed has another state than one that was not."""
 
     async def transport(request: Request) -> Response:
@@ -1109,7 +1113,7 @@ async def test_a_lost_connection_is_noted_as_lost(journal: Path) -> None:
     assert states(journal) == {0: ItemState.LOST}
 
 
-async def test_an_item_that_cannot_be_built_is_not_noted(journal: Path) -> None:
+async def test_an_item_that_cannot_be_built_is_not_recorded(journal: Path) -> None:
     """It fails in every run until it is corrected, and then it is sent."""
     first = await erase(Api(), ["u0", ""], journal)
     second = await erase(Api(), ["u0", "u1"], journal)
@@ -1255,31 +1259,31 @@ def test_a_resume_of_ten_million_items_is_small(journal: Path) -> None:
 
 
 @pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
-async def test_a_resumed_run_begins_with_the_pace_that_was_learned(
+async def test_a_resumed_run_begins_with_the_rate_that_was_measured(
     job_id: str | None, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rate that a run has learned is in its journal."""
-    begin_at(monkeypatch, 50_000.0, lowest=1.0)
+    """The rate that a run has measured is in its journal."""
+    begin_at(monkeypatch, 50_000.0, min_rate=1.0)
     items = ids(600)
     learned: list[float | None] = []
     for count, limit in ((300, 5000.0), (600, None)):
         adapty = AdaptyClient(KEY, transport=Api())
-        limiters = adapty._caller.layers.limiters
+        limiters = adapty._executor.layers.limiters
         if limit is not None:
             limiters.expect(limit)
         await adapty.v1.profiles.bulk_delete(
             items[:count], by="customer_user_id", journal=journal, job_id=job_id
         )
-        learned.append(limiters.learned_rate())
+        learned.append(limiters.measured_limit())
 
     assert learned == pytest.approx([5000.0, 5000.0], rel=0.3)
     assert [run.rate for run in summarise(journal).runs] == pytest.approx(learned)
 
 
-async def test_the_pace_is_noted_now_and_then(
+async def test_the_rate_is_recorded_in_intervals(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is killed has recorded its learned rate shortly before."""
+    """A run that is killed has recorded its adaptive rate shortly before."""
     monkeypatch.setattr(_run_journal, "_RATE_SECONDS", 0.01)
     rates: list[float | None] = []
 
@@ -1294,7 +1298,7 @@ async def test_the_pace_is_noted_now_and_then(
 
     learned: list[float | None] = [None]
     adapty = AdaptyClient(KEY, transport=api)
-    monkeypatch.setattr(adapty._caller.layers.limiters, "learned_rate", lambda: learned[0])
+    monkeypatch.setattr(adapty._executor.layers.limiters, "measured_limit", lambda: learned[0])
     await adapty.v1.profiles.bulk_delete(
         ids(1), by="customer_user_id", journal=journal, job_id="job", concurrency=1
     )

@@ -77,20 +77,20 @@ async def test_every_kind_of_input_gives_its_items_with_their_positions(
 
 
 @pytest.mark.parametrize("items", ["one-id", b"one-id"], ids=["str", "bytes"])
-def test_a_single_string_is_refused(items: Any) -> None:
+def test_a_single_string_is_rejected(items: Any) -> None:
     """The letters of an id are not meant."""
     with pytest.raises(InvalidInputError, match="items: must be several items, not one string"):
         source_of(items)
 
 
 @pytest.mark.parametrize("items", [None, 7, object()], ids=["none", "int", "object"])
-def test_what_cannot_be_iterated_is_refused(items: Any) -> None:
+def test_what_cannot_be_iterated_is_rejected(items: Any) -> None:
     """The error comes before anything runs."""
     with pytest.raises(InvalidInputError, match="must be an iterable or an async iterable"):
         source_of(items)
 
 
-async def test_an_async_input_is_asked_once_at_a_time() -> None:
+async def test_an_async_input_is_read_by_one_worker_at_a_time() -> None:
     """Several takers share one generator, and each item goes to one of them."""
     source = source_of(counted(50))
 
@@ -99,7 +99,7 @@ async def test_an_async_input_is_asked_once_at_a_time() -> None:
     assert sorted(entry for share in shares for entry in share) == [(n, n) for n in range(50)]
 
 
-async def test_an_async_input_that_has_ended_is_not_asked_again() -> None:
+async def test_an_async_input_that_has_ended_is_not_read_again() -> None:
     """The first end counts for every reader, though an iterator could continue after it."""
 
     class Batches:

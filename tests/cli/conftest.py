@@ -1,4 +1,4 @@
-"""Shared parts of command-line tests: a sandbox beside the test, and ways to run a command."""
+"""Shared parts of command-line tests: a sandbox next to the test, and ways to run a command."""
 
 from __future__ import annotations
 

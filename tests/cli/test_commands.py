@@ -190,7 +190,7 @@ def test_delete_without_a_terminal_needs_yes(sandbox: Sandbox, invoke: Invoke, p
     assert sandbox.arrivals() == []
 
 
-def test_missing_key_is_told(invoke: Invoke, put: Put) -> None:
+def test_missing_key_is_an_error(invoke: Invoke, put: Put) -> None:
     """Without a key nothing is sent, and the message names the variable."""
     result = invoke("delete", put("ids.txt", ids(1)), *V1, "--yes")
     assert result.exit_code == 2
@@ -201,7 +201,7 @@ def test_missing_key_is_told(invoke: Invoke, put: Put) -> None:
 def test_wrong_key_has_its_own_exit_code(
     sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch, rows: str
 ) -> None:
-    """A rejected key is told as such, however many rows there are, and stops a long run early."""
+    """A rejected key is reported as such for any number of rows, and ends a long run early."""
     monkeypatch.setenv("ADAPTY_API_KEY", "secret_live_wrong.KEY")
     result = invoke("delete", put("ids.txt", rows), *V1, "--yes", "--concurrency", "32")
     assert result.exit_code == 3, result.output
@@ -303,7 +303,7 @@ def test_concurrency_holds(start_sandbox: StartSandbox, invoke: Invoke, put: Put
 
 
 def test_concurrency_may_be_above_the_clients_own(start_sandbox: StartSandbox, put: Put) -> None:
-    """As many rows are in work as was asked for, also more than a client's usual connections."""
+    """As many rows are in flight as was asked for, also more than a client's usual connections."""
     with start_sandbox(faults="stall=100%") as sandbox:
         path = put("ids.txt", ids(*range(150)))
         with started("delete", path, *V1, "--yes", "--concurrency", "150", "--rate", "1000"):
@@ -315,7 +315,7 @@ def test_concurrency_may_be_above_the_clients_own(start_sandbox: StartSandbox, p
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte-order-mark"])
-def test_key_is_taken_from_a_file(
+def test_key_is_read_from_a_file(
     mark: str, sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key in a file that its owner alone can read is used, its line end and mark left out."""
@@ -338,7 +338,7 @@ def test_key_is_taken_from_a_file(
         pytest.param(b"a\nb", 0o600, "api_key must be printable ASCII text", id="two-lines"),
     ],
 )
-def test_key_file_that_cannot_be_used_is_refused(
+def test_key_file_that_cannot_be_used_is_rejected(
     sandbox: Sandbox, invoke: Invoke, put: Put, content: bytes, mode: int, message: str
 ) -> None:
     """A key that others could read, or that is none, is rejected with the reason."""
@@ -373,7 +373,7 @@ def test_key_file_that_cannot_be_used_is_refused(
         pytest.param((*V1, "--format", "xml"), "'xml' is not one of", id="format"),
     ],
 )
-def test_bad_usage_is_refused(
+def test_bad_usage_is_rejected(
     sandbox: Sandbox, invoke: Invoke, put: Put, arguments: tuple[str, ...], message: str
 ) -> None:
     """Every option that cannot be used is reported with what it could be, and nothing is sent."""
@@ -383,7 +383,7 @@ def test_bad_usage_is_refused(
     assert sandbox.arrivals() == []
 
 
-def test_input_that_is_missing_is_refused(sandbox: Sandbox, invoke: Invoke) -> None:
+def test_input_that_is_missing_is_rejected(sandbox: Sandbox, invoke: Invoke) -> None:
     """A file that is not there is reported before the question."""
     result = invoke("delete", "nowhere.txt", *V1)
     assert result.exit_code == 2
@@ -393,8 +393,8 @@ def test_input_that_is_missing_is_refused(sandbox: Sandbox, invoke: Invoke) -> N
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/full")
-def test_full_disk_ends_a_run_with_its_account(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """When failures cannot be written down, what was done is reported, and the reason told."""
+def test_full_disk_ends_a_run_with_its_report(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """When failures cannot be written down, what was done is reported, and the reason shown."""
     path = put("ids.txt", ids(1) + " x\n" + ids(*range(100, 200)))
     options = ("--yes", "--concurrency", "1", "--failures", "/dev/full")
     result = invoke("delete", path, *V1, *options)

@@ -102,7 +102,7 @@ def test_the_name_of_the_input_is_shown_without_escapes(
         assert "\x1b" not in result.output
 
 
-def test_nobody_is_asked_about_an_empty_file(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+def test_an_empty_file_needs_no_confirmation(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
     """A file without rows needs no confirmation, since nothing would be sent."""
     result = invoke("delete", put("ids.txt", "\n"), *BY)
 
@@ -257,7 +257,7 @@ def test_version_2_is_the_default(sandbox: Sandbox, invoke: Invoke, put: Put) ->
 
 
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["run", "dry run"])
-def test_a_journal_of_another_api_is_refused(
+def test_a_journal_of_another_api_is_rejected(
     sandbox: Sandbox, invoke: Invoke, put: Put, dry: tuple[str, ...]
 ) -> None:
     """A run that began with version 1 does not resume with version 2, and says how to resume it."""

@@ -118,7 +118,7 @@ def test_a_dry_run_of_create_validates_each_row(sandbox: Sandbox, invoke: Invoke
 
 
 def test_an_unknown_column_of_create_is_named(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """A column that is no attribute is refused before anything is sent."""
+    """A column that is no attribute is rejected before anything is sent."""
     result = invoke("create", put("people.csv", "customer_user_id,shoe_size\nu1,44\n"))
 
     assert result.exit_code == 2

@@ -56,7 +56,7 @@ def test_demo_needs_both_files(invoke: Invoke, put: Put) -> None:
     assert "PROFILES and IDS go together" in result.stderr
 
 
-def test_demo_refuses_other_columns(invoke: Invoke, put: Put) -> None:
+def test_demo_rejects_other_columns(invoke: Invoke, put: Put) -> None:
     """A file that holds no profiles is rejected by its column."""
     result = invoke("demo", put("people.csv", "nickname\nJ\n"), put("ids.txt", "u1\n"))
     assert result.exit_code == 2
@@ -102,7 +102,7 @@ def test_profiles_that_did_not_arrive_are_found_out(
 
 @pytest.mark.parametrize("title", ["Saving", "Deleting"])
 def test_demo_can_be_interrupted(put: Put, title: str) -> None:
-    """Ctrl-C ends the demo in either part, without going on to the next."""
+    """Ctrl-C ends the demo in either part, without a start of the next."""
     many = "".join(f"u{number}\n" for number in range(5000))
     saving = title == "Saving"
     profiles = people(*many.split()) if saving else people("u1")

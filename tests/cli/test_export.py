@@ -168,7 +168,7 @@ def test_a_wrong_option_is_named(
 
 
 def test_a_wrong_option_of_a_cohort_is_named(sandbox: Sandbox, invoke: Invoke) -> None:
-    """An option that may be repeated has its own name, and not that of the list."""
+    """An option that may be passed several times has its own name, and not that of the list."""
     result = invoke("export", "cohort", *YEAR, "--renewal-day", "-1")
 
     assert result.exit_code == 2, result.output

@@ -96,7 +96,7 @@ def test_a_report_says_when_many_are_absent(sandbox: Sandbox, invoke: Invoke, pu
     assert "Not one of them was there" in again.stdout
 
 
-def test_a_pipe_tells_what_it_had_at_the_end(sandbox: Sandbox) -> None:
+def test_the_findings_of_a_pipe_are_shown_at_the_end(sandbox: Sandbox) -> None:
     """A pipe cannot be read beforehand, so that its findings come with the report."""
     sandbox.seed_profiles(["u1"])
     ended = run("delete", "-", "--format", "text", *V1, "--yes", stdin=b"u1\nNULL\n")

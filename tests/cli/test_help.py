@@ -42,7 +42,7 @@ def help_of(path: tuple[str, ...]) -> str:
     return result.stdout
 
 
-def test_lists_of_commands_are_not_cut_off() -> None:
+def test_lists_of_commands_are_not_truncated() -> None:
     """In 80 columns, each command has a whole sentence in the list of its group."""
     groups = [path for path in commands(cli) if isinstance(command_of(path), click.Group)]
     lines = [line for path in groups for line in help_of(path).splitlines()]

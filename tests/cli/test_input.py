@@ -99,7 +99,7 @@ def test_csv_cell_is_what_was_written(put: Put, line: str, cells: dict[str, str]
     ],
 )
 def test_csv_bad_line_costs_only_itself(put: Put, line: str, reason: str) -> None:
-    """A line that cannot be read is told with its number and reason, and the next is read."""
+    """A line that cannot be read is reported with its number and reason, and the next is read."""
     bad, good = rows_of(put("users.csv", f"id,name\n{line}\nu2,Zoë\n"))
     assert (bad.line, bad.value) == (2, line)
     assert reason in str(bad.broken)
@@ -129,8 +129,8 @@ def test_csv_bad_line_costs_only_itself(put: Put, line: str, reason: str) -> Non
         ),
     ],
 )
-def test_csv_without_certain_ends_is_refused(put: Put, rows: str, reason: str) -> None:
-    """If it is not certain where a row ends, the file is refused before anything is sent."""
+def test_csv_without_certain_ends_is_rejected(put: Put, rows: str, reason: str) -> None:
+    """If it is not certain where a row ends, the file is rejected before anything is sent."""
     with pytest.raises(InvalidInputError, match=reason):
         open_rows(str(put("users.csv", f"id,name\n{rows}")), None, any_columns)
 
@@ -186,7 +186,7 @@ def test_csv_first_line_may_name_the_delimiter(put: Put, line: str) -> None:
         pytest.param('\n\n"id"\t"a"', "\t", ["id", "a"], id="behind-blank-lines"),
     ],
 )
-def test_csv_delimiter_is_told_by_the_names(
+def test_csv_delimiter_is_found_by_the_names(
     put: Put, header: str, delimiter: str, names: list[str]
 ) -> None:
     """Delimiters and line breaks inside of quoted names are part of them."""
@@ -260,7 +260,7 @@ def test_encoding_has_to_be_one(put: Put, name: str) -> None:
         pytest.param(b"id\n\x81\n", "cp1252", "is not CP1252 throughout", id="no-character"),
     ],
 )
-def test_file_in_another_encoding_is_refused(
+def test_file_in_another_encoding_is_rejected(
     put: Put, content: bytes, encoding: str | None, match: str
 ) -> None:
     """Bytes that the encoding does not have are reported before anything is sent."""
@@ -283,7 +283,7 @@ def test_file_in_another_encoding_is_refused(
         pytest.param(b"id,\xff\nu1,u2\n", "line 1: .* but is not UTF-8", id="not-utf-8"),
     ],
 )
-def test_csv_refuses_an_unusable_header(put: Put, content: str | bytes, match: str) -> None:
+def test_csv_rejects_an_unusable_header(put: Put, content: str | bytes, match: str) -> None:
     """A file whose columns are not known is rejected as a whole, before anything else happens."""
     with pytest.raises(InvalidInputError, match=match):
         open_rows(str(put("users.csv", content)), None, any_columns)
@@ -385,7 +385,7 @@ def test_text_inside_json_does_not_become_a_row(put: Put, content: str | bytes) 
     indent=st.sampled_from([None, 0, 1, 4, "\t"]),
     as_bytes=st.booleans(),
 )
-def test_json_of_several_lines_is_refused(content: Any, indent: Any, *, as_bytes: bool) -> None:
+def test_json_of_several_lines_is_rejected(content: Any, indent: Any, *, as_bytes: bool) -> None:
     """JSON is one row if it stands on one line, and rejected as it is laid out for people."""
     text = json.dumps(content, indent=indent, ensure_ascii=as_bytes)
     if "\n" in text:
@@ -426,7 +426,7 @@ def test_line_of_a_mebibyte_is_read(put: Put, end: bytes) -> None:
 
 @pytest.mark.parametrize("form", _FORMS)
 def test_line_above_a_mebibyte_is_broken(put: Put, form: Format) -> None:
-    """A longer line is skipped and told, in any format, and what is kept of it can be encoded."""
+    """A longer line is skipped and reported, in any format, and its kept part can be encoded."""
     content = b'"id"\n\xff' + b"x" * 3 * 2**20 + b'\n"u3"\n'
     row = next(row for row in rows_of(put("ids", content), form) if row.line == 2)
     assert row.broken == "is longer than 1048576 characters"
@@ -435,7 +435,7 @@ def test_line_above_a_mebibyte_is_broken(put: Put, form: Format) -> None:
 
 
 @pytest.mark.parametrize("end", ['"\n', "\\\n"], ids=["quote", "backslash"])
-def test_long_csv_record_with_an_uncertain_end_is_refused(put: Put, end: str) -> None:
+def test_long_csv_record_with_an_uncertain_end_is_rejected(put: Put, end: str) -> None:
     """A quote or an escape far behind may make the next line a part of the long one."""
     with pytest.raises(InvalidInputError, match="line 2: is longer than 1048576"):
         open_rows(str(put("a.csv", "id\n" + "x" * 3 * 2**20 + end)), None, any_columns)
@@ -470,7 +470,7 @@ def test_gzip_of_several_members_is_one_input(put: Put) -> None:
         pytest.param(lambda packed: packed + b"junk", id="junk-behind"),
     ],
 )
-def test_damaged_gzip_is_told_beforehand(put: Put, damage: Callable[[bytes], bytes]) -> None:
+def test_damaged_gzip_is_reported_beforehand(put: Put, damage: Callable[[bytes], bytes]) -> None:
     """A damaged file is rejected when it is opened, before its good part is sent."""
     packed = gzip.compress("".join(f"user-{number}\n" for number in range(999)).encode())
     with pytest.raises(InvalidInputError, match="is a damaged gzip file"):
@@ -487,13 +487,13 @@ def test_damaged_gzip_is_told_beforehand(put: Put, damage: Callable[[bytes], byt
         pytest.param("a.txt.gz", "text", id="txt"),
     ],
 )
-def test_format_is_told_by_the_name(put: Put, name: str, form: Format) -> None:
+def test_format_is_found_by_the_name(put: Put, name: str, form: Format) -> None:
     """The format follows from the suffix, also in front of .gz."""
     assert open_rows(str(put(name, "id\n")), None, any_columns).form == form
 
 
 @pytest.mark.parametrize("name", ["-", "ids", "ids.gz", "ids.json", ".csv"])
-def test_format_that_cannot_be_told_must_be_given(put: Put, name: str) -> None:
+def test_format_that_cannot_be_found_is_required(put: Put, name: str) -> None:
     """Without a suffix that says it, nothing is guessed."""
     with pytest.raises(InvalidInputError, match=r"^format: is required"):
         open_rows(name, None, any_columns)
@@ -507,7 +507,7 @@ def test_format_that_cannot_be_told_must_be_given(put: Put, name: str) -> None:
         pytest.param("x" * 300, "cannot be read: File name too long", id="long-name"),
     ],
 )
-def test_file_that_cannot_be_read_is_told(tmp_path: Path, name: str, match: str) -> None:
+def test_file_that_cannot_be_read_is_reported(tmp_path: Path, name: str, match: str) -> None:
     """A path that is no readable file is rejected with the system's reason."""
     with pytest.raises(InvalidInputError, match=match):
         open_rows(str(tmp_path / name), "text", any_columns)
@@ -521,7 +521,7 @@ def test_file_that_was_replaced_is_not_read(put: Put) -> None:
         list(rows)
 
 
-def test_file_that_became_shorter_is_told(put: Put) -> None:
+def test_file_that_became_shorter_is_reported(put: Put) -> None:
     """Rows that are gone do not end the input as if there had never been more."""
     path = put("ids.txt", "a\nb\n")
     rows = open_rows(str(path), None, any_columns)
@@ -626,7 +626,7 @@ def test_standard_input_stays_open(
 def test_standard_input_may_be_missing(
     monkeypatch: pytest.MonkeyPatch, stdin: Any, match: str
 ) -> None:
-    """A process without a standard input is told so."""
+    """A process without a standard input gets an error that says so."""
     monkeypatch.setattr(sys, "stdin", stdin)
     with pytest.raises(InvalidInputError, match=match):
         list(open_rows("-", "text", any_columns))
@@ -674,7 +674,7 @@ _AWKWARD = st.lists(
 @pytest.mark.parametrize("form", ["ndjson", "text"])
 @settings(max_examples=150, deadline=None)
 @given(content=_AWKWARD)
-def test_any_bytes_are_rows_or_refused(form: Format, content: bytes) -> None:
+def test_any_bytes_are_rows_or_rejected(form: Format, content: bytes) -> None:
     """Whatever the bytes are, each line that is not blank is one row, or the input is rejected."""
     assume(not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)))
     try:
@@ -690,7 +690,7 @@ def test_any_bytes_are_rows_or_refused(form: Format, content: bytes) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(content=_AWKWARD)
-def test_any_bytes_are_csv_rows_or_refused(content: bytes) -> None:
+def test_any_bytes_are_csv_rows_or_rejected(content: bytes) -> None:
     """Both passes over any bytes agree, and a row has the number of the line that it begins in."""
     with contextlib.suppress(InvalidInputError):
         numbers = [row.line for row in _read(b"id\n" + content, "csv")]

@@ -226,7 +226,7 @@ def test_id_is_the_text_or_the_field(value: Any) -> None:
         pytest.param(["u1"], "must be text, not list", id="list"),
     ],
 )
-def test_id_that_is_none_is_refused(value: Any, rule: str) -> None:
+def test_id_that_is_none_is_rejected(value: Any, rule: str) -> None:
     """A row without an id, or with one that is no text, is rejected by its column's name."""
     with refused("id", rule):
         id_from(value, "id")
@@ -244,7 +244,7 @@ def test_id_that_is_none_is_refused(value: Any, rule: str) -> None:
     ],
     ids=["BigQuery", "Segment", "PostgreSQL", "west", "Snowflake", "small"],
 )
-def test_instants_of_databases_become_iso_8601(written: str, sent: str) -> None:
+def test_times_of_databases_become_iso_8601(written: str, sent: str) -> None:
     """A date and time is sent in one form, however a database writes it."""
     assert (
         rows_of(mail.PROFILE_COLUMNS)
@@ -266,7 +266,7 @@ def test_instants_of_databases_become_iso_8601(written: str, sent: str) -> None:
         "2026-01-15 10:30:00 Europe/Berlin",
     ],
 )
-def test_instants_that_are_ambiguous_are_refused(written: str) -> None:
+def test_times_that_are_ambiguous_are_rejected(written: str) -> None:
     """Without an offset it is not known which moment is meant; the rule names what is taken."""
     with refused("external_created_at", "must be a datetime, or ISO 8601 text with its offset"):
         rows_of(mail.PROFILE_COLUMNS).struct(NEEDED | {"external_created_at": written})

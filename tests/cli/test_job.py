@@ -218,7 +218,7 @@ async def test_a_request_without_a_connection_is_not_in_flight(
 async def test_second_signal_cuts_requests_off(
     put: Put, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After two signals the run is over although nobody answers; a third one changes nothing."""
+    """Two signals end a run although the server does not respond; a third one changes nothing."""
     server, noted = Server(), tmp_path / "f.ndjson"
     async with AdaptyClient("key", transport=server) as client:
         job = job_of(rows_in(put("ids.txt", "u1\nu2\nu3\nu4\n")), noted)
@@ -240,8 +240,8 @@ class _DamagedRows(Rows):
         raise InvalidInputError("-", "is a damaged gzip file")
 
 
-async def test_error_of_the_input_keeps_the_account() -> None:
-    """An input that breaks off is an error of the job, next to the account of what was read."""
+async def test_error_of_the_input_keeps_the_report() -> None:
+    """An input that breaks off is an error of the job; the rows that were read are reported."""
     server = Server()
     server.let_through.set()
     layout = Layout(form="text", check_columns=id_columns("id"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -9,7 +11,6 @@ import threading
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psycopg
@@ -17,12 +18,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from adapty_async.cli import _confirmation, _job_commands, _job_work
+from adapty_async.cli._job_commands import cli
 from adapty_async.cli._job_text import report_line, report_text
 from adapty_async.jobs import JobReport, Parts
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke, StartSandbox
-from tests.cli.processes import DEADLINE, started, wait_for_arrivals
 from tests.cli.processes import run as run_process
+from tests.cli.processes import started, wait_for_arrivals, wait_until
 from tests.servers import fresh_database
 
 Put = Callable[[str, str | bytes], Path]
@@ -39,16 +41,15 @@ def plan(invoke: Invoke, path: Path, *options: Any, name: str = "j") -> Result:
     return invoke("job", "plan", path, "--name", name, *_DELETE, "--yes", *options)
 
 
-def first_line(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Return an event that is set when the commands of a module show their first line."""
-    is_shown = threading.Event()
-
-    def line(report: JobReport) -> str:
-        is_shown.set()
-        return report_line(report)
-
-    monkeypatch.setattr(module, "report_line", line)
-    return is_shown
+def run_in(stream: io.StringIO, *arguments: object) -> int | str | None:
+    """Run a command in this process, whose output other threads can read meanwhile."""
+    with (
+        contextlib.redirect_stdout(stream),
+        contextlib.redirect_stderr(stream),
+        pytest.raises(SystemExit) as ended,
+    ):
+        cli.main([str(each) for each in arguments])
+    return ended.value.code
 
 
 def status(invoke: Invoke, *options: Any) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def test_a_plan_asks_on_a_terminal_only(invoke: Invoke, put: Put, sandbox: Sandb
 def test_a_plan_is_of_version_2_and_not_of_another_than_before(
     invoke: Invoke, put: Put, sandbox: Sandbox
 ) -> None:
-    """Without --api a plan is of version 2; a job that was planned for another API is refused."""
+    """Without --api a plan is of version 2; a job that was planned for another API is rejected."""
     path = put("ids.txt", "anna\n")
     by = ("--by", "customer-user-id", "--yes")
     assert invoke("job", "plan", path, "--name", "new", *by).exit_code == 0
@@ -226,7 +227,7 @@ def test_a_plan_on_a_terminal(
     ],
     ids=["by", "encoding", "store", "column"],
 )
-def test_bad_options_are_refused(
+def test_bad_options_are_rejected(
     invoke: Invoke, put: Put, sandbox: Sandbox, arguments: tuple[str, ...], message: str
 ) -> None:
     """The message names the option or the file."""
@@ -276,7 +277,7 @@ def test_each_api_has_jobs(invoke: Invoke, put: Put, sandbox: Sandbox, api: str)
     assert status(invoke)["operation"] == f"{api}.profiles.delete by customer_user_id"
 
 
-def test_a_changed_input_is_refused(invoke: Invoke, put: Put, sandbox: Sandbox) -> None:
+def test_a_changed_input_is_rejected(invoke: Invoke, put: Put, sandbox: Sandbox) -> None:
     """Nothing is sent for a part whose input has changed; a copy elsewhere can be named."""
     path = put("ids.txt", "anna\n")
     plan(invoke, path)
@@ -366,20 +367,18 @@ def test_a_signal_drains_a_worker(
     with start_sandbox(latency=0.1) as slow:
         plan(invoke, put("ids.txt", "".join(f"user_{number}\n" for number in range(600))))
 
-        def signalled(is_shown: threading.Event, numbers: tuple[int, ...]) -> None:
+        def signalled(shown: io.StringIO, numbers: tuple[int, ...]) -> None:
             wait_for_arrivals(slow, len(slow.arrivals()) + 2)
-            is_shown.wait(DEADLINE)
+            wait_until(lambda: "of 600 ended, 1 worker" in shown.getvalue())
             for number in numbers:
                 os.kill(os.getpid(), number)
 
         for numbers in ((signal.SIGTERM,), (signal.SIGTERM, signal.SIGINT)):
-            is_shown = first_line(_job_work, monkeypatch)
-            killer = threading.Thread(target=signalled, args=(is_shown, numbers))
+            shown = io.StringIO()
+            killer = threading.Thread(target=signalled, args=(shown, numbers))
             killer.start()
-            done = invoke("job", "work", "j", "--concurrency", 1)
+            assert run_in(shown, "job", "work", "j", "--concurrency", 1) == 75
             killer.join()
-            assert done.exit_code == 75
-            assert "of 600 ended, 1 worker" in done.stderr
         with started("job", "work", "j", "--concurrency", 2):
             wait_for_arrivals(slow, len(slow.arrivals()) + 5)
             watched = invoke("job", "status", "j")
@@ -391,19 +390,19 @@ def test_a_watched_job_is_shown_until_it_ends(
 ) -> None:
     """A line in intervals shows how far it is, and the report its end."""
     monkeypatch.setattr(_job_commands, "_WATCH_SECONDS", 0.01)
-    is_shown = first_line(_job_commands, monkeypatch)
+    shown = io.StringIO()
     plan(invoke, put("ids.txt", "anna\nb\u00e9a\n"), "--part-size", 1)
 
     def work() -> None:
-        is_shown.wait(DEADLINE)
+        wait_until(lambda: "ended" in shown.getvalue())
         run_process("job", "work", "j")
 
     worker = threading.Thread(target=work)
     worker.start()
-    shown = invoke("job", "status", "j", "--watch").stdout
+    assert run_in(shown, "job", "status", "j", "--watch") == 0
     worker.join()
-    assert shown.startswith("j: 0 of 2 ended, 0 workers\n")
-    assert "2 of 2 parts ended" in shown
+    assert shown.getvalue().startswith("j: 0 of 2 ended, 0 workers\n")
+    assert "2 of 2 parts ended" in shown.getvalue()
 
 
 async def test_a_line_of_progress_has_what_failed() -> None:
@@ -439,7 +438,7 @@ async def test_a_line_of_progress_has_what_failed() -> None:
     ]
 
 
-def test_an_output_that_is_full_is_told(
+def test_an_output_that_is_full_is_reported(
     put: Put, sandbox: Sandbox, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Output is all that some commands are for; the exit code of a worker stays."""

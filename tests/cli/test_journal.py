@@ -38,7 +38,7 @@ def seed(sandbox: Sandbox, count: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=str)
-def test_the_same_command_goes_on_where_it_ended(
+def test_the_same_command_resumes_where_it_ended(
     start_sandbox: StartSandbox, put: Put, tmp_path: Path, number: int
 ) -> None:
     """However a command was ended, the same command again does the rest and skips what is done."""
@@ -228,7 +228,7 @@ def test_a_hangup_that_is_ignored_stays_so(sandbox: Sandbox, invoke: Invoke, put
         ),
     ],
 )
-def test_a_changed_file_is_told_from_a_longer_one(
+def test_a_changed_file_is_rejected_and_a_longer_one_is_not(
     put: Put, before: bytes, after: bytes, told: str | None
 ) -> None:
     """Only whole lines at the end may be new."""
@@ -238,13 +238,13 @@ def test_a_changed_file_is_told_from_a_longer_one(
     assert found is None if told is None else told in str(found)
 
 
-def test_a_journal_of_something_else_than_a_file_is_told(put: Put) -> None:
+def test_a_journal_of_an_input_that_is_no_file_is_named(put: Put) -> None:
     """Without a size there is nothing to compare."""
     found = difference(put("file", "a\n"), 2, {"job_id": "x"})
     assert found == "the journal was kept for an input that is not a file"
 
 
-def test_another_command_is_refused(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+def test_another_command_is_rejected(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
     """A journal serves the command it was begun with, and nothing is sent for another."""
     path = put("ids.txt", "a\n")
     journal = path.with_name("journal")
@@ -302,7 +302,7 @@ def test_a_dry_run_says_what_is_left_and_how_long_it_takes(
     assert journal.read_bytes() == kept
 
 
-def test_a_dry_run_refuses_what_the_run_would(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+def test_a_dry_run_rejects_what_the_run_would(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
     """Another input, another call and another key are reported, with the journal's own name."""
     path = put("ids.txt", ids(3))
     journal = path.with_name("journal")
@@ -327,7 +327,7 @@ def test_a_dry_run_refuses_what_the_run_would(sandbox: Sandbox, invoke: Invoke, 
     assert len(sandbox.arrivals()) == 3
 
 
-def test_a_dry_run_tells_why_a_journal_cannot_be_read(invoke: Invoke, put: Put) -> None:
+def test_a_dry_run_shows_why_a_journal_cannot_be_read(invoke: Invoke, put: Put) -> None:
     """The reason is the system's."""
     path = put("ids.txt", "a\n")
     os.mkfifo(path.with_name("journal"))
@@ -387,7 +387,7 @@ def test_what_to_do_next_does_not_spoil_json(sandbox: Sandbox, invoke: Invoke, p
     assert len(sandbox.arrivals()) == 1
 
 
-def test_status_tells_how_far_a_run_is(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+def test_status_shows_how_far_a_run_is(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
     """The status has the counts, times and rate from the journal alone."""
     seed(sandbox, 2)
     path = put("ids.txt", "user-0\nuser-1\nnobody\nuser-0\n")
@@ -422,7 +422,7 @@ def test_status_of_a_run_that_has_not_done_anything(
     assert sandbox.arrivals() == []
 
 
-def test_a_journal_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     """The reason is the system's."""
     with pytest.raises(JournalError, match="cannot be read: No such file or directory"):
         summarise(tmp_path / "none")
@@ -438,7 +438,7 @@ def test_a_journal_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_status_of_what_is_no_journal_is_refused(
+def test_status_of_what_is_no_journal_is_rejected(
     invoke: Invoke, put: Put, content: str, told: str
 ) -> None:
     """An unreadable journal is reported and stays unchanged."""
@@ -484,7 +484,7 @@ def test_a_profile_that_is_not_there_is_not_an_unknown_outcome(
     assert "lost" not in invoke("status", journal).stdout
 
 
-def test_a_name_that_no_journal_can_hold_is_refused(
+def test_a_name_that_no_journal_can_hold_is_rejected(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
     """A column's name may be bytes of another encoding; nothing is sent, and no journal created."""
@@ -497,10 +497,10 @@ def test_a_name_that_no_journal_can_hold_is_refused(
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-lock", "-journal"])
-def test_no_input_is_taken_for_a_file_of_the_journal(
+def test_no_input_is_a_file_of_the_journal(
     suffix: str, sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """SQLite writes and removes files beside the journal, and the input stays as it is."""
+    """SQLite writes and removes files next to the journal, and the input stays as it is."""
     path = put(f"run{suffix}", ids(3))
     result = invoke("delete", path, *V1, "--format", "text", "--journal", path.with_name("run"))
 

@@ -95,7 +95,7 @@ def test_status_has_the_same_figures_in_every_form(erased: Erased, invoke: Invok
 
 
 @pytest.mark.parametrize("form", ["html", "json"])
-def test_no_id_and_no_key_is_shown_unless_asked(
+def test_no_id_and_no_key_is_shown_by_default(
     form: str, erased: Erased, invoke: Invoke, put: Put, sandbox: Sandbox
 ) -> None:
     """Whatever else is given, a report has no ids; with --with-ids it has them, and never a key."""
@@ -284,7 +284,7 @@ def test_an_empty_input_is_complete(sandbox: Sandbox, invoke: Invoke, put: Put) 
         pytest.param("x\n", "the file had 37 bytes, and has 2 now", id="shorter"),
     ],
 )
-def test_another_file_is_not_taken_for_the_input(
+def test_another_file_is_not_the_input(
     content: str, why: str, erased: Erased, invoke: Invoke
 ) -> None:
     """Ids come by position from the input of the journal alone."""
@@ -381,7 +381,7 @@ def test_an_input_that_changes_after_it_was_compared_is_not_listed(put: Put) -> 
         recorded.rows(str(path), is_same=True)
 
 
-async def test_a_list_without_a_column_of_ids_is_refused(
+async def test_a_list_without_a_column_of_ids_is_rejected(
     invoke: Invoke, put: Put, tmp_path: Path
 ) -> None:
     """Where neither the journal nor the user names the column, none is guessed."""
@@ -592,7 +592,7 @@ def test_ids_need_a_source(erased: Erased, invoke: Invoke) -> None:
     assert "--with-ids needs --outcomes or --input" in result.stderr
 
 
-async def test_a_run_that_goes_on_is_shown_as_such(invoke: Invoke, tmp_path: Path) -> None:
+async def test_a_run_in_progress_is_shown_as_such(invoke: Invoke, tmp_path: Path) -> None:
     """The status of a run is read while it runs; after its death it is that of a killed run."""
     path = tmp_path / "run.db"
     async with in_use(path, Recorded(run=run(ended_at=None, seconds=5), states="dr")):
@@ -638,7 +638,7 @@ def test_a_terminal_gets_a_summary(erased: Erased) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/full")
 @pytest.mark.parametrize("command", ["status", "report"])
-def test_a_report_that_is_lost_is_told(command: str, erased: Erased) -> None:
+def test_a_report_that_cannot_be_written_is_an_error(command: str, erased: Erased) -> None:
     """A standard output that is full ends the command with 1."""
     _, journal, _ = erased
     program = f"{sys.executable} -m adapty_async.cli {command} {journal} > /dev/full 2>/dev/null"

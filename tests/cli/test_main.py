@@ -23,7 +23,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
-def test_missing_extra_is_told(missing: str) -> None:
+def test_missing_extra_is_reported(missing: str) -> None:
     """Without click or rich the command says what to install."""
     ended = python(
         f"""

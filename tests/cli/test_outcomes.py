@@ -172,7 +172,7 @@ def test_a_pipe_has_lines_too(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failures", [None, "f"], ids=["outcomes", "outcomes-and-failures"])
-def test_a_command_that_is_killed_and_resumed_accounts_for_each_row(
+def test_a_command_that_is_killed_and_resumed_has_a_line_for_each_row(
     failures: str | None, start_sandbox: StartSandbox, put: Put, tmp_path: Path
 ) -> None:
     """After a kill and the same command again, the last line of each id says how it ended."""

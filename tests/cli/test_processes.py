@@ -245,9 +245,7 @@ def test_any_other_answer_deletes_nothing(
     assert sandbox.arrivals() == []
 
 
-def test_pipe_with_a_name_is_asked_about_without_its_count(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_pipe_with_a_name_is_confirmed_without_its_count(sandbox: Sandbox, tmp_path: Path) -> None:
     """What a shell's <(command) gives cannot be counted, but is deleted all the same."""
     sandbox.seed_profiles(["u0", "u1", "u2"])
     pipe = tmp_path / "ids.txt"

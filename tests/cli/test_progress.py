@@ -134,7 +134,7 @@ def test_line_says_what_is_known(
         ),
     ],
 )
-def test_details_say_the_pace_or_what_a_run_waits_for_and_what_was_sent(
+def test_details_show_the_rate_or_the_cause_of_a_wait_and_what_was_sent(
     now: Statistics, told: str
 ) -> None:
     """A pause or an outage replaces the rate; throttling, errors and retry budget are optional."""
@@ -254,7 +254,7 @@ def never(_: Row) -> Operation[None]:
 
 
 async def test_progress_lasts_as_long_as_the_run(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where there is no terminal a short run shows nothing, and nothing goes on after it."""
+    """Where there is no terminal a short run shows nothing, and nothing continues after it."""
     before = asyncio.all_tasks()
     async with AdaptyClient("key") as client:
         run: BulkRun[Row, None] = client.bulk([], build=never)

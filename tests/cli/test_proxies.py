@@ -93,7 +93,7 @@ def test_a_variable_that_is_not_supported_is_named(
 
 
 @pytest.mark.parametrize("url", ["socks5://p.test:1", "https://CANARY@p.test", "p.test:3128"])
-def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_a_proxy_of_another_kind_is_rejected(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """Aiohttp would ignore it, and send past it."""
     monkeypatch.setenv("HTTPS_PROXY", url)
     with pytest.raises(ConfigError, match="begins with http:// in HTTPS_PROXY") as caught:

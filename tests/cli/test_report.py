@@ -113,7 +113,7 @@ def test_text_of_a_run_that_did_not() -> None:
 
 @pytest.mark.parametrize("reason", StopReason)
 @pytest.mark.parametrize("tell", [report_text, dry_run_text], ids=["run", "dry-run"])
-def test_text_tells_why_a_run_stopped(reason: StopReason, tell: Callable[..., str]) -> None:
+def test_text_shows_why_a_run_stopped(reason: StopReason, tell: Callable[..., str]) -> None:
     """Each reason to stop has a sentence, and rows that were not read are counted."""
     report = Report(total=3, done=3, stop_reason=reason)
     *_, sentence, unread = tell(report, failures=None, total=1003).splitlines()
@@ -236,7 +236,7 @@ def test_text_says_how_skipped_rows_ended_before() -> None:
     }
 
 
-def test_text_tells_requests_from_attempts_without_a_connection() -> None:
+def test_text_counts_requests_and_attempts_without_a_connection() -> None:
     """An attempt that got no connection is no request."""
     report = Report(total=1, failed=1, throttled=1, requests=1, connect_failures=4, elapsed=1.0)
     lines = report_text(report, failures=None).splitlines()
@@ -399,7 +399,7 @@ def test_row_that_was_not_reached_stays_broken_when_fed_back(put: Put, tmp_path:
     ],
 )
 def test_failures_file_takes_what_was_not_utf8(put: Put, tmp_path: Path, line: bytes) -> None:
-    """An unreadable line can always be written, else the run would end with it."""
+    """An unreadable line can always be written; otherwise the run would end with it."""
     source = put("ids.txt", line)
     (row,) = open_rows(str(source), None, lambda _: None)
     with FailuresFile(tmp_path / "f", source=str(source)) as file:
@@ -426,7 +426,7 @@ def test_a_run_that_found_nobody_asks_whether_the_ids_are_right() -> None:
     assert hint not in report_text(BulkReport(), failures=None)
 
 
-def test_many_that_were_absent_are_told_when_a_run_was_stopped() -> None:
+def test_many_absent_items_are_shown_when_a_run_was_stopped() -> None:
     """A tenth is meant of the rows that the run came to: those that it left say nothing."""
     hint = "More than a tenth of them were not there"
     stopped = Report(total=1000, done=10, absent=50, not_sent=940, stop_reason=StopReason.OUTAGE)
@@ -455,7 +455,7 @@ def test_failures_file_of_an_earlier_run_is_kept(put: Put) -> None:
     assert old.read_text() == "from yesterday\n"
 
 
-def test_failures_file_of_the_same_journal_is_written_anew(put: Put) -> None:
+def test_failures_file_of_the_same_journal_is_replaced(put: Put) -> None:
     """The old list is replaced, since the run retries its rows, but only once the run begins."""
     journal, old = Path("journal"), put("old", b'{"line":1,"item":"a","status":"failed"}\n' * 9)
     before = old.read_bytes()
@@ -551,7 +551,7 @@ def test_failures_file_must_not_be_the_input(put: Put, tmp_path: Path) -> None:
         pytest.param("x" * 300, "File name too long", id="long-name"),
     ],
 )
-def test_failures_file_that_cannot_be_written_is_refused(
+def test_failures_file_that_cannot_be_written_is_rejected(
     tmp_path: Path, name: str, reason: str
 ) -> None:
     """A path that cannot be written is reported before anything is sent."""

@@ -53,7 +53,7 @@ def test_a_run_with_faults_shows_nobody(
         assert not shows(path, sandbox.mail_api_key)
 
 
-def test_a_key_that_is_refused_is_not_shown(
+def test_a_key_that_is_rejected_is_not_shown(
     invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key with a blank in it is named by its place, in the environment or in a file."""

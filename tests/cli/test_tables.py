@@ -177,7 +177,7 @@ def test_a_constant_is_set(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
 def test_options_of_columns_are_checked(
     invoke: Invoke, put: Put, option: tuple[str, ...], message: str
 ) -> None:
-    """An option that cannot be meant is refused before anything is read."""
+    """An option that cannot be meant is rejected before anything is read."""
     result = invoke(*DELETE, put("ids.csv", "customer_user_id\nu1\n"), *option)
 
     assert result.exit_code == 2
@@ -208,7 +208,7 @@ def test_fields_that_an_export_lacks_are_named(invoke: Invoke, put: Put) -> None
 def test_a_key_that_is_a_constant_too_names_the_option(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """A field of any row that the command sets as well is refused before anything is sent."""
+    """A field of any row that the command sets as well is rejected before anything is sent."""
     path = put("rows.ndjson", '{"customer_user_id": "u1", "email": "a@example.com"}\n')
     result = invoke("save", path, "--api", "v2", *BY, "--set", "email=b@example.com")
 
@@ -252,7 +252,7 @@ def test_a_field_with_the_name_of_the_id_column_is_not_the_id(
     assert json.loads(outcomes.read_text())["id"] == "u1"
 
 
-def test_calls_of_segment_are_refused_as_json(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+def test_calls_of_segment_are_rejected_as_json(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
     """The ids of calls are not taken for those of users, which would all be absent."""
     row = {"id": "call", "user_id": "u1", "anonymous_id": "x", "received_at": "2026-01-01"}
     path = put("identifies.ndjson", json.dumps(row) + "\n")

@@ -326,7 +326,9 @@ def test_each_row_has_its_own_revocation(sandbox: Sandbox, invoke: Invoke, put: 
 
 
 @pytest.mark.parametrize("name", ["ids.txt", "-"])
-def test_a_revocation_is_asked_for(sandbox: Sandbox, invoke: Invoke, put: Put, name: str) -> None:
+def test_a_revocation_needs_a_confirmation(
+    sandbox: Sandbox, invoke: Invoke, put: Put, name: str
+) -> None:
     """Without a terminal to ask on, --yes is needed, and the question says what would be done."""
     path = "-" if name == "-" else put(name, "u1\n")
     form = ("--format", "text") if name == "-" else ()
@@ -404,7 +406,7 @@ def test_a_row_without_its_type_is_no_transaction() -> None:
         rows_of(v2.TRANSACTION_COLUMNS).item({"id": "u1", "purchased_at": UTC}, "id")
 
 
-def test_instants_of_a_transaction_become_iso_8601() -> None:
+def test_times_of_a_transaction_become_iso_8601() -> None:
     """Dates and times are read as databases write them; a custom attribute stays as it is."""
     _, transaction = rows_of(v2.TRANSACTION_COLUMNS).item(
         {"id": "u1", **ONE_TIME, "purchased_at": UTC}, "id"

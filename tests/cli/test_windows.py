@@ -95,7 +95,7 @@ def test_ctrl_c_stops_a_run_in_order(start_sandbox: StartSandbox, put: Put, tmp_
         assert report["absent"] == report["requests"] == len(sandbox.arrivals()) < 5_000
 
 
-def test_a_journal_without_posix_is_refused_in_one_line(
+def test_a_journal_without_posix_is_rejected_in_one_line(
     start_sandbox: StartSandbox, put: Put, tmp_path: Path
 ) -> None:
     """A command that needs the locks of POSIX ends before anything is sent."""

@@ -121,7 +121,7 @@ def test_a_call_carries_the_documents_parameters(contract: Contract, operation: 
     assert endpoint.path.count("{") == len(declared(operation, "path"))
 
 
-def test_both_identities_are_taken_by_creation_alone() -> None:
+def test_both_identities_are_accepted_by_creation_alone() -> None:
     """Only createProfile is described as taking two ids at once."""
     contract = CONTRACTS["server-side-api-v2"]
     both = {"customer_user_id": "u1", "profile_id": "p1"}
@@ -295,7 +295,7 @@ def test_every_limit_of_the_document_is_looked_at(contract: Contract) -> None:
 def test_a_limit_of_the_document_is_kept(
     contract: Contract, place: str, word: str, limit: int
 ) -> None:
-    """The last value that the document allows is sent, the one beyond it is refused."""
+    """The last value that the document allows is sent, the one beyond it is rejected."""
     sent(contract.limited[place](limit))
     with pytest.raises(InvalidInputError):
         sent(contract.limited[place](limit + BEYOND[word]))

@@ -87,8 +87,10 @@ async def ask(
 
 
 @each_operation
-async def test_a_body_that_breaks_its_schema_is_refused(contract: Contract, operation: str) -> None:
-    """A strict sandbox refuses a body of the wrong type, with a status that the document has."""
+async def test_a_body_that_breaks_its_schema_is_rejected(
+    contract: Contract, operation: str
+) -> None:
+    """A strict sandbox rejects a body of the wrong type, with a status that the document has."""
     method, path, spec = contract.document.operations[operation]
     async with Sandbox(strict=True) as sandbox:
         sandbox.seed_profiles(["u1"])
@@ -105,8 +107,8 @@ async def test_a_body_that_breaks_its_schema_is_refused(contract: Contract, oper
 
 
 @each_operation
-async def test_the_example_of_a_document_is_taken(contract: Contract, operation: str) -> None:
-    """A strict sandbox does not refuse a documented body for its schema."""
+async def test_the_example_of_a_document_is_accepted(contract: Contract, operation: str) -> None:
+    """A strict sandbox does not reject a documented body for its schema."""
     method, path, _ = contract.document.operations[operation]
     headers = {"Content-Type": contract.document.media_type(operation)}
     async with Sandbox(strict=True) as sandbox:

@@ -288,7 +288,7 @@ async def test_an_odd_field_does_not_spoil_a_chart() -> None:
 
 
 def test_the_rate_of_exports_is_not_shared(tmp_path: Path) -> None:
-    """A shared rate is refused, since it would not hold back single calls."""
+    """A shared rate is rejected, since it would not hold back single calls."""
     rate = SharedRate(f"sqlite:///{tmp_path / 'rate.db'}")
     with pytest.raises(ConfigError, match=r"limits\.shared: exports have a fixed rate"):
         AdaptyExportClient("secret_live_x.y", limits=Limits(shared=rate))

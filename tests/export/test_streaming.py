@@ -113,7 +113,7 @@ EXPECTED = HEAD + b"".join(b"2025-%02d-01,1\n" % month for month in range(1, 13)
 
 def is_free(client: AdaptyExportClient) -> bool:
     """Return whether no permit is held, and nothing is in flight."""
-    connections = client._caller.layers.connections.get()
+    connections = client._executor.layers.connections.get()
     others = own_tasks() - {asyncio.current_task()}
     in_flight = client.statistics().buckets["export"].in_flight
     return connections.available == connections.count and not in_flight and not others

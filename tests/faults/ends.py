@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias, cast
 
 from tests.faults.kinds import KindName
-from tests.faults.places import SERVER, Place
+from tests.faults.targets import SERVER, Target
 from tests.raw_server import Drip, Step, Steps
 
 REPEATABLE: tuple[KindName, ...] = ("read", "delete", "upsert")
@@ -45,7 +45,7 @@ class Fault(NamedTuple):
         steps: the server's steps when a request arrives.
         lasts: the end of each kind of call if all requests meet the fault.
         once: the same if only the first request meets it; None if that makes no difference.
-        place: the target of the client.
+        target: the target of the client.
         before: the server's steps for an earlier request on the same connection; a fault of an idle
             connection begins after HOLD.
         acted: whether the server carried out the request, so that the retry of a delete finds
@@ -58,7 +58,7 @@ class Fault(NamedTuple):
     steps: Steps
     lasts: Ends
     once: Ends | None = None
-    place: Place = SERVER
+    target: Target = SERVER
     before: Steps = ()
     acted: bool = False
     timeout: float = 10.0
@@ -118,16 +118,16 @@ def unsent(name: str, steps: Steps, error: str, arrives: int = 1) -> Fault:
     )
 
 
-def unreached(name: str, place: Place, *steps: bytes | Step) -> Fault:
+def unreached(name: str, target: Target, *steps: bytes | Step) -> Fault:
     """Return a fault of connecting: nothing arrives, and every kind of call is retried."""
     never = _all(cell("ConnectError", "failed", 0, 2))
-    return Fault(name, steps, never, None, place, dead=True)
+    return Fault(name, steps, never, None, target, dead=True)
 
 
-def forbidden(name: str, place: Place) -> Fault:
+def forbidden(name: str, target: Target) -> Fault:
     """Return a fault of connecting that no retry can overcome."""
     never = _all(cell("ConnectError", "failed", 0, 1))
-    return Fault(name, (), never, None, place, dead=True)
+    return Fault(name, (), never, None, target, dead=True)
 
 
 def final(name: str, steps: Steps, error: str) -> Fault:

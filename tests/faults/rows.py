@@ -75,7 +75,7 @@ async def _meet(fault: Fault, name: KindName, mode: Mode, *, once: bool) -> Seen
     else:
         server = RawServer(*first, then=fault.steps, tls=_tls(fault))
     async with server:
-        async with fault.place.enter(server) as options:
+        async with fault.target.enter(server) as options:
             seen = await _seen(fault, KINDS[name], mode, server, options)
         await server.until_left()
         around = bool(fault.before) + (not fault.dead)
@@ -107,7 +107,7 @@ async def _seen(
 
 
 def _tls(fault: Fault) -> Any:
-    return fault.place.tls and fault.place.tls()
+    return fault.target.tls and fault.target.tls()
 
 
 async def _call_before(fault: Fault, kind: Kind, client: Any, server: RawServer) -> None:

@@ -103,7 +103,7 @@ ANSWERS: dict[str, tuple[Steps, str]] = {
 
 @has_peaks
 @pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_costs_little_and_ends_in_time(name: str) -> None:
+def test_a_response_costs_little_and_ends_in_time(name: str) -> None:
     """A hostile response costs less than 32 MB of memory and ends at the deadline at the latest."""
     steps, error = ANSWERS[name]
     is_late = error == "RequestTimeoutError"

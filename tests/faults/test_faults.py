@@ -19,7 +19,7 @@ _HAPPENED: dict[tuple[str, bool], Ends] = {}
 
 
 def _needs_certificates(fault: Fault) -> bool:
-    return fault.place.tls is not None and not are_to_be_had()
+    return fault.target.tls is not None and not are_to_be_had()
 
 
 @pytest.mark.parametrize(

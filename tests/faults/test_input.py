@@ -65,7 +65,7 @@ class Place(NamedTuple):
         field: its name in an error.
         call: makes a call with the text.
         found: extracts it from the request that arrived.
-        refused: the texts that must not be sent.
+        rejected: the texts that must not be sent.
     """
 
     field: str
@@ -281,7 +281,7 @@ async def test_a_boolean_arrives_as_a_number(*, value: bool) -> None:
         )
     ],
 )
-async def test_what_is_no_text_is_refused(
+async def test_what_is_no_text_is_rejected(
     kind: Callable[..., Any], place: Place, value: Any
 ) -> None:
     """No value is converted to text: a number has more than one text form."""

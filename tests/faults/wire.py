@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from tests.faults import places
+from tests.faults import targets
 from tests.faults.ends import Fault, fine, forbidden, late, lost, unreached
 from tests.faults.responses import HEAD, page, response
 from tests.raw_server import CLOSE, HOLD, RESET, STALL, UNREAD, Drip, Step
 
 CONNECTING = (
-    unreached("connection refused", places.CLOSED_PORT),
-    unreached("neither accepted nor refused", places.FULL_PORT),
-    unreached("unknown host name", places.UNKNOWN_NAME),
-    forbidden("proxy that requires a password", places.PROXY)._replace(steps=page(407)),
-    unreached("proxy that cannot connect", places.PROXY, *page(502)),
+    unreached("connection refused", targets.CLOSED_PORT),
+    unreached("neither accepted nor refused", targets.FULL_PORT),
+    unreached("unknown host name", targets.UNKNOWN_NAME),
+    forbidden("proxy that requires a password", targets.PROXY)._replace(steps=page(407)),
+    unreached("proxy that cannot connect", targets.PROXY, *page(502)),
     lost("proxy that hangs up", (CLOSE,), arrives=0)._replace(
-        once=None, place=places.PROXY, dead=True
+        once=None, target=targets.PROXY, dead=True
     ),
     lost("reset before the request was read", (UNREAD, RESET), arrives=0),
     lost("closed before the request was read", (UNREAD, CLOSE), arrives=0),
@@ -22,19 +22,19 @@ CONNECTING = (
 )
 
 TLS = (
-    forbidden("certificate of an unknown issuer", places.SELF_SIGNED),
-    forbidden("certificate for another host", places.WRONG_HOST),
-    forbidden("certificate that has expired", places.EXPIRED),
-    unreached("server without TLS", places.PLAIN_SERVER_BY_TLS, UNREAD, *page(400), CLOSE),
-    unreached("server with an old TLS only", places.OLD_TLS),
-    unreached("reset in the handshake", places.PLAIN_SERVER_BY_TLS, UNREAD, RESET),
-    unreached("closed in the handshake", places.PLAIN_SERVER_BY_TLS, UNREAD, CLOSE),
+    forbidden("certificate of an unknown issuer", targets.SELF_SIGNED),
+    forbidden("certificate for another host", targets.WRONG_HOST),
+    forbidden("certificate that has expired", targets.EXPIRED),
+    unreached("server without TLS", targets.PLAIN_SERVER_BY_TLS, UNREAD, *page(400), CLOSE),
+    unreached("server with an old TLS only", targets.OLD_TLS),
+    unreached("reset in the handshake", targets.PLAIN_SERVER_BY_TLS, UNREAD, RESET),
+    unreached("closed in the handshake", targets.PLAIN_SERVER_BY_TLS, UNREAD, CLOSE),
     lost("server requires a certificate", (), arrives=0)._replace(
-        once=None, place=places.CLIENT_CERTIFICATE, dead=True
+        once=None, target=targets.CLIENT_CERTIFICATE, dead=True
     ),
-    lost("reset over TLS, after the request", (RESET,))._replace(place=places.TRUSTED),
+    lost("reset over TLS, after the request", (RESET,))._replace(target=targets.TRUSTED),
     lost("closed over TLS, in the body", (response(200, b"12345")[:-1], CLOSE))._replace(
-        place=places.TRUSTED
+        target=targets.TRUSTED
     ),
 )
 

@@ -29,7 +29,7 @@ def no_patience() -> None:
 
 
 @pytest.mark.parametrize(("name", "seed"), CASES, ids=str)
-def test_a_run_that_is_told_nothing_ends_close_to_the_ideal(name: str, seed: int) -> None:
+def test_a_run_without_a_rate_ends_close_to_the_ideal(name: str, seed: int) -> None:
     """With any kind of server limit, a run is close to the ideal time, with few 429s."""
     chosen = worlds(seed, SCALES.get(name, 0.5))
     world, best = next((world, best) for one, world, best in chosen if one == name)
@@ -124,7 +124,7 @@ def test_it_follows_a_limit_that_moves() -> None:
     assert max(rate for now, rate in run.rates if 40.0 < now < 47.0) > 800.0
 
 
-def test_an_outage_is_answered_by_probes_and_forgotten_at_once() -> None:
+def test_an_outage_is_probed_and_ends_at_once() -> None:
     """While everything is throttled, hardly anything is sent; then the rate is as before."""
     run = Run(World(server=Outage(Bucket(400.0, 40.0), 10.0, 20.0), items=8000, retry_after=None))
     before = next(rate for now, rate in reversed(run.rates) if now < 10.0)
@@ -218,25 +218,25 @@ def test_requests_at_a_given_rate_are_no_debt_of_the_search() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
-def test_a_senseless_rate_is_refused(rate: float) -> None:
+def test_a_senseless_rate_is_rejected(rate: float) -> None:
     """A rate from a file may be damaged."""
     with pytest.raises(ValueError, match="must be above 0"):
         AdaptiveRateLimiter(FakeClock(), rate=rate)
 
 
 @pytest.mark.parametrize(
-    ("lowest", "highest"), [(0.0, 1.0), (2.0, 1.0), (1.0, math.inf), (math.nan, 1.0)]
+    ("min_rate", "max_rate"), [(0.0, 1.0), (2.0, 1.0), (1.0, math.inf), (math.nan, 1.0)]
 )
-def test_senseless_bounds_are_refused(lowest: float, highest: float) -> None:
+def test_senseless_bounds_are_rejected(min_rate: float, max_rate: float) -> None:
     """The bounds are finite, above 0, and in order."""
     with pytest.raises(ValueError, match="must be above 0, in this order"):
-        AdaptiveRateLimiter(FakeClock(), lowest=lowest, highest=highest)
+        AdaptiveRateLimiter(FakeClock(), min_rate=min_rate, max_rate=max_rate)
 
 
 def test_the_rate_stays_within_its_bounds() -> None:
     """Neither successes nor 429 responses move the rate beyond its bounds."""
     clock = FakeClock()
-    limiter = AdaptiveRateLimiter(clock, lowest=10.0, highest=30.0)
+    limiter = AdaptiveRateLimiter(clock, min_rate=10.0, max_rate=30.0)
     client = Client()
     client.clock, client.limiter = clock, limiter
 
@@ -309,7 +309,7 @@ def test_a_single_refusal_stops_nobody_else(retry_after: float | None) -> None:
     [(5.0, 5, False), (5.0, 6, True), (10.0, 2, False), (10.0, 3, True), (30.0, 1, True)],
     ids=str,
 )
-def test_the_longer_asked_for_the_sooner_everybody_pauses(
+def test_a_longer_retry_after_pauses_all_requests_sooner(
     retry_after: float,
     count: int,
     paused: bool,  # noqa: FBT001
@@ -512,7 +512,7 @@ def test_a_probe_without_a_response_is_followed_by_another() -> None:
     assert client.send() == pytest.approx(lost + 1.0)
 
 
-def test_probes_that_are_refused_come_ever_later() -> None:
+def test_probes_that_are_throttled_come_ever_later() -> None:
     """The pause doubles to 10 s, or to the requested time; the rate stays."""
     client = Client(400.0)
     client.succeed()
@@ -584,7 +584,7 @@ def test_refusals_of_requests_in_flight_do_not_prolong_a_short_pause() -> None:
     assert client.limiter.paused_until == pytest.approx(client.clock.now - 0.002 + 0.1)
 
 
-def test_refused_items_in_flight_may_still_ask_for_a_long_pause() -> None:
+def test_throttled_items_in_flight_may_still_cause_a_long_pause() -> None:
     """A long Retry-After holds for all requests."""
     client = Client(400.0)
     client.succeed()
@@ -771,7 +771,7 @@ def test_nine_refusals_in_a_row_stop_nobody() -> None:
     assert client.limiter.probing
 
 
-def test_the_search_goes_on_a_second_after_a_refusal() -> None:
+def test_the_search_resumes_a_second_after_a_429() -> None:
     """Until then successes do not raise the rate; then it doubles in half a second."""
     client = Client()
     client.limiter.search_from(400.0)
@@ -829,7 +829,7 @@ def test_a_brief_measurement_is_believed_in_part() -> None:
 
 
 @pytest.mark.parametrize(("latency", "again"), [(0.4, 0.1), (0.02, 0.005), (0.001, 0.005)], ids=str)
-def test_while_a_probe_is_under_way_others_look_again_soon(latency: float, again: float) -> None:
+def test_while_a_probe_is_in_flight_others_check_again_soon(latency: float, again: float) -> None:
     """They check after a quarter of the usual response time, and no more often than useful."""
     client = Client(400.0)
     client.succeed(latency=latency)

@@ -49,7 +49,7 @@ from tests.simulation import Bucket
 @pytest.fixture(autouse=True)
 def _real_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Restore the constants that other tests shorten."""
-    begin_at(monkeypatch, 20.0, lowest=0.1)
+    begin_at(monkeypatch, 20.0, min_rate=0.1)
     monkeypatch.setattr(_rate_state, "_PROBE_FIRST", 0.1)
     monkeypatch.setattr(_outage, "_SHORTEST", 1.0)
 
@@ -246,7 +246,7 @@ async def test_a_throttled_item_returns_soon_if_the_server_overstates_pauses() -
         pytest.param(0.0, 0.1, DeadlineError, id="rate"),
     ],
 )
-async def test_a_turn_that_would_come_too_late_is_refused_at_once(
+async def test_a_turn_that_would_come_too_late_is_rejected_at_once(
     paused: float, rate: float | None, error: type[AdaptyError]
 ) -> None:
     """If a pause or the rate leaves no time, the call ends unsent, without a wait."""
@@ -266,7 +266,7 @@ async def test_a_turn_that_would_come_too_late_is_refused_at_once(
     assert bench.limiters.get("v1").urgent == 0
 
 
-async def test_the_calls_in_front_count_when_a_turn_is_refused() -> None:
+async def test_the_calls_in_front_count_when_a_turn_is_rejected() -> None:
     """A call behind too many others raises an error before its permit is due."""
     bench = Bench(rate=1.0)
     tasks = [bench.start("a", seconds=60.0) for _ in range(10)]
@@ -1032,7 +1032,7 @@ async def test_statistics_tell_the_rate_in_force(
     assert bench.limiters.statistics()["v1"].rate == pytest.approx(rate)
 
 
-async def test_a_given_rate_that_is_refused_is_where_the_search_begins() -> None:
+async def test_the_search_begins_at_a_configured_rate_that_is_throttled() -> None:
     """The first 429 starts the search at half the configured rate, not half the initial one."""
     bench = Bench()
     bench.responses["item"] = [throttled()]
@@ -1042,7 +1042,7 @@ async def test_a_given_rate_that_is_refused_is_where_the_search_begins() -> None
     assert bench.limiters.get("v1").rate_source.rate == 60.0
 
 
-async def test_a_given_rate_that_is_refused_is_not_used_during_the_search() -> None:
+async def test_a_configured_rate_that_is_throttled_is_not_used_during_the_search() -> None:
     """From the first 429 on the adaptive rate holds, also before a limit is measured."""
     bench = Bench()
     bench.responses["first"] = [throttled()]
@@ -1088,7 +1088,7 @@ def test_a_rate_known_from_before_holds_for_limiters_made_before_and_later() -> 
     assert before.rate_source.rate == limiters.get("later").rate_source.rate == pytest.approx(388.0)
 
 
-def test_what_was_learned_since_is_not_overwritten() -> None:
+def test_a_limit_that_was_measured_since_is_not_overwritten() -> None:
     """A bucket with a measured limit keeps it."""
     limiters = Bench().limiters
     limiters.expect(400.0)
@@ -1111,14 +1111,14 @@ async def test_a_pause_outlives_what_is_expected() -> None:
 def test_the_adaptive_rate_is_returned_if_there_is_one() -> None:
     """With no bucket measured, or several, it is None; a single one is returned unchanged."""
     limiters = Bench().limiters
-    assert limiters.learned_rate() is None
+    assert limiters.measured_limit() is None
     limiters.get("v1")
-    assert limiters.learned_rate() is None
+    assert limiters.measured_limit() is None
     limiters.get("v1").rate_source.expect(400.0)
     limiters.get("v2")
-    assert limiters.learned_rate() == 400.0
+    assert limiters.measured_limit() == 400.0
     limiters.get("v2").rate_source.expect(100.0)
-    assert limiters.learned_rate() is None
+    assert limiters.measured_limit() is None
 
 
 @pytest.mark.parametrize("rate", [None, 100_000.0], ids=str)
@@ -1328,7 +1328,7 @@ async def test_a_journal_keeps_the_rate_of_the_bucket_alone() -> None:
 
     assert bench.limiters.get("v1").rate_source.limit == 400.0
     assert bench.limiters.get("v1/own").rate_source.limit is None
-    assert bench.limiters.learned_rate() == 400.0
+    assert bench.limiters.measured_limit() == 400.0
 
 
 @pytest.mark.slow

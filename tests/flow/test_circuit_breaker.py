@@ -129,7 +129,7 @@ def test_a_success_among_the_failures_starts_the_count_again() -> None:
     assert circuit.since == 101.0
 
 
-def test_a_success_that_was_asked_for_before_the_failures_says_nothing() -> None:
+def test_a_success_that_was_sent_before_the_failures_closes_nothing() -> None:
     """A late response from the time before the outage does not hide it."""
     clock = FakeClock(100.0)
     circuit = a_circuit(clock, failures=19)
@@ -141,7 +141,7 @@ def test_a_success_that_was_asked_for_before_the_failures_says_nothing() -> None
     assert circuit.state is OPEN
 
 
-def test_a_failure_that_was_asked_for_at_the_same_time_as_a_success_counts() -> None:
+def test_a_failure_that_was_sent_at_the_same_time_as_a_success_counts() -> None:
     """Of several requests sent together, one success does not excuse the others."""
     clock = FakeClock(100.0)
     circuit = CircuitBreaker(clock, shortest)
@@ -204,7 +204,7 @@ def test_a_try_that_works_closes_the_circuit() -> None:
     assert (circuit.state, circuit.since) == (OPEN, 200.0)
 
 
-def test_a_new_outage_does_not_wait_for_what_the_last_one_was_told() -> None:
+def test_a_new_outage_does_not_wait_for_the_retry_after_of_the_last_one() -> None:
     """A `Retry-After` ends with the outage in which it was received."""
     clock = FakeClock(100.0)
     circuit = a_circuit(clock)
@@ -254,7 +254,7 @@ def test_a_wait_that_the_service_asks_for_is_kept_to(asked: float | None, wait: 
     assert circuit.delay() == wait
 
 
-def test_a_wait_that_was_asked_for_is_not_shortened_by_others() -> None:
+def test_a_retry_after_is_not_shortened_by_others() -> None:
     """A failure without Retry-After, and a probe, only ever postpone the next probe."""
     clock = FakeClock(100.0)
     circuit = a_circuit(clock)
@@ -278,7 +278,7 @@ def test_a_wait_that_was_asked_for_is_not_shortened_by_others() -> None:
     ),
     share=st.floats(0.0, 1.0),
 )
-def test_a_circuit_never_waits_long_and_counts_as_a_plain_account_does(
+def test_a_circuit_never_waits_long_and_counts_as_a_plain_model_does(
     steps: list[tuple[str, float, float, float | None]], share: float
 ) -> None:
     """With any results, it is open after 20 failures without a success, for 37.5 s at most."""

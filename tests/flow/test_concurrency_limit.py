@@ -252,9 +252,7 @@ def test_a_run_that_is_allowed_little_keeps_it(most: int) -> None:
     ],
     ids=["404", "500", "429", "lost", "late"],
 )
-def test_only_what_was_answered_tells_how_fast_the_service_is(
-    failure: AdaptyError, *, counts: bool
-) -> None:
+def test_only_responses_show_how_fast_the_service_is(failure: AdaptyError, *, counts: bool) -> None:
     """A rejection takes the server as long as a success; a failure may be immediate."""
     run = Run()
     run.end(10.0)

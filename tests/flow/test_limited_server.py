@@ -142,7 +142,7 @@ def account(clock: FakeClock, *requests: tuple[float, int | None]) -> Record:
     return tally.record()
 
 
-def test_the_record_accounts_for_every_request_and_every_id() -> None:
+def test_the_record_has_every_request_and_every_id() -> None:
     """Each arrival is in one count, each id in one, and times start at the first request."""
     record = account(
         FakeClock(1000.0),
@@ -166,7 +166,7 @@ def test_the_record_says_when_the_limit_was_used_again() -> None:
     assert account(FakeClock(), (0.0, 0), (2.5, 1), *back[:8]).back_after is None
 
 
-def test_a_server_that_was_asked_nothing_has_nothing_to_tell() -> None:
+def test_a_server_without_requests_has_an_empty_record() -> None:
     """An empty record is no error."""
     record = account(FakeClock())
 

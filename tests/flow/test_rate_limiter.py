@@ -15,7 +15,7 @@ from adapty_async.testing import FakeClock
     [(500.0, None, 50), (1.0, None, 1), (0.5, None, 1), (24.0, None, 2), (10.0, 3, 3)],
     ids=str,
 )
-def test_a_burst_is_a_tenth_of_a_second_unless_told(
+def test_a_burst_is_a_tenth_of_a_second_by_default(
     rate: float, given_burst: int | None, burst: int
 ) -> None:
     """At least one request may always be sent at once."""
@@ -73,7 +73,7 @@ def test_asking_alone_uses_nothing_up() -> None:
     assert [limiter.delay() for _ in range(3)] == [1.0] * 3
 
 
-def test_a_wait_too_short_to_be_told_by_a_clock_is_none() -> None:
+def test_a_wait_below_the_resolution_of_a_clock_is_none() -> None:
     """A delay of a millionth of a second counts as none."""
     clock = FakeClock()
     limiter = FixedRateLimiter(1.0, 1, clock)

@@ -70,7 +70,7 @@ def test_a_restored_limiter_continues_as_the_first_one(
 def test_a_restored_rate_is_within_the_bounds_of_its_limiter() -> None:
     """The bounds belong to a limiter and not to its state."""
     clock = FakeClock()
-    other = AdaptiveRateLimiter(clock, lowest=1.0, highest=100.0)
+    other = AdaptiveRateLimiter(clock, min_rate=1.0, max_rate=100.0)
     other.restore(AdaptiveRateLimiter(clock, rate=400.0).snapshot())
 
     assert (other.rate, other.limit) == (100.0, 400.0)

@@ -15,7 +15,7 @@ from tests.flow.bench import BEGIN, Bench, Timeline, cancel, settle, throttled
 @pytest.fixture(autouse=True)
 def _begin_at_ten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the adaptive rate begin with ten requests per second."""
-    begin_at(monkeypatch, 10.0, lowest=0.1)
+    begin_at(monkeypatch, 10.0, min_rate=0.1)
 
 
 class Late(Timeline):

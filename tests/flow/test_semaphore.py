@@ -189,7 +189,7 @@ def visitors(permits: PrioritySemaphore, names: str) -> tuple[list[asyncio.Task[
     ], order
 
 
-async def test_free_permits_are_taken_without_waiting() -> None:
+async def test_available_permits_are_acquired_without_a_wait() -> None:
     """Available permits are acquired at once, and the next waiter waits."""
     permits = PrioritySemaphore(2)
     _, order = visitors(permits, "abc")
@@ -231,7 +231,7 @@ async def test_who_does_not_say_is_patient() -> None:
     await patient
 
 
-async def test_a_permit_that_is_free_for_a_moment_is_not_taken_by_a_newcomer() -> None:
+async def test_a_permit_that_is_released_goes_to_a_waiter_and_not_to_a_newcomer() -> None:
     """A released permit belongs to the next waiter even before its task runs."""
     permits = PrioritySemaphore(1)
     _, order = visitors(permits, "ab")
@@ -279,7 +279,7 @@ async def test_nobody_waits_once_all_who_waited_were_cancelled() -> None:
     assert permits.available == 1
 
 
-async def test_cancelled_when_it_was_just_given_a_permit_goes_on_to_the_next() -> None:
+async def test_a_waiter_cancelled_after_its_grant_passes_the_permit_on() -> None:
     """A cancellation between the grant and the wake-up loses no permit."""
     permits = PrioritySemaphore(0)
     tasks, order = visitors(permits, "abc")

@@ -51,7 +51,7 @@ class Venue:
         self.room += 1
 
     def open(self, room: int) -> None:
-        """Make room for so many more."""
+        """Make room for *n* more."""
         self.room += room
         self._more.set()
 
@@ -110,7 +110,7 @@ async def test_the_first_takes_along_all_that_may_go_with_it() -> None:
     assert not venue.wait_queue.has_leader
 
 
-async def test_what_one_is_told_ends_that_one_alone() -> None:
+async def test_an_error_ends_the_wait_of_its_entrant_alone() -> None:
     """An error ends its own entrant alone, leader or follower; the others continue."""
     venue = Venue()
     tasks = venue.queue("abcd")

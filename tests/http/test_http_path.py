@@ -484,7 +484,7 @@ async def test_a_given_session_that_cannot_connect_has_sent_nothing() -> None:
     assert not state.on_wire
 
 
-async def test_a_given_session_that_is_closed_already_is_refused() -> None:
+async def test_a_given_session_that_is_closed_already_is_rejected() -> None:
     """A client can be made with it, and its first call raises the error."""
     async with aiohttp.ClientSession() as session, RawServer() as server:
         await session.close()
@@ -625,7 +625,7 @@ loops = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
 
 def creates() -> Iterator[Operation[Any]]:
-    """Yield operations that must not be repeated."""
+    """Yield operations that must not be retried."""
     for number in range(50):
         headers = (("adapty-customer-user-id", f"u{number}"),)
         yield Operation(CREATE_PROFILE, headers, ProfileAttributes())

@@ -127,7 +127,7 @@ async def test_one_timer_serves_all() -> None:
     await end(task)
 
 
-async def test_that_a_task_was_cancelled_is_taken_back() -> None:
+async def test_the_cancellation_of_a_task_is_undone() -> None:
     """A task that handles its timeout does not count as cancelled by another one later."""
     loop = Loop()
     scheduler = scheduler_of(loop)

@@ -200,7 +200,7 @@ async def test_a_broken_response_is_retried_once(method: str, fault: Fault) -> N
 
 
 @every_break
-async def test_a_create_is_not_repeated_after_a_broken_answer(fault: Fault) -> None:
+async def test_a_create_is_not_retried_after_a_broken_response(fault: Fault) -> None:
     """If the server may have processed the request and a retry might repeat it, one is sent."""
     async with (
         RawServer(then=fault.steps) as server,
@@ -366,7 +366,7 @@ async def test_the_time_that_a_given_session_allows_is_kept() -> None:
         assert len(server.requests) == caught.value.attempts == 2
 
 
-async def test_a_server_without_tls_is_told_by_the_error() -> None:
+async def test_a_server_without_tls_is_named_by_the_error() -> None:
     """TLS to a server without TLS is a failed connection, and the error names TLS."""
     async with (
         RawServer((UNREAD, b"HTTP/1.1 400 Bad Request\r\n\r\n", CLOSE)) as server,
@@ -515,7 +515,7 @@ async def test_a_throttled_request_is_retried(method: str, headers: dict[str, st
         assert server.connections == 1
 
 
-async def test_a_wait_that_is_asked_for_is_kept() -> None:
+async def test_a_retry_after_is_respected() -> None:
     """The retry comes no earlier than Retry-After says."""
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -528,7 +528,7 @@ async def test_a_wait_that_is_asked_for_is_kept() -> None:
     assert loop.time() - started >= 0.2
 
 
-async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
+async def test_a_wait_that_does_not_fit_is_not_started() -> None:
     """A Retry-After beyond the deadline is raised at once, with its seconds."""
     async with (
         RawServer((api_error(429, "rate_limited", Retry_After="30"),)) as server,
@@ -723,7 +723,7 @@ async def test_cancelling_a_call_closes_its_connection() -> None:
         assert own_tasks() == before
 
 
-async def test_answers_that_follow_one_another_are_not_mixed_up() -> None:
+async def test_responses_that_follow_one_another_are_not_mixed_up() -> None:
     """Bytes after a response are never taken for the response to the next request."""
     stray = reply(body=b'{"data":{"first_name":"Stray"}}')
     right = reply(body=b'{"data":{"first_name":"Right"}}')
@@ -748,7 +748,7 @@ async def hear_of(server: RawServer) -> None:
 
 
 @pytest.mark.parametrize("way", [{}, {"trust_env": True}], ids=["directly", "by-the-environment"])
-async def test_an_answer_to_nobody_is_not_taken_for_the_next_one(way: dict[str, Any]) -> None:
+async def test_a_response_without_a_request_is_not_the_next_one(way: dict[str, Any]) -> None:
     """Bytes that a server writes to an idle connection are the response to no later request."""
     async with (
         RawServer((RIGHT_RESPONSE, HOLD, STRAY_RESPONSE), then=(RIGHT_RESPONSE,)) as server,

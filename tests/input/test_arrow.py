@@ -97,7 +97,7 @@ def test_rows_have_numbers_and_only_the_columns_that_matter(tmp_path: Path) -> N
 
 
 def test_structs_are_columns_with_dots(tmp_path: Path) -> None:
-    """A nested column is read like columns with a dot in their names, beside those."""
+    """A nested column is read like columns with a dot in their names, next to those."""
     table = pa.table(
         {
             "id": ["u1", "u2"],
@@ -116,8 +116,8 @@ def test_structs_are_columns_with_dots(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
-def test_times_keep_their_instant(tmp_path: Path, unit: str) -> None:
-    """An instant is sent in UTC; a time without a zone has none, so its field rejects it."""
+def test_times_keep_their_zone(tmp_path: Path, unit: str) -> None:
+    """A date and time is sent in UTC; a time without a zone has none, so its field rejects it."""
     zoned = pa.array([NOON], pa.timestamp(unit, "Europe/Paris"))
     table = pa.table({"id": ["u1"], "at": zoned, "naive": pa.array([NOON], pa.timestamp(unit))})
     (row,) = rows_of(write_parquet(tmp_path / "rows.parquet", table), "id", "at", "naive")
@@ -147,10 +147,10 @@ def test_an_arrow_stream_is_read_like_a_file(tmp_path: Path) -> None:
         pytest.param("a.arrow", b"", "is not an Arrow file", id="empty"),
     ],
 )
-def test_a_file_that_is_none_is_refused(
+def test_a_file_that_is_none_is_rejected(
     tmp_path: Path, name: str, content: bytes, reason: str
 ) -> None:
-    """A file of another kind is refused with its name, and its content is not shown."""
+    """A file of another kind is rejected with its name, and its content is not shown."""
     path = tmp_path / name
     path.write_bytes(content)
 
@@ -160,13 +160,13 @@ def test_a_file_that_is_none_is_refused(
 
 
 def test_a_missing_file_has_its_reason(tmp_path: Path) -> None:
-    """A file that is not there is refused with the reason of the system."""
+    """A file that is not there is rejected with the reason of the system."""
     with pytest.raises(InvalidInputError, match="No such file"):
         open_rows(str(tmp_path / "none.parquet"), None, used("id"))
 
 
-def test_text_that_is_not_utf_8_refuses_the_file(tmp_path: Path) -> None:
-    """A file whose text is damaged is refused before anything is sent."""
+def test_text_that_is_not_utf_8_rejects_the_file(tmp_path: Path) -> None:
+    """A file whose text is damaged is rejected before anything is sent."""
     column = pa.array([b"u\xff1"]).view(pa.string())
     path = write_feather(tmp_path / "ids.feather", pa.table({"id": column}))
 
@@ -184,7 +184,7 @@ def test_text_that_is_not_utf_8_refuses_the_file(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("form", ["file", "stream"])
-def test_a_damaged_offset_refuses_the_file(tmp_path: Path, ends: Any, form: str) -> None:
+def test_a_damaged_offset_rejects_the_file(tmp_path: Path, ends: Any, form: str) -> None:
     """Bytes outside of a cell are never an id, nor read at all."""
     path, table = tmp_path / "ids.arrow", pa.table({"id": ["alice", "bob", "carol"]})
     if form == "stream":
@@ -212,8 +212,8 @@ def test_a_union_elsewhere_costs_nothing(tmp_path: Path) -> None:
     assert [row.value for row in rows_of(path, "x")] == [{"x": "1"}, {"x": "b"}]
 
 
-def test_a_damaged_page_refuses_the_file(tmp_path: Path) -> None:
-    """A file that is damaged in the middle is refused before anything is sent."""
+def test_a_damaged_page_rejects_the_file(tmp_path: Path) -> None:
+    """A file that is damaged in the middle is rejected before anything is sent."""
     path = write_parquet(tmp_path / "ids.parquet", {"id": [f"u{n}" for n in range(5000)]})
     content = bytearray(path.read_bytes())
     content[4:40] = b"\xff" * 36
@@ -278,7 +278,7 @@ def test_long_columns_of_short_values_are_read_as_usual(tmp_path: Path) -> None:
 
 
 def test_options_of_text_do_not_go_with_tables(tmp_path: Path) -> None:
-    """An option that a format does not have is refused."""
+    """An option that a format does not have is rejected."""
     path = str(write_parquet(tmp_path / "ids.parquet", {"id": ["u1"]}))
     with pytest.raises(InvalidInputError, match=re.escape("encoding: is for text only")):
         open_rows(path, None, used("id"), encoding="utf-8")
@@ -288,7 +288,7 @@ def test_options_of_text_do_not_go_with_tables(tmp_path: Path) -> None:
         open_rows("-", "parquet", used("id"))
 
 
-def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_changes_meanwhile_is_rejected(tmp_path: Path) -> None:
     """A file is not read further if another one took its place since its rows were counted."""
     path = write_parquet(tmp_path / "ids.parquet", {"id": ["u1"]})
     rows = open_rows(str(path), None, used("id"))

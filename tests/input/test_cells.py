@@ -95,7 +95,7 @@ def test_an_id_is_the_exact_text(cell: Any, identifier: str) -> None:
     ],
 )
 def test_what_cannot_be_an_id_has_a_reason(cell: Any, reason: str) -> None:
-    """A cell that may be another id, or none, is refused, and the reason does not show it."""
+    """A cell that may be another id, or none, is rejected, and the reason does not show it."""
     with pytest.raises(UnusableCellError, match=reason) as caught:
         id_text(cell)
     assert "u1" not in str(caught.value)
@@ -166,13 +166,13 @@ def test_numbers_stay_numbers_where_they_may(cell: Any, value: Any) -> None:
         pytest.param(np.float32(2**24), EXACT_DOUBLE, id="numpy"),
     ],
 )
-def test_a_number_that_has_lost_digits_is_refused(cell: Any, exact: float) -> None:
+def test_a_number_that_has_lost_digits_is_rejected(cell: Any, exact: float) -> None:
     """A number is sent only if it is the one that was stored, also where floats are allowed."""
     with pytest.raises(UnusableCellError, match="has lost digits"):
         number(cell, exact)
 
 
-def test_an_infinite_number_is_refused() -> None:
+def test_an_infinite_number_is_rejected() -> None:
     """JSON has no infinite numbers."""
     with pytest.raises(UnusableCellError, match="is an infinite number"):
         number(float("inf"))
@@ -180,7 +180,7 @@ def test_an_infinite_number_is_refused() -> None:
         number(Decimal("inf"))
 
 
-def test_a_date_that_python_does_not_have_is_refused() -> None:
+def test_a_date_that_python_does_not_have_is_rejected() -> None:
     """A date of pandas after the year 9999 is no text that a server reads."""
     with pytest.raises(UnusableCellError, match="outside of the years 1 to 9999"):
         text(pd.Timestamp(np.datetime64("33658-01-01", "s")))

@@ -143,7 +143,7 @@ def test_a_sheet_is_chosen_by_name(tmp_path: Path) -> None:
         open_rows(str(path), None, used("id"), sheet="No")
 
 
-def test_several_sheets_are_refused(tmp_path: Path) -> None:
+def test_several_sheets_are_rejected(tmp_path: Path) -> None:
     """The sheet is never guessed."""
     path = book_of(tmp_path / "ids.xlsx", lambda book: book.create_sheet("Old").append(["id"]))
 
@@ -154,7 +154,7 @@ def test_several_sheets_are_refused(tmp_path: Path) -> None:
         open_rows(str(path), None, used("id"))
 
 
-def test_merged_cells_are_refused(tmp_path: Path) -> None:
+def test_merged_cells_are_rejected(tmp_path: Path) -> None:
     """Only the first of merged cells has the value, so the rows of the others lack theirs."""
     path = book_of(tmp_path / "ids.xlsx", lambda book: book.active.merge_cells("AA2:AB3"))
 
@@ -162,7 +162,7 @@ def test_merged_cells_are_refused(tmp_path: Path) -> None:
         open_rows(str(path), None, used("id"))
 
 
-def test_hidden_rows_are_refused(tmp_path: Path) -> None:
+def test_hidden_rows_are_rejected(tmp_path: Path) -> None:
     """Rows that a filter hides are in the file, and people do not see them."""
 
     def hide(book: Any) -> None:
@@ -191,7 +191,7 @@ def _put_time(book: Any) -> None:
         pytest.param(_put_time, "must begin with a row of column names", id="time"),
     ],
 )
-def test_a_sheet_without_names_is_refused(
+def test_a_sheet_without_names_is_rejected(
     tmp_path: Path, change: Callable[[Any], None], reason: str
 ) -> None:
     """The first row has to have names."""
@@ -216,8 +216,10 @@ def test_numbers_are_names_as_well(tmp_path: Path) -> None:
         pytest.param(None, "cannot be read: No such file", id="missing"),
     ],
 )
-def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes | None, reason: str) -> None:
-    """A file of another kind, or none, is refused."""
+def test_a_file_that_is_none_is_rejected(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    """A file of another kind, or none, is rejected."""
     path = tmp_path / "ids.xlsx"
     if content is not None:
         path.write_bytes(content)
@@ -227,7 +229,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes | None, r
 
 
 def test_an_error_of_the_system_is_the_reason(tmp_path: Path) -> None:
-    """A file that disappears is refused with the reason of the system."""
+    """A file that disappears is rejected with the reason of the system."""
     with (
         pytest.raises(InvalidInputError, match="cannot be read: No such file"),
         open_excel(str(tmp_path / "none.xlsx"), None),

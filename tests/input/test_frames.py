@@ -208,8 +208,8 @@ def test_structs_of_polars_are_columns_with_dots() -> None:
     ]
 
 
-def test_a_time_without_a_zone_is_refused() -> None:
-    """A data frame's time without a zone is refused as that of a CSV file is."""
+def test_a_time_without_a_zone_is_rejected() -> None:
+    """A data frame's time without a zone is rejected as that of a CSV file is."""
     frame = pd.DataFrame(
         {
             "customer_user_id": ["u1", "u2"],
@@ -240,7 +240,7 @@ def test_a_time_without_a_zone_is_refused() -> None:
         pytest.param(pl.LazyFrame({"customer_user_id": ["u1"]}), "call collect", id="lazy"),
     ],
 )
-def test_a_frame_without_the_column_is_refused(frame: Any, reason: str) -> None:
+def test_a_frame_without_the_column_is_rejected(frame: Any, reason: str) -> None:
     """The column with the ids has to be there, once."""
     with pytest.raises(InvalidInputError, match=reason):
         ids_in(frame, "customer_user_id")
@@ -282,7 +282,7 @@ def test_a_stream_that_is_no_table_is_rejected(make: Callable[[], Any], kind: st
 
 
 def test_unknown_columns_are_named() -> None:
-    """A column that is no field is refused, as on the command line."""
+    """A column that is no field is rejected, as on the command line."""
     frame = pl.DataFrame({"customer_user_id": ["u1"], "product_identifier": ["p"]})
     with pytest.raises(InvalidInputError, match='unknown column "product_identifier"'):
         pairs_in(frame, "customer_user_id", v2.ATTRIBUTE_COLUMNS)
@@ -426,7 +426,7 @@ def test_a_missing_struct_has_no_fields() -> None:
 
 
 @pytest.mark.parametrize("make", [pl.DataFrame, pa.table], ids=["polars", "pyarrow"])
-def test_a_field_and_a_column_of_one_name_are_refused(make: Callable[[Any], Any]) -> None:
+def test_a_field_and_a_column_of_one_name_are_rejected(make: Callable[[Any], Any]) -> None:
     """A struct's field and a column with a dot may have one name, and then neither is chosen."""
     required = {name: ["x"] for name in v2.TRANSACTION_COLUMNS.required}
     twice = {"price.value": [1], "price": [{"value": 2}]}
@@ -436,7 +436,7 @@ def test_a_field_and_a_column_of_one_name_are_refused(make: Callable[[Any], Any]
 
 
 def test_a_column_that_is_not_used_may_have_any_type() -> None:
-    """A union beside the ids costs nothing."""
+    """A union next to the ids costs nothing."""
     union = pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])
 
     assert ids_of(pa.table({"id": ["u1"], "x": union}), "id") == ["u1"]

@@ -404,10 +404,10 @@ async def test_methods_without_columns_take_no_tables(sandbox: Sandbox, tmp_path
         pytest.param("ids.csv", "id\nu1\n", 'unknown column "id"', id="column"),
     ],
 )
-async def test_a_file_without_the_columns_is_refused(
+async def test_a_file_without_the_columns_is_rejected(
     sandbox: Sandbox, tmp_path: Path, name: str, content: str, reason: str
 ) -> None:
-    """A file that cannot have the items is refused when the method gets it."""
+    """A file that cannot have the items is rejected when the method gets it."""
     path = tmp_path / name
     path.write_text(content)
     async with client_of(sandbox) as adapty:
@@ -430,7 +430,7 @@ async def test_columns_that_are_left_out_are_logged(
     assert message == f'{path}, ids in "customer_user_id": Columns left out: note.'
 
 
-async def test_a_pipe_is_refused(sandbox: Sandbox) -> None:
+async def test_a_pipe_is_rejected(sandbox: Sandbox) -> None:
     """An input that can be read only once is no file."""
     async with client_of(sandbox) as adapty:
         with pytest.raises(InvalidInputError, match="must be a file, not a pipe"):

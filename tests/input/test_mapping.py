@@ -104,7 +104,7 @@ def test_a_constant_is_in_every_row() -> None:
     assert (transaction.store, transaction.is_family_shared) == ("stripe", False)
 
 
-def test_unknown_columns_are_left_out_and_told() -> None:
+def test_unknown_columns_are_left_out_and_reported() -> None:
     """With the option, columns that are no field are not sent, and named once."""
     mapping = transactions(options(ignore_unknown=True))
     row = NEEDED | {"customer_user_id": "u1", "note": "x", "renew_status": "true"}
@@ -114,7 +114,7 @@ def test_unknown_columns_are_left_out_and_told() -> None:
     assert mapping.item(row) == ("u1", rows_of(v2.TRANSACTION_COLUMNS).struct(NEEDED))
 
 
-def test_unknown_columns_are_refused_otherwise() -> None:
+def test_unknown_columns_are_rejected_by_default() -> None:
     """Without the option, a column that is no field is an error, in rows of JSON as well."""
     mapping = transactions(options(("p", "store_product_id")))
     with refused("header", 'unknown column "note"; expected: '):
@@ -211,7 +211,7 @@ def test_unknown_columns_are_refused_otherwise() -> None:
         ),
     ],
 )
-def test_contradictions_are_refused(
+def test_contradictions_are_rejected(
     given: ColumnOptions, names: list[str], field: str, rule: str
 ) -> None:
     """A field has one source; the message names the option and the rule."""
@@ -219,7 +219,7 @@ def test_contradictions_are_refused(
         transactions(given).check(names)
 
 
-def test_a_constant_and_a_key_are_refused() -> None:
+def test_a_constant_and_a_key_are_rejected() -> None:
     """A row of JSON with a field that the caller sets as well is not sent."""
     mapping = transactions(options(constants={"store": "stripe"}))
     with refused("constants", "must not name store, which is in the input"):
@@ -335,7 +335,7 @@ def test_a_grant_of_revenuecat_is_no_purchase() -> None:
         mapping.item(row)
 
 
-def test_what_an_export_lacks_is_told() -> None:
+def test_what_an_export_lacks_is_reported() -> None:
     """Fields without a column are named, and the ids are never guessed."""
     with refused(
         "id_column",
@@ -349,8 +349,8 @@ def test_what_an_export_lacks_is_told() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_another_file_is_refused(name: str) -> None:
-    """A file that is no such export is refused, with the columns that it lacks."""
+def test_another_file_is_rejected(name: str) -> None:
+    """A file that is no such export is rejected, with the columns that it lacks."""
     mapping = RowMapping(options(preset=name, id_column="x"), None, "customer_user_id")
     kind = min(PRESETS[name].kinds, key=len)
     first, *rest = sorted(kind)
@@ -386,7 +386,7 @@ def test_segment_has_profiles() -> None:
     assert RowMapping(options(preset="segment"), None, "customer_user_id").id_column == "id"
 
 
-def test_a_table_of_calls_of_segment_is_refused() -> None:
+def test_a_table_of_calls_of_segment_is_rejected() -> None:
     """In the table `identifies`, `id` is that of a call, not of a user."""
     mapping = RowMapping(options(preset="segment"), None, "customer_user_id")
     with refused("header", "belongs to another table than https://www.twilio.com/docs/segment/"):

@@ -42,7 +42,7 @@ def write_all(folder: Path, names: list[str]) -> list[Path]:
 
 
 def read(path: Path, options: dict[str, Any]) -> Any:
-    """Return the items of a file as text; None if it is refused."""
+    """Return the items of a file as text; None if it is rejected."""
     try:
         items: Any = pairs_in(InputFile(path, **options), "customer_user_id", v2.ATTRIBUTE_COLUMNS)
     except InvalidInputError:
@@ -66,7 +66,7 @@ def read(path: Path, options: dict[str, Any]) -> Any:
 def test_each_format_has_the_same_ids_and_fields(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], **options: Any
 ) -> None:
-    """CSV, JSON and tables agree on the id and fields of a row, or all of them are refused."""
+    """CSV, JSON and tables agree on the id and fields of a row, or all of them are rejected."""
     folder = tmp_path_factory.mktemp("formats")
     first, *others = (read(path, options) for path in write_all(folder, names))
 
@@ -278,7 +278,7 @@ def test_a_file_that_is_rewritten_during_a_run_ends_it(tmp_path: Path, suffix: s
     assert read == ids[: len(read)]
 
 
-def test_a_table_that_changes_at_its_end_is_told(tmp_path: Path) -> None:
+def test_a_table_that_changes_at_its_end_is_reported(tmp_path: Path) -> None:
     """The last row was read from the file that was counted, or the run has an error."""
     path = tmp_path / "ids.feather"
     _write(path, ["u1"])

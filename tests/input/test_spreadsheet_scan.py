@@ -1,4 +1,4 @@
-"""Spreadsheets that mean something else than they show, or would stop the program: all are told."""
+"""Spreadsheets that mean something else than they show, or would stop the program, are found."""
 
 from __future__ import annotations
 
@@ -371,7 +371,7 @@ def test_a_defect_of_the_reader_is_an_error_of_the_file(tmp_path: Path) -> None:
 
 
 def test_reading_may_be_given_up(tmp_path: Path) -> None:
-    """Whoever needs only the first rows stops at them."""
+    """A reader that needs only the first rows stops at them."""
     path = write_sheet(tmp_path / "ids.xlsx", USER + text_row(3, "u2"))
     rows = iter(open_rows(str(path), None, used("id"), id_column="id"))
 

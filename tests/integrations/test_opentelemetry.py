@@ -309,7 +309,7 @@ async def test_an_end_without_a_start_is_measured(telemetry: Telemetry) -> None:
     """A call that ends in a context of its own, without the start, is counted without a span."""
     client = AdaptyClient("key", transport=FakeTransport())
     opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
-    emitter = client._caller.layers.emitter
+    emitter = client._executor.layers.emitter
     assert emitter is not None
     emitter.emit(CallEnded("v1.profiles.delete", 0, 0.1, None, "CancelledError"))
     await client.aclose()

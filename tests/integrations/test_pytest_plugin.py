@@ -358,7 +358,7 @@ def test_the_guard_can_be_turned_off(
 
 
 def test_a_wrong_marker(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An option that a sandbox does not have, or refuses, is an error that names it."""
+    """An option that a sandbox does not have, or rejects, is an error that names it."""
     result = run(pytester, monkeypatch, WRONG)
 
     result.assert_outcomes(errors=3)

@@ -98,7 +98,7 @@ class KillRun(msgspec.Struct, frozen=True, kw_only=True):
     unknown: dict[int, int]
 
     def faults(self, settings: Settings) -> list[str]:
-        """Return what is wrong: creates are never repeated, everything else is never lost."""
+        """Return what is wrong: creates are never sent twice, everything else is never lost."""
         report, is_create = self.report, settings.call == "create"
         unknown = self.allowed if is_create else 0
         rules = {

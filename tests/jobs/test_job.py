@@ -124,7 +124,7 @@ async def test_a_job_ends_with_an_outcome_for_each_item(
 async def test_the_same_plan_again_is_the_same_job(
     store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
 ) -> None:
-    """A plan that is repeated changes nothing, also if the file is at another path."""
+    """A plan that is made again changes nothing, also if the file is at another path."""
     lines = ids(*users(25))
     job = await planned(store, name, adapty, lines)
     await job.run_part(1)
@@ -157,7 +157,7 @@ async def test_plans_at_the_same_time_are_one_job(
     ],
     ids=["size", "kind", "input"],
 )
-async def test_another_job_of_the_same_name_is_refused_with_the_difference(
+async def test_another_job_of_the_same_name_is_rejected_with_the_difference(
     store: JobStore,
     name: str,
     adapty: AdaptyClient,
@@ -173,10 +173,10 @@ async def test_another_job_of_the_same_name_is_refused_with_the_difference(
         await store.plan(name, adapty.v1.profiles.bulk_delete, source, **options)
 
 
-async def test_another_key_is_refused(
+async def test_another_key_is_rejected(
     store: JobStore, name: str, adapty: AdaptyClient, sandbox: Sandbox, ids: WriteIds
 ) -> None:
-    """A worker with another key is refused before it sends anything, and its key is not shown."""
+    """A worker with another key is rejected before it sends anything, and its key is not shown."""
     await planned(store, name, adapty, ids(*users(5)))
     async with AdaptyClient("secret_live_other", base_url=sandbox.url) as other:
         with pytest.raises(JournalError, match="account: another key") as caught:
@@ -291,7 +291,7 @@ async def test_a_report_has_the_limit_while_a_worker_is_at_work(
         assert (await job.report()).limit is None
 
 
-async def test_a_part_that_is_read_in_another_way_is_refused(
+async def test_a_part_that_is_read_in_another_way_is_rejected(
     store: JobStore, name: str, adapty: AdaptyClient, tmp_path: Path
 ) -> None:
     """The same bytes with another number of rows are not what was planned."""
@@ -539,8 +539,11 @@ async def test_a_damaged_span_is_an_error(
     await store._database.execute(
         Statement("UPDATE adapty_part SET runs = 1 WHERE job = :job", {"job": job._record.id})
     )
-    with pytest.raises(JournalError, match="a row of the table adapty_span is damaged"):
+    damage = f"part 0 of the job {name}: a row of the table adapty_span is damaged"
+    with pytest.raises(JournalError, match=damage):
         await job.run_part(0)
+    with pytest.raises(JournalError, match=damage):
+        await anext(job.outcomes())
     assert not sandbox.arrivals()
 
 
@@ -569,7 +572,7 @@ async def test_a_job_without_its_call_or_input_does_not_work(
     ],
     ids=["none", "bool", "too-many", "unknown", "rate"],
 )
-async def test_invalid_options_are_refused(
+async def test_invalid_options_are_rejected(
     store: JobStore,
     name: str,
     adapty: AdaptyClient,
@@ -587,7 +590,7 @@ async def test_invalid_options_are_refused(
 async def test_a_name_is_printable_text(
     store: JobStore, adapty: AdaptyClient, ids: WriteIds, bad: Any
 ) -> None:
-    """A name that could spoil a message or a command is refused."""
+    """A name that could spoil a message or a command is rejected."""
     with pytest.raises(ConfigError, match="name must be printable text"):
         await planned(store, bad, adapty, ids("a"))
 
@@ -601,7 +604,7 @@ async def test_a_part_size_is_a_number(
         await planned(store, name, adapty, ids("a"), size)
 
 
-async def test_a_call_without_a_journal_is_refused(
+async def test_a_call_without_a_journal_is_rejected(
     store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
 ) -> None:
     """A call that drops the options of its run could not record anything."""
@@ -631,7 +634,7 @@ async def test_rate_and_concurrency_are_shared_among_the_parts_in_hand(
 async def test_an_outage_of_adapty_stops_this_worker_only(
     store: JobStore, name: str, ids: WriteIds
 ) -> None:
-    """A worker that reaches nobody gives up after a time, and the job can go on elsewhere."""
+    """A worker that reaches nobody gives up after a time, and the job can resume elsewhere."""
     async with AdaptyClient("key", base_url="http://127.0.0.1:1") as nowhere:
         job = await planned(store, name, nowhere, ids(*users(4)))
         with pytest.raises(JobStoppedError, match="stopped here: outage") as caught:
@@ -643,6 +646,6 @@ async def test_an_outage_of_adapty_stops_this_worker_only(
 
 
 def test_errors_are_the_library_s() -> None:
-    """Whoever handles the library's errors handles those of jobs."""
+    """A handler of the library's errors handles those of jobs."""
     assert issubclass(StoreUnavailableError, JournalError)
     assert issubclass(PartBusyError, JournalError)

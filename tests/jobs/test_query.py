@@ -75,7 +75,7 @@ def test_rows_that_changed_are_noticed(people: psycopg.Connection, postgres_url:
     ],
     ids=["order", "constant", "null", "same", "bool", "column"],
 )
-def test_a_query_without_a_key_is_refused(
+def test_a_query_without_a_key_is_rejected(
     people: psycopg.Connection, postgres_url: str, sql: str, message: str
 ) -> None:
     """The store holds ranges of the key, so it must be a number that is no id."""
@@ -108,12 +108,12 @@ def test_a_query_changes_nothing(people: psycopg.Connection, postgres_url: str) 
 
 @pytest.mark.parametrize("sql", ["", "SELECT 1, 'a'; DROP TABLE people"], ids=["empty", "two"])
 def test_a_query_is_one_statement(sql: str) -> None:
-    """A second statement is refused before anything is executed."""
+    """A second statement is rejected before anything is executed."""
     with pytest.raises(ConfigError, match="sql must be one SELECT"):
         Query("postgresql://", sql)
 
 
-def test_a_database_that_is_away_is_told() -> None:
+def test_a_database_that_is_away_is_reported() -> None:
     """A worker that cannot reach the database says so, without its address."""
     with pytest.raises(StoreUnavailableError, match="cannot be reached") as caught:
         Query("postgresql://anna:secret@127.0.0.1:1/x", SQL).plan(10)

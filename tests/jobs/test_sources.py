@@ -126,7 +126,7 @@ def test_long_lines_are_counted(tmp_path: Path) -> None:
     ],
     ids=["gzip", "utf-16", "gbk", "iso2022", "empty", "column", "twice", "quote"],
 )
-def test_a_file_that_cannot_be_divided_is_refused(
+def test_a_file_that_cannot_be_divided_is_rejected(
     tmp_path: Path, name: str, content: bytes, options: dict[str, Any], message: str
 ) -> None:
     """The message says what is wrong, and what to do."""
@@ -135,7 +135,7 @@ def test_a_file_that_cannot_be_divided_is_refused(
 
 
 @pytest.mark.parametrize("path", ["-", "/dev/null", "missing.txt"])
-def test_an_input_that_is_no_file_is_refused(path: str) -> None:
+def test_an_input_that_is_no_file_is_rejected(path: str) -> None:
     """Standard input and devices cannot be read by several workers."""
     with pytest.raises(InvalidInputError, match=r"must be a file|cannot be read"):
         Lines(path, format="text").plan(10)
@@ -187,7 +187,7 @@ def test_any_changed_byte_is_noticed(tmp_path: Path, position: int) -> None:
     assert changed
 
 
-def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_gone_is_reported(tmp_path: Path) -> None:
     """A worker without the file says so."""
     path = written(tmp_path, "ids.txt", "a\n")
     lines = Lines(path)
@@ -211,7 +211,7 @@ def test_rows_that_are_appended_are_not_read(tmp_path: Path) -> None:
     [("", True), ("\nc\n", True), ("\r\nc\n", True), ("2\n", False), (" ", False)],
     ids=["nothing", "line", "CRLF", "rest", "blank"],
 )
-def test_a_last_line_that_was_not_complete_is_refused(
+def test_a_last_line_that_was_not_complete_is_rejected(
     tmp_path: Path, *, added: str, is_read: bool
 ) -> None:
     """Half an id is another id, so a file that was still being written counts as changed."""

@@ -45,13 +45,13 @@ WriteIds = Callable[..., Lines]
     ["", "jobs.db", "sqlite://jobs.db", "sqlite:///", "mysql://host/x", "postgresql+x://host"],
     ids=repr,
 )
-def test_an_address_of_another_kind_is_refused(url: str) -> None:
+def test_an_address_of_another_kind_is_rejected(url: str) -> None:
     """Only PostgreSQL and SQLite hold jobs."""
     with pytest.raises(ConfigError, match="begins with postgresql:// or sqlite:///"):
         JobStore(url)
 
 
-def test_an_address_that_is_missing_is_told() -> None:
+def test_an_address_that_is_missing_is_reported() -> None:
     """An environment variable that is not set is None."""
     with pytest.raises(ConfigError, match="address of a job store must be text"):
         JobStore(os.environ.get("ADAPTY_NOWHERE"))  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ async def test_a_runner_that_is_cancelled_while_it_locks_leaves_no_lock(
     assert await store._database.held(job._record.id, [0]) == set()
 
 
-async def test_a_part_that_is_not_there_is_told(
+async def test_a_part_that_is_not_there_is_reported(
     store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
 ) -> None:
     """A journal of a part that was forgotten meanwhile is an error, and leaves no lock."""
@@ -160,7 +160,7 @@ async def test_a_commit_stores_all_or_nothing(store: JobStore) -> None:
     await database.execute(Statement("DELETE FROM adapty_run WHERE job = -1"))
 
 
-async def test_a_store_of_a_later_release_is_refused(
+async def test_a_store_of_a_later_release_is_rejected(
     store: JobStore, store_url: str, anyio_backend: str
 ) -> None:
     """An older worker does not touch a store that a later release wrote."""
@@ -218,7 +218,7 @@ async def test_only_the_owner_can_read_a_file(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-async def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
     """The message has the path and the reason."""
     (tmp_path / "text.db").write_text("no database" * 100, "utf-8")
     with pytest.raises(JobError, match=r"text\.db cannot be used: it is damaged"):
@@ -227,7 +227,7 @@ async def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         await JobStore(f"sqlite:///{tmp_path}/none/jobs.db").__aenter__()
 
 
-async def test_a_lock_that_cannot_be_made_is_told(
+async def test_a_lock_that_cannot_be_made_is_reported(
     tmp_path: Path, name: str, adapty: AdaptyClient, ids: WriteIds
 ) -> None:
     """A folder in the place of a lock file is an error, and no busy part."""
@@ -240,7 +240,7 @@ async def test_a_lock_that_cannot_be_made_is_told(
         assert await job.run_part(0) is not None
 
 
-async def test_a_lock_file_that_cannot_be_opened_is_told(
+async def test_a_lock_file_that_cannot_be_opened_is_reported(
     tmp_path: Path, name: str, adapty: AdaptyClient, ids: WriteIds
 ) -> None:
     """Another error of SQLite than a lock is no busy part, and the store may work again."""
@@ -309,14 +309,14 @@ async def test_a_process_may_change_its_directory(
 # --- PostgreSQL --------------------------------------------------------------------------------
 
 
-async def test_a_store_that_is_away_is_told(anyio_backend: str) -> None:
+async def test_a_store_that_is_away_is_reported(anyio_backend: str) -> None:
     """The message has neither the address nor the password."""
     with pytest.raises(StoreUnavailableError, match="cannot be reached") as caught:
         await JobStore("postgresql://anna:secret@127.0.0.1:1/x").__aenter__()
     assert "secret" not in str(caught.value)
 
 
-async def test_a_pooler_that_shares_sessions_is_refused(
+async def test_a_pooler_that_shares_sessions_is_rejected(
     postgres_url: str, anyio_backend: str
 ) -> None:
     """A session lock would have no effect behind PgBouncer in transaction mode."""
@@ -325,7 +325,7 @@ async def test_a_pooler_that_shares_sessions_is_refused(
             await JobStore(pooler.url).__aenter__()
 
 
-async def test_a_runner_that_is_cut_off_sends_nothing_after_its_lease(
+async def test_a_runner_without_its_store_sends_nothing_after_its_lease(
     postgres_url: str, name: str, ids: WriteIds
 ) -> None:
     """Packets are dropped, nothing is closed: the run ends, and others can take the part over."""
@@ -510,7 +510,7 @@ async def test_work_may_last_longer_than_the_making_of_its_connection(postgres_u
         assert await store._database.execute(pause) == [(1,)]
 
 
-async def test_a_lease_that_the_server_rejects_is_told(postgres_url: str) -> None:
+async def test_a_lease_that_the_server_rejects_is_reported(postgres_url: str) -> None:
     """Its intervals of checks are parameters of the server's sessions."""
     with pytest.raises((JobError, StoreUnavailableError), match="job store cannot be"):
         await JobStore(postgres_url, lease=1e11).__aenter__()
@@ -526,7 +526,7 @@ async def test_a_store_that_is_closed_ends_what_uses_it(postgres_url: str, name:
 
 
 async def test_a_lock_that_is_lost_already_ends_a_run_at_once(postgres_url: str) -> None:
-    """Whoever watches a lock that is lost is told at once, and it is not released again."""
+    """A watcher of a lock that is lost is called at once, and it is not released again."""
     async with JobStore(postgres_url) as store:
         lock = await store._database.lock(9, 9)
         assert lock is not None
@@ -541,7 +541,7 @@ async def test_a_lock_that_is_lost_already_ends_a_run_at_once(postgres_url: str)
         assert told == [True]
 
 
-async def test_a_store_without_its_tables_is_told(
+async def test_a_store_without_its_tables_is_reported(
     postgres_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
 ) -> None:
     """An error of the database has its class, and no value."""

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.places import InStore
-from tests.journal.support import InFile, InMemory, Place
+from tests.jobs.part_storage import InStore
+from tests.journal.support import InFile, InMemory, Storage
 
 
 @pytest.fixture(params=["memory", "file", "part in SQLite", "part in PostgreSQL"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """Each place where a journal can be kept."""
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """Each storage of a journal."""
     if request.param == "memory":
         return InMemory()
     if request.param == "file":

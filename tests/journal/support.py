@@ -112,7 +112,7 @@ class Content(NamedTuple):
     reasons: list[Reason]
 
 
-class Place(Protocol):
+class Storage(Protocol):
     """Where a journal is kept."""
 
     def content(self) -> Content:
@@ -127,17 +127,17 @@ class Place(Protocol):
         """Record that a commit has ended, and whether it was durable."""
         ...
 
-    def kill(self) -> Place:
-        """Return the place as it is after the process was killed."""
+    def kill(self) -> Storage:
+        """Return the storage as it is after the process was killed."""
         ...
 
-    def lose_power(self, is_kept: Callable[[], bool]) -> Place:
-        """Return the place after a power loss; `is_kept` decides for each piece at risk."""
+    def lose_power(self, is_kept: Callable[[], bool]) -> Storage:
+        """Return the storage after a power loss; `is_kept` decides for each piece at risk."""
         ...
 
 
 class InMemory:
-    """A place in memory. A power loss keeps the durable commits, and perhaps some later ones."""
+    """A storage in memory. A power loss keeps the durable commits, and perhaps some later ones."""
 
     def __init__(self, kept: MemoryJournal | None = None) -> None:
         self._journal = kept or MemoryJournal(lambda: NOW)
@@ -184,7 +184,7 @@ def _closed(journal: MemoryJournal) -> MemoryJournal:
 
 class InFile:
     """
-    A place in a file system. A loss of power takes any of the sectors that no flush covered.
+    A storage in a file system. A loss of power takes any of the sectors that no flush covered.
 
     The database itself is written in checkpoints only, which flush the log before and the database
     after; so what may be lost is what the log has more than at the last durable commit.
@@ -233,11 +233,11 @@ class InFile:
         return self._copied(content, bytes(log))
 
     def _copied(self, content: bytes, log: bytes) -> InFile:
-        place = InFile(Path(tempfile.mkdtemp(dir=self._folder)))
-        place.path.write_bytes(content)
+        storage = InFile(Path(tempfile.mkdtemp(dir=self._folder)))
+        storage.path.write_bytes(content)
         if log:
-            place.log.write_bytes(log)
-        return place
+            storage.log.write_bytes(log)
+        return storage
 
     def remove(self) -> None:
         """Remove the folder."""
@@ -253,7 +253,7 @@ def _read(path: Path) -> bytes:
 
 class Observed:
     """
-    A journal that notes its commits in its place, and can be made to fail.
+    A journal that notes its commits in its storage, and can be made to fail.
 
     Attributes:
         committed: the changes of all commits that have ended, and whether they were durable.
@@ -261,9 +261,9 @@ class Observed:
         pending: the number of commits in progress.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._journal = place.journal()
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._journal = storage.journal()
         self.committed: list[tuple[Changes, bool]] = []
         self.failures: list[JournalError | tuple[JournalError] | None] = []
         self.pending = 0
@@ -276,7 +276,7 @@ class Observed:
     ) -> Resumed:
         """Open the journal."""
         resumed = await self._journal.open(identity, check, load_keys)
-        self._place.note(durable=True)
+        self._storage.note(durable=True)
         return resumed
 
     def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:
@@ -296,7 +296,7 @@ class Observed:
             raise failure
         full = await self._journal.commit(changes, durable=durable)
         self.committed.append((changes, durable))
-        self._place.note(durable=durable)
+        self._storage.note(durable=durable)
         return failure[0] if failure else full
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ class Clock:
         return self.now
 
 
-def test_outcomes_are_counted_in_the_minute_they_are_taken_in() -> None:
+def test_outcomes_are_counted_in_the_minute_of_their_commit() -> None:
     """Each minute has its own counts, which grow until the next one begins."""
     clock = Clock(120.0)
     counter = OutcomeCounter(3, clock)
@@ -54,7 +54,7 @@ def test_a_clock_that_is_set_back_loses_no_counts() -> None:
     assert rows[11].last_at == 670.0
 
 
-def test_counts_that_were_not_stored_are_taken_again() -> None:
+def test_counts_that_were_not_stored_are_in_the_next_commit() -> None:
     """The commit after a failed one has its minutes and reasons, and those recorded meanwhile."""
     clock = Clock(60.0)
     counter = OutcomeCounter(1, clock)

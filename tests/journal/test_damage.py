@@ -36,10 +36,10 @@ class Files(NamedTuple):
         self, folder: Path, *, database: bytes | None = None, log: bytes | None = None
     ) -> InFile:
         """Write the files to a folder, one of them perhaps with other content."""
-        place = InFile(folder)
-        place.path.write_bytes(self.database if database is None else database)
-        place.log.write_bytes(self.log if log is None else log)
-        return place
+        storage = InFile(folder)
+        storage.path.write_bytes(self.database if database is None else database)
+        storage.log.write_bytes(self.log if log is None else log)
+        return storage
 
 
 async def _commit_some(journal: Journal, first: int) -> None:
@@ -58,16 +58,16 @@ async def _commit_some(journal: Journal, first: int) -> None:
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Files:
     """Make a journal that was killed in its second run: half of it is in the log."""
-    place = InFile(tmp_path_factory.mktemp("killed"))
+    storage = InFile(tmp_path_factory.mktemp("killed"))
 
     async def make() -> InFile:
-        journal = place.journal()
+        journal = storage.journal()
         await reopened(journal, BY_KEY)
         await _commit_some(journal, 0)
         await journal.close()
         await reopened(journal, BY_KEY)
         await _commit_some(journal, 4)
-        left = place.kill()
+        left = storage.kill()
         await journal.close()
         return left
 
@@ -83,24 +83,24 @@ def flipped(content: bytes, at: int, bit: int) -> bytes:
     return bytes(changed)
 
 
-def read(place: InFile) -> Content | None:
+def read(storage: InFile) -> Content | None:
     """Return what a reader finds, None if it finds damage."""
     try:
-        return place.content()
+        return storage.content()
     except JournalError:
         return None
 
 
-async def resumed(place: InFile) -> Content | None:
+async def resumed(storage: InFile) -> Content | None:
     """Return what a run finds that resumes, None if it finds damage."""
-    journal = place.journal()
+    journal = storage.journal()
     keys: list[bytes] = []
     try:
         found = await journal.open(BY_KEY, lambda _: None, lambda some, _: keys.extend(some))
     except JournalError:
         return None
     spans = {number: bytes(states) for number, states in found.spans.items()}
-    content = place.content()
+    content = storage.content()
     await journal.close()
     assert content.spans == spans
     assert content.keys == b"".join(keys)
@@ -134,8 +134,8 @@ async def test_a_bit_of_the_log_is_damage_or_has_no_effect(tmp_path: Path, kille
     assert read(killed.put(tmp_path, log=flipped(killed.log, 50_000, 3))) is None
     frames = [range(at, at + 24) for at in range(32, len(killed.log) - 4120, 4120)]
     for at in sample(killed.log[:-4120], 150, range(32), *frames):
-        place = killed.put(tmp_path, log=flipped(killed.log, at, at % 8))
-        assert await resumed(place) in (None, killed.content), at
+        storage = killed.put(tmp_path, log=flipped(killed.log, at, at % 8))
+        assert await resumed(storage) in (None, killed.content), at
 
 
 async def test_a_bit_of_a_killed_journal_is_damage_or_has_no_effect(
@@ -144,8 +144,8 @@ async def test_a_bit_of_a_killed_journal_is_damage_or_has_no_effect(
     """A flipped bit in a database that has a log is damage, or covered by the log."""
     used = [at for at, byte in enumerate(killed.database) if byte]
     for at in [*range(16, 100), *random.Random(2).sample(used, 80)]:
-        place = killed.put(tmp_path, database=flipped(killed.database, at, at % 8))
-        assert await resumed(place) in (None, killed.content), at
+        storage = killed.put(tmp_path, database=flipped(killed.database, at, at % 8))
+        assert await resumed(storage) in (None, killed.content), at
 
 
 async def test_a_bit_that_flips_during_a_run_is_damage_or_has_no_effect(tmp_path: Path) -> None:
@@ -153,18 +153,18 @@ async def test_a_bit_that_flips_during_a_run_is_damage_or_has_no_effect(tmp_path
     chosen = random.Random(3)
     for number in range(40):
         (tmp_path / str(number)).mkdir()
-        place = InFile(tmp_path / str(number))
-        journal = place.journal()
+        storage = InFile(tmp_path / str(number))
+        journal = storage.journal()
         await reopened(journal, BY_KEY)
         try:
             await _commit_some(journal, 0)
-            size = place.path.stat().st_size
-            _flip_on_disk(place.path, chosen.randrange(100 if number % 2 else size))
+            size = storage.path.stat().st_size
+            _flip_on_disk(storage.path, chosen.randrange(100 if number % 2 else size))
             await _commit_some(journal, 4)
             await journal.close()
         except JournalError:
             continue
-        found = await resumed(place)
+        found = await resumed(storage)
         assert found is None or found.spans == {
             0: span("s"),
             **{each: span("rsdaflun=" * 20) for each in range(1, 8)},

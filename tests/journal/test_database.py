@@ -163,7 +163,7 @@ def test_a_loop_that_was_closed_gets_no_result(thread: DatabaseThread[Owned]) ->
     assert thread.run_blocking(lambda each: each.note(1)) == 1
 
 
-async def test_a_stopped_thread_refuses_work_and_lets_nobody_wait(
+async def test_a_stopped_thread_rejects_work_and_lets_nobody_wait(
     thread: DatabaseThread[Owned],
 ) -> None:
     """Work that comes after the end fails at once, whichever way it waits."""
@@ -195,7 +195,7 @@ def test_a_thread_that_is_forgotten_ends(owned: list[Owned]) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_a_forked_process_is_refused_and_closes_nothing() -> None:
+def test_a_forked_process_is_rejected_and_closes_nothing() -> None:
     """The child of a fork can neither use nor close the resource, and the parent's still works."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)

@@ -83,7 +83,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 async def refused(path: Path, match: str) -> None:
-    """Validate that a path is refused, and that everything in its folder stays as it is."""
+    """Validate that a path is rejected, and that everything in its folder stays as it is."""
     before = contents(path.parent) if path.parent.is_dir() else {}
     with pytest.raises(JournalError, match=match) as caught:
         await reopened(SqliteJournal(path, owed=OWED))
@@ -104,7 +104,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize(("content", "message"), OTHER.values(), ids=OTHER)
-async def test_a_file_of_another_kind_is_refused_and_stays(
+async def test_a_file_of_another_kind_is_rejected_and_stays(
     tmp_path: Path, content: bytes, message: str
 ) -> None:
     """A file that is no journal is named for what it is and not changed, by runs and by readers."""
@@ -146,10 +146,10 @@ FOREIGN = {
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 @pytest.mark.parametrize(("statements", "message"), FOREIGN.values(), ids=FOREIGN)
-async def test_another_database_is_refused_and_stays(
+async def test_another_database_is_rejected_and_stays(
     tmp_path: Path, statements: list[str], message: str, mode: str
 ) -> None:
-    """A database of another program is refused and not changed."""
+    """A database of another program is rejected and not changed."""
     path = tmp_path / "run.db"
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA journal_mode = {mode}")
@@ -162,7 +162,7 @@ async def test_another_database_is_refused_and_stays(
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
-async def test_a_table_more_is_refused(tmp_path: Path) -> None:
+async def test_a_table_more_is_rejected(tmp_path: Path) -> None:
     """A journal with an additional table is rejected."""
     path = tmp_path / "run.db"
     await make(path)
@@ -187,8 +187,8 @@ async def test_a_reader_names_a_file_that_is_missing(tmp_path: Path) -> None:
     assert not contents(tmp_path)
 
 
-async def test_links_are_refused(tmp_path: Path) -> None:
-    """SQLite's log belongs to a name, so a journal with a second name is refused."""
+async def test_links_are_rejected(tmp_path: Path) -> None:
+    """SQLite's log belongs to a name, so a journal with a second name is rejected."""
     (tmp_path / "real").mkdir()
     real = tmp_path / "real" / "run.db"
     await make(real)
@@ -207,8 +207,8 @@ async def test_links_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "socket"])
-async def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
-    """A folder, a pipe or a socket is refused at once."""
+async def test_what_is_no_file_is_rejected(tmp_path: Path, kind: str) -> None:
+    """A folder, a pipe or a socket is rejected at once."""
     path = tmp_path / "run.db"
     if kind == "folder":
         path.mkdir()
@@ -223,7 +223,7 @@ async def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "symlink", "text"])
-async def test_a_lock_file_that_is_none_is_refused(tmp_path: Path, kind: str) -> None:
+async def test_a_lock_file_that_is_none_is_rejected(tmp_path: Path, kind: str) -> None:
     """Something else at the lock's path is neither used nor changed."""
     path = tmp_path / "run.db"
     lock = tmp_path / "run.db-lock"
@@ -241,13 +241,13 @@ async def test_a_lock_file_that_is_none_is_refused(tmp_path: Path, kind: str) ->
 
 
 async def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
-    """A folder on the way that does not exist, or is a file, is refused."""
+    """A folder on the way that does not exist, or is a file, is rejected."""
     await refused(tmp_path / "missing" / "run.db", "No such file or directory")
     (tmp_path / "file").touch()
     await refused(tmp_path / "file" / "run.db", "Not a directory")
 
 
-async def test_a_path_that_is_too_long_for_sqlite_is_refused(tmp_path: Path) -> None:
+async def test_a_path_that_is_too_long_for_sqlite_is_rejected(tmp_path: Path) -> None:
     """A path that the system accepts and SQLite does not is a `JournalError`."""
     folder = tmp_path / "/".join(["x" * 100] * 6)
     folder.mkdir(parents=True)
@@ -364,8 +364,8 @@ OPEN = "asyncio.run(main(Path(sys.argv[1])))"
 READ = "summarise(Path(sys.argv[1]))"
 
 
-async def test_a_folder_or_a_file_that_is_read_only_is_refused(open_folder: Path) -> None:
-    """Without the right to write, a run is refused with the reason; reading works."""
+async def test_a_folder_or_a_file_that_is_read_only_is_rejected(open_folder: Path) -> None:
+    """Without the right to write, a run is rejected with the reason; reading works."""
     path = open_folder / "run.db"
     path.parent.chmod(0o555)
     assert as_a_user(OPEN, path) == f"the journal {path} cannot be used: Permission denied"
@@ -387,7 +387,7 @@ async def test_a_folder_or_a_file_that_is_read_only_is_refused(open_folder: Path
     assert contents(open_folder) == before
 
 
-async def test_a_killed_journal_in_a_read_only_folder_is_read_or_refused(
+async def test_a_killed_journal_in_a_read_only_folder_is_read_or_rejected(
     open_folder: Path, tmp_path: Path
 ) -> None:
     """A killed run's journal on a read-only medium is an error, and no other state."""

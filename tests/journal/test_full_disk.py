@@ -190,7 +190,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("order", "before", "is_read"), CASES, ids=str)
-async def test_the_outcome_of_whatever_has_begun_has_room(
+async def test_the_outcome_of_each_started_item_has_room(
     disk: Disk, order: str, before: int, *, is_read: bool
 ) -> None:
     """After the disk is full, items are rejected if there is no room; all others are recorded."""

@@ -145,7 +145,7 @@ async def test_a_cancelled_claim_leaves_its_key_known(index: KeyIndex, count: in
     assert await index.claim(key_of(count + 6)) == (count + 6, True)
 
 
-async def test_a_closed_index_refuses_claims_and_loads(index: KeyIndex) -> None:
+async def test_a_closed_index_rejects_claims_and_loads(index: KeyIndex) -> None:
     """A closed index never blocks, in the event loop or in a thread."""
     await asyncio.to_thread(filled, index, IN_MEMORY + 1)
     index.close()

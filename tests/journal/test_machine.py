@@ -22,7 +22,7 @@ from tests.journal.support import (
     InFile,
     InMemory,
     Observed,
-    Place,
+    Storage,
     writer_on,
 )
 
@@ -86,8 +86,8 @@ class Machine(RuleBasedStateMachine):
 
     identity: ClassVar[JournalIdentity]
 
-    def make(self) -> Place:
-        """Return a place for the journal."""
+    def make(self) -> Storage:
+        """Return a storage for the journal."""
         raise NotImplementedError
 
     def __init__(self) -> None:
@@ -104,19 +104,19 @@ class Machine(RuleBasedStateMachine):
         self.may_create: set[int] = set()
         self.failed = False
         self.next = 0  # behind the highest that this run has reserved
-        self.place: Place
+        self.storage: Storage
         self.journal: Observed
         self.writer: JournalWriter
 
     @initialize()
     def begin(self) -> None:
         """Open the first run."""
-        self.place = self.make()
+        self.storage = self.make()
         self.open()
 
     def open(self) -> None:
         """Open a run."""
-        self.journal = Observed(self.place)
+        self.journal = Observed(self.storage)
         self.writer = self.runner.run(writer_on(self.journal, self.identity))
         self.positions, self.failed = {}, False
         self.in_flight, self.reserved, self.announced = set(), set(), set()
@@ -295,9 +295,9 @@ class Machine(RuleBasedStateMachine):
     def kill(self) -> None:
         """Kill the process, and resume."""
         self.settle()
-        left = self.place.kill()
+        left = self.storage.kill()
         self.abandon()
-        self.place = left
+        self.storage = left
         self.resume(lambda item: item.allowed(item.safe))
 
     @rule(seed=st.integers(0, 2**16))
@@ -305,9 +305,9 @@ class Machine(RuleBasedStateMachine):
         """Lose the power, and resume."""
         self.settle()
         is_kept = random.Random(seed)
-        left = self.place.lose_power(lambda: is_kept.random() < 0.5)
+        left = self.storage.lose_power(lambda: is_kept.random() < 0.5)
         self.abandon()
-        self.place = left
+        self.storage = left
         self.resume(lambda item: item.allowed(item.durable))
 
     def abandon(self) -> None:
@@ -349,8 +349,8 @@ class MachineInMemory(Machine):
 
     identity = IDENTITY
 
-    def make(self) -> Place:
-        """Return a place in memory."""
+    def make(self) -> Storage:
+        """Return a storage in memory."""
         return InMemory()
 
 
@@ -365,8 +365,8 @@ class MachineInFile(Machine):
 
     identity = IDENTITY
 
-    def make(self) -> Place:
-        """Return a place in a folder."""
+    def make(self) -> Storage:
+        """Return a storage in a folder."""
         memory = Path("/dev/shm")  # where a flush costs nothing; losses of power are made here
         folder = tempfile.mkdtemp(dir=memory if memory.is_dir() else None)
         self.first = InFile(Path(folder))

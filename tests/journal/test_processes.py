@@ -140,7 +140,7 @@ def killed_after(code: str, lines: int, delay: float, *arguments: str) -> list[l
 
 
 @pytest.mark.parametrize("keys", [False, True], ids=["position", "keys"])
-async def test_a_killed_process_leaves_every_intent_and_every_told_outcome(
+async def test_a_killed_process_leaves_every_entry_and_every_delivered_outcome(
     tmp_path: Path, *, keys: bool
 ) -> None:
     """A run killed at any moment has a write-ahead entry for all it sent, and flushed outcomes."""
@@ -217,8 +217,8 @@ async def test_a_process_that_is_killed_while_it_opens_or_closes_loses_nothing(
         assert all(states[each] is ItemState.DONE for each in closed)
 
 
-async def test_a_second_process_is_refused_as_long_as_the_first_lives(tmp_path: Path) -> None:
-    """Another process is refused, though one attempt in the first process was refused before it."""
+async def test_a_second_process_is_rejected_as_long_as_the_first_lives(tmp_path: Path) -> None:
+    """Another process is rejected, although an attempt in the first process was rejected before."""
     path = tmp_path / "run.db"
     journal = SqliteJournal(path, owed=OWED)
     await reopened(journal)
@@ -236,7 +236,7 @@ async def test_a_second_process_is_refused_as_long_as_the_first_lives(tmp_path: 
 
 
 def second(path: Path) -> str:
-    """Open a journal in another process, and return the reason why that is refused."""
+    """Open a journal in another process, and return the reason why that is rejected."""
     with running(SECOND, str(path)) as process:
         assert process.stdout is not None
         return process.stdout.read().decode().strip()
@@ -246,7 +246,7 @@ def test_no_sql_runs_in_the_thread_of_the_event_loop(tmp_path: Path) -> None:
     """
     Every connection is made by other threads, in runs by key beyond what memory holds.
 
-    Python refuses to use a connection in another thread than the one that made it.
+    Python rejects to use a connection in another thread than the one that made it.
     """
     with running(THREADS, str(tmp_path / "run.db")) as process:
         assert process.stdout is not None

@@ -195,8 +195,8 @@ async def test_a_failure_of_the_last_write_is_raised_by_close(tmp_path: Path) ->
 async def test_no_id_and_no_key_is_in_the_bytes(tmp_path: Path, identity: object) -> None:
     """No secret and no id of a run is in its files."""
     assert isinstance(identity, type(IDENTITY))
-    place = InFile(tmp_path)
-    writer = await writer_on(place.journal(), msgspec.structs.replace(identity, account="digest"))
+    storage = InFile(tmp_path)
+    writer = await writer_on(storage.journal(), msgspec.structs.replace(identity, account="digest"))
     for number in range(50):
         await writer.claim(key_of(number))
         waiting = writer.reserve(number)
@@ -206,10 +206,10 @@ async def test_no_id_and_no_key_is_in_the_bytes(tmp_path: Path, identity: object
         writer.update(number, ItemState.FAILED, reason=(type(error).__name__, 400))
     await writer.flush()
     await writer.flush()  # has the reasons, if the first one came soon after another
-    files = b"".join(each.read_bytes() for each in place.path.parent.iterdir())
+    files = b"".join(each.read_bytes() for each in storage.path.parent.iterdir())
     await writer.close("error_rate")
-    for content in (files, place.path.read_bytes()):
+    for content in (files, storage.path.read_bytes()):
         assert b"JournalError" in content
         assert CANARY_KEY.encode() not in content
         assert CANARY_EMAIL.encode() not in content
-    assert summarise(place.path).runs[0].last_at == NOW
+    assert summarise(storage.path).runs[0].last_at == NOW

@@ -1,4 +1,4 @@
-"""The write-ahead buffer: intents before requests, outcomes in groups, failures, the end."""
+"""The write-ahead buffer: entries before requests, outcomes in groups, failures, the end."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def stored(journal: Observed, position: int) -> ItemState:
     return ItemState.NONE
 
 
-async def test_an_intent_is_stored_before_its_item_may_be_sent(
+async def test_an_entry_is_stored_before_its_item_may_be_sent(
     writer: JournalWriter, journal: Observed
 ) -> None:
     """Whatever order items come in, the journal has each as reserved when `reserve` has ended."""
@@ -202,10 +202,10 @@ async def test_an_item_within_a_reservation_is_not_sent_once_the_run_ends() -> N
     assert stored(journal, 1) is ItemState.NONE
 
 
-async def test_an_item_that_must_not_be_repeated_waits_for_the_disk(
+async def test_an_item_that_must_not_be_retried_waits_for_the_disk(
     writer: JournalWriter, journal: Observed
 ) -> None:
-    """The commit of such an intent is a durable one."""
+    """The commit of such an entry is a durable one."""
     await writer.start(5)
     assert stored(journal, 5) is ItemState.STARTED
     assert journal.committed[-1][1]
@@ -250,7 +250,7 @@ async def test_counts_follow_their_outcomes_without_a_further_one(
     await writer.close()
 
 
-async def test_a_learned_rate_is_in_the_next_commit(
+async def test_an_adaptive_rate_is_in_the_next_commit(
     writer: JournalWriter, journal: Observed
 ) -> None:
     """A rate is stored together with the states that are committed next."""
@@ -328,7 +328,7 @@ async def test_at_most_twice_the_concurrency_is_open_after_a_kill() -> None:
         await let_through(journal)
 
 
-async def test_a_failed_commit_ends_the_intents_and_keeps_the_outcomes(
+async def test_a_failed_commit_ends_the_entries_and_keeps_the_outcomes(
     writer: JournalWriter, journal: Observed
 ) -> None:
     """After a failure no other item may be sent; those in flight are stored once possible."""
@@ -391,7 +391,7 @@ async def test_another_error_of_the_storage_is_a_journal_error(
     await writer.close()
 
 
-async def test_an_intent_that_nobody_waits_for_disturbs_no_other(
+async def test_an_entry_that_nobody_waits_for_disturbs_no_other(
     writer: JournalWriter, journal: Observed
 ) -> None:
     """A cancelled wait cancels neither the commit nor the others."""
@@ -490,10 +490,10 @@ async def test_a_cancelled_end_closes_all_the_same() -> None:
 
 async def test_a_failed_opening_releases_the_keys() -> None:
     """A journal that cannot be opened raises its error from the writer."""
-    place = InMemory()
-    await (await writer_on(place.journal())).close()
+    storage = InMemory()
+    await (await writer_on(storage.journal())).close()
     with pytest.raises(JournalError, match="keys: position there, digest here"):
-        await writer_on(place.journal(), BY_KEY)
+        await writer_on(storage.journal(), BY_KEY)
 
 
 async def test_items_by_key_get_positions_in_the_order_they_come(journal: Observed) -> None:

@@ -162,7 +162,7 @@ async def until_free(journal: Path) -> None:
 
 def left_by(client: AdaptyClient) -> dict[str, object]:
     """Return what is left of work that is over."""
-    connections = client._caller.layers.connections.get()
+    connections = client._executor.layers.connections.get()
     buckets = client.statistics().buckets.values()
     sessions = client._connections._open._values.values()
     left = {

@@ -58,7 +58,7 @@ async def test_calls_that_wait_for_a_connection_end_when_their_client_is_closed(
     assert own_tasks() == before
 
 
-async def test_a_call_that_waits_for_its_repeat_ends_with_it() -> None:
+async def test_a_call_that_waits_for_its_retry_ends_with_it() -> None:
     """A client that is closed between two attempts makes no other one."""
     async with RawServer(then=(page(500),)) as server:
         client = client_of(server, retry=RetryPolicy(wait_initial=0.05, wait_max=0.05))

@@ -297,7 +297,7 @@ RUNNERS = [by_create_task, by_ensure_future, by_gather, by_wait_for, by_task_gro
 
 
 @pytest.mark.parametrize("way", RUNNERS, ids=lambda way: way.__name__)
-async def test_a_run_is_taken_wherever_a_coroutine_is(
+async def test_a_run_is_accepted_wherever_a_coroutine_is(
     way: Callable[[BulkRun[str, None]], Awaitable[BulkReport[str, None]]],
 ) -> None:
     """Its result is the report, and nothing warns."""
@@ -483,7 +483,7 @@ async def left(run: BulkRun[str, Any], waiting: Waiting) -> None:
 
 @pytest.mark.parametrize("end", [stopped, cancelled, left], ids=lambda end: end.__name__)
 @pytest.mark.parametrize(("refusal", "error", "status"), REFUSALS.values(), ids=REFUSALS)
-async def test_a_create_that_was_refused_is_not_unknown_when_the_run_ends(
+async def test_a_create_that_was_not_processed_is_not_unknown_when_the_run_ends(
     refusal: Response | Exception,
     error: type[Exception],
     status: str,
@@ -572,7 +572,7 @@ async def test_requests_that_have_no_connection_yet_end_at_once(tmp_path: Path) 
     assert (counts[ItemState.STARTED], counts[ItemState.NOT_SENT]) == (0, 3)
 
 
-async def test_the_number_of_requests_on_the_wire_is_told() -> None:
+async def test_the_number_of_requests_on_the_wire_is_known() -> None:
     """A caller that stops a run can read how many requests it waits for."""
     async with RawServer(then=(STALL,)) as server:
         async with AdaptyClient(KEY, base_url=server.url, limits=Limits(connections=3)) as client:

@@ -210,7 +210,7 @@ asyncio.run(parent())
         assert connections(server) == {"before": 1, "after": 1}
 
 
-def test_a_child_has_no_calls_in_flight_and_no_locks_taken(tmp_path: Path) -> None:
+def test_a_child_has_no_calls_in_flight_and_holds_no_locks(tmp_path: Path) -> None:
     """Calls in flight at the fork neither count in the child nor block it."""
     script = """
 async def parent():
@@ -218,7 +218,7 @@ async def parent():
     hanging = asyncio.create_task(get("hanging"))
     while not client.statistics().buckets["v1"].in_flight:
         await asyncio.sleep(0)
-    with client._caller.layers.limiters.get("v1").lock, client._caller.layers.connections._lock:
+    with client._executor.layers.limiters.get("v1").lock, client._executor.layers.connections._lock:
         child = fork(lambda: asyncio.run(in_child()))
     wait_for(child)
     hanging.cancel()

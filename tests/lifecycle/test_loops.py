@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from adapty_async import AdaptyClient, BulkReport, Limits
-from adapty_async._http.session_sender import ask_given
+from adapty_async._http.session_sender import given_session_sender
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._http.transport import _close_elsewhere, _LoopResources, _Pool
 from adapty_async.bulk import BulkRun
@@ -41,7 +41,7 @@ async def mixed(client: AdaptyClient, name: str) -> BulkReport[str, None]:
     run = asyncio.create_task(report())
     while not run.done():
         await client.v1.profiles.get(customer_user_id=name)
-    connections = client._caller.layers.connections.get()
+    connections = client._executor.layers.connections.get()
 
     assert (connections.available, connections.has_waiters) == (connections.count, False)
     assert own_tasks() == {asyncio.current_task()}
@@ -254,7 +254,7 @@ async def test_what_its_ending_loop_is_closing_already_is_closed_once() -> None:
     await asyncio.sleep(0)
     watch = TimeoutScheduler(asyncio.get_running_loop())
     session = cast("Any", owned)
-    pool = _Pool(ask_given(session), session)
+    pool = _Pool(given_session_sender(session), session)
     loop = asyncio.get_running_loop()
     here = _LoopResources(loop, pool, watch, {session}, guard, guarded=True)
     await here.close()

@@ -61,7 +61,7 @@ def nullable_is_a_type(content: Content) -> None:
 
 
 def security_scheme_has_no_default(content: Content) -> None:
-    """A security scheme has no `default`: strict validators refuse the document."""
+    """A security scheme has no `default`: strict validators reject the document."""
     for scheme in content["components"]["securitySchemes"].values():
         scheme.pop("default", None)
 

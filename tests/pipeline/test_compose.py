@@ -76,8 +76,8 @@ def layers(
 
 def caller(transport: FakeTransport, clock: FakeClock, hooks: tuple[Hook, ...] = ()) -> Executor:
     """Return an executor with default options over that transport and clock."""
-    wire = RequestDefaults(origin="https://example.com", headers=Headers(Authorization="x"))
-    options = CallOptions(wire=wire, retry=RetryPolicy(), timeout=30.0)
+    defaults = RequestDefaults(origin="https://example.com", headers=Headers(Authorization="x"))
+    options = CallOptions(defaults=defaults, retry=RetryPolicy(), timeout=30.0)
     return Executor(layers(transport, clock, hooks), options)
 
 
@@ -412,8 +412,8 @@ async def test_a_call_that_gets_no_turn_has_no_attempts() -> None:
 
 def options(timeout: float) -> CallOptions:
     """Return call options with that timeout."""
-    wire = RequestDefaults(origin="https://example.com", headers=Headers(Authorization="x"))
-    return CallOptions(wire=wire, retry=RetryPolicy(), timeout=timeout)
+    defaults = RequestDefaults(origin="https://example.com", headers=Headers(Authorization="x"))
+    return CallOptions(defaults=defaults, retry=RetryPolicy(), timeout=timeout)
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])
@@ -450,7 +450,7 @@ async def test_a_run_without_a_rate_begins_slowly_and_gets_fast(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A run without a configured rate starts at a rate that any account allows, and adapts it."""
-    begin_at(monkeypatch, 20.0, lowest=0.1)
+    begin_at(monkeypatch, 20.0, min_rate=0.1)
     clock = FakeClock()
 
     await bulk_of(300, clock)

@@ -201,7 +201,7 @@ async def test_a_connection_that_is_not_free_in_time_is_a_deadline(seconds: floa
     assert (blocking.inside, permits.get().available) == (1, 1)
 
 
-async def test_a_connection_that_becomes_free_in_time_is_taken() -> None:
+async def test_a_connection_that_is_released_in_time_is_acquired() -> None:
     """A call with time left waits for a connection and is sent."""
     blocking = Blocking()
     clock = FakeClock(100.0)
@@ -340,11 +340,11 @@ async def test_a_run_ends_by_a_pause_that_is_too_long() -> None:
             await late
 
 
-async def test_a_rate_that_was_given_and_refused_is_where_the_search_begins(
+async def test_the_search_begins_at_a_configured_rate_that_is_throttled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The limiter records the run of the throttled item."""
-    begin_at(monkeypatch, 200.0, lowest=1.0)
+    begin_at(monkeypatch, 200.0, min_rate=1.0)
     clock = FakeClock()
     passed = limiters(clock)
     transport = unwritten(FakeTransport([RateLimitError("status 429", status=429)]))

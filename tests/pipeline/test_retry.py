@@ -238,7 +238,7 @@ async def test_a_key_in_flight_is_waited_for_as_the_server_asks() -> None:
     assert clock.sleeps == [2.5, 2.5]
 
 
-async def test_a_wait_that_is_too_long_is_not_begun() -> None:
+async def test_a_wait_that_is_too_long_is_not_started() -> None:
     """A `Retry-After` longer than the policy allows raises the error at once."""
     clock = FakeClock()
     failures = [error_of(RateLimitError, 429, 60.5)]
@@ -248,7 +248,7 @@ async def test_a_wait_that_is_too_long_is_not_begun() -> None:
     assert clock.sleeps == []
 
 
-async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
+async def test_a_wait_that_does_not_fit_is_not_started() -> None:
     """A wait that would end after the deadline raises the error at once."""
     clock = FakeClock(100.0)
     state = CallState(deadline=104.9)
@@ -264,7 +264,7 @@ async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
     assert clock.sleeps == []
 
 
-async def test_the_longest_wait_that_is_allowed_is_begun() -> None:
+async def test_the_longest_wait_that_is_allowed_is_started() -> None:
     """A `Retry-After` of just what the policy allows is waited for."""
     clock = FakeClock()
     failures = [error_of(RateLimitError, 429, 60.0)]
@@ -273,7 +273,7 @@ async def test_the_longest_wait_that_is_allowed_is_begun() -> None:
     assert clock.sleeps == [75.0]
 
 
-async def test_a_wait_that_takes_all_the_time_there_is_is_not_begun() -> None:
+async def test_a_wait_that_takes_all_the_time_there_is_is_not_started() -> None:
     """A retry that would start at the deadline does not happen."""
     clock = FakeClock(100.0)
     state = CallState(deadline=105.0)

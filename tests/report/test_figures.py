@@ -192,7 +192,7 @@ async def test_a_log_that_was_left_has_no_digest(tmp_path: Path) -> None:
     assert report_of(path).journal.sha256 is None
 
 
-async def test_a_journal_that_vanishes_is_told(tmp_path: Path) -> None:
+async def test_a_journal_that_vanishes_is_reported(tmp_path: Path) -> None:
     """The digest of a file that is gone is an error with its name."""
     path = tmp_path / "run.db"
     await write(path, FIRST)

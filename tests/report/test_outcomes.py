@@ -159,19 +159,19 @@ def test_a_last_line_that_is_torn_is_left_out(tmp_path: Path) -> None:
         pytest.param(line(2, "b", "done", attempts=2**70), id="attempts"),
     ],
 )
-def test_a_file_of_something_else_is_refused(bad: bytes, tmp_path: Path) -> None:
+def test_a_file_of_something_else_is_rejected(bad: bytes, tmp_path: Path) -> None:
     """A line that is no outcome is named, and nothing is reported."""
     with pytest.raises(InvalidInputError, match=r"outcomes\.ndjson, line 2: is not an outcome"):
         OutcomesFile(put(tmp_path, line(1, "a", "done"), bad))
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     """The reason is the system's."""
     with pytest.raises(InvalidInputError, match="none: cannot be read: No such file or directory"):
         OutcomesFile(tmp_path / "none")
 
 
-def test_no_room_for_the_ids_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_the_ids_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The temporary database may find no room."""
     connect = sqlite3.connect
 

@@ -216,7 +216,7 @@ async def test_a_check_decides_if_the_size_of_the_input_is_not_known(
     assert page.attributes("class")[0] == color
 
 
-async def test_a_run_that_goes_on_is_not_called_complete(tmp_path: Path) -> None:
+async def test_a_run_in_progress_is_not_called_complete(tmp_path: Path) -> None:
     """While a run uses the journal, the page begins with that."""
     identity = msgspec.structs.replace(IDENTITY, input={"rows": 1})
     recorded = Recorded(run=run(ended_at=None), states="d")
@@ -352,7 +352,7 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-async def test_colours_can_be_told_from_the_paper(tmp_path: Path) -> None:
+async def test_colours_differ_from_the_paper(tmp_path: Path) -> None:
     """Text has a contrast of 4.5 and a picture's part of 3 at least, on light and on dark."""
     text = "".join(page(await a_report(tmp_path)))
     schemes = [dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", each)) for each in text.split("@media")]

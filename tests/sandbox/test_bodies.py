@@ -50,8 +50,8 @@ def test_a_packed_body_is_unpacked(body: bytes, coding: str) -> None:
 
 
 @given(body=st.binary(max_size=200), coding=st.sampled_from(["gzip", "deflate", "br", "\xff"]))
-def test_a_body_that_is_not_packed_is_refused_or_unpacked(body: bytes, coding: str) -> None:
-    """Any bytes are unpacked or refused with a status of a client's mistake."""
+def test_a_body_that_is_not_packed_is_rejected_or_unpacked(body: bytes, coding: str) -> None:
+    """Any bytes are unpacked or rejected with a status of a client's mistake."""
     try:
         unpacked(body, coding)
     except Refusal as refusal:
@@ -66,8 +66,8 @@ def test_forms_of_a_coding_are_understood() -> None:
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-def test_a_body_of_the_maximum_length_is_taken(coding: str) -> None:
-    """The bound is inclusive; one byte more is refused, however small it was packed."""
+def test_a_body_of_the_maximum_length_is_accepted(coding: str) -> None:
+    """The bound is inclusive; one byte more is rejected, however small it was packed."""
     pack = CODINGS[coding]
 
     assert len(unpacked(pack(b" " * LENGTH_MAX), coding)) == LENGTH_MAX
@@ -77,7 +77,7 @@ def test_a_body_of_the_maximum_length_is_taken(coding: str) -> None:
 
 
 def test_members_share_the_maximum_length() -> None:
-    """A second member at the bound is refused; an empty one is not."""
+    """A second member at the bound is rejected; an empty one is not."""
     full = gzip.compress(b" " * LENGTH_MAX)
 
     assert len(unpacked(full + gzip.compress(b""), "gzip")) == LENGTH_MAX
@@ -111,7 +111,7 @@ def test_a_seed_has_no_maximum_length() -> None:
         ),
     ],
 )
-async def test_a_body_that_cannot_be_taken_has_the_apis_error(
+async def test_a_body_that_cannot_be_accepted_has_the_apis_error(
     api: Api, headers: dict[str, str], body: bytes, status: int, code: str
 ) -> None:
     """Each API responds with its own error body, and the request is in the log."""
@@ -167,7 +167,7 @@ CREATE = (
 )
 
 
-async def test_a_client_that_waits_is_told_to_continue(sandbox: Sandbox) -> None:
+async def test_a_client_that_waits_gets_a_100(sandbox: Sandbox) -> None:
     """With `Expect: 100-continue`, the interim response comes before the body is sent."""
     first, rest = await exchange(
         sandbox, f"{CREATE}Expect: 100-Continue\r\nContent-Length: 2", b"{}"
@@ -178,7 +178,7 @@ async def test_a_client_that_waits_is_told_to_continue(sandbox: Sandbox) -> None
     assert sandbox.customer_user_ids() == {"u1"}
 
 
-async def test_a_large_body_is_refused_before_it_is_sent(sandbox: Sandbox) -> None:
+async def test_a_large_body_is_rejected_before_it_is_sent(sandbox: Sandbox) -> None:
     """The length in the head is enough for a 413, and the connection is not used again."""
     first, _ = await exchange(
         sandbox, f"{CREATE}Expect: 100-continue\r\nContent-Length: {LENGTH_MAX + 1}", None
@@ -189,8 +189,8 @@ async def test_a_large_body_is_refused_before_it_is_sent(sandbox: Sandbox) -> No
     assert [one.status for one in sandbox.arrivals()] == [413]
 
 
-async def test_a_large_body_without_a_length_is_refused(api: Api) -> None:
-    """A chunked body is refused once it is above the maximum."""
+async def test_a_large_body_without_a_length_is_rejected(api: Api) -> None:
+    """A chunked body is rejected once it is above the maximum."""
 
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(3):
@@ -206,7 +206,7 @@ async def test_a_large_body_without_a_length_is_refused(api: Api) -> None:
         assert (await response.json())["error_code"] == "request_entity_too_large"
 
 
-async def test_another_expectation_is_refused(sandbox: Sandbox) -> None:
+async def test_another_expectation_is_rejected(sandbox: Sandbox) -> None:
     """An expectation that nobody knows is a 417; in HTTP/1.0 the header has no meaning."""
     head = f"{CREATE}Expect: 200-ok\r\nContent-Length: 0"
     refused, _ = await exchange(sandbox, head)
@@ -322,7 +322,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "field"), BROKEN)
-async def test_a_strict_sandbox_refuses_what_the_document_does(
+async def test_a_strict_sandbox_rejects_what_the_document_does(
     strict: Api, method: str, path: str, body: Any, field: str | None
 ) -> None:
     """A body that breaks its schema is a validation error, and nothing is changed."""

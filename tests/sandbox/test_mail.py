@@ -197,7 +197,7 @@ async def test_a_bad_event_names_the_field(api: Api, change: Any, field: str) ->
     assert api.sandbox.mail_events() == []
 
 
-async def test_a_missing_field_is_told_as_documented(api: Api) -> None:
+async def test_a_missing_field_is_reported_as_documented(api: Api) -> None:
     """The documented error is returned, with one item for each missing field."""
     one = await api.mail("save", {name: PROFILE[name] for name in PROFILE if name != "email"})
     three = await api.mail("save", {})
@@ -220,7 +220,7 @@ async def test_a_body_that_is_no_object_is_400(api: Api, body: Any) -> None:
     assert api.sandbox.arrivals()[0].identity is None
 
 
-async def test_the_wrong_media_type_and_method_are_refused(api: Api) -> None:
+async def test_the_wrong_media_type_and_method_are_rejected(api: Api) -> None:
     """Other media types return 415 and other methods 405, in the API's own error body."""
     media = await api.mail("save", PROFILE, **{"Content-Type": "text/plain"})
     key = {"Authorization": f"Bearer {api.sandbox.mail_api_key}"}

@@ -200,7 +200,7 @@ def test_a_slow_reader_gets_the_newest_requests() -> None:
     assert event["skipped"] == 250
 
 
-def test_a_request_without_an_end_is_not_asked_for_for_ever() -> None:
+def test_a_request_without_an_end_is_not_polled_for_ever() -> None:
     """The newest pending requests are settled; a client that has gone leaves older ones so."""
     with contextlib.closing(Store(":memory:", 1000)) as store:
         stream = EventStream(store, Activity(), "x", "x.0")

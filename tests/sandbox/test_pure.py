@@ -45,8 +45,8 @@ def test_a_bucket_saves_up_no_more_than_its_burst() -> None:
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(0, None), (-1, 5), (float("nan"), 1), (5, 0.5)])
-def test_a_bucket_refuses_a_rate_that_lets_nothing_pass(rate: float, burst: float | None) -> None:
-    """A rate that isn't above 0, or a burst below one request, is refused by name."""
+def test_a_bucket_rejects_a_rate_that_lets_nothing_pass(rate: float, burst: float | None) -> None:
+    """A rate that isn't above 0, or a burst below one request, is rejected by name."""
     with pytest.raises(ValueError, match=r"^(rate|burst)="):
         TokenBucket(rate, burst)
 
@@ -109,7 +109,7 @@ def test_scripted_faults_come_first_and_in_order() -> None:
 
 
 @pytest.mark.parametrize("name", ["boom", "200", "499", "-html", "reset-html", ""])
-def test_an_unknown_fault_is_refused(name: str) -> None:
+def test_an_unknown_fault_is_rejected(name: str) -> None:
     """A list with an unknown name is rejected as a whole."""
     plan = FaultPlan(Faults())
 

@@ -63,7 +63,7 @@ async def test_the_log_forgets_the_oldest() -> None:
         assert sandbox.count() == {404: 3}
 
 
-async def test_an_unknown_path_is_no_answer_of_the_api(api: Api) -> None:
+async def test_an_unknown_path_is_no_response_of_the_api(api: Api) -> None:
     """A wrong address gets a page that isn't the API's error body, and is logged as neither API."""
     reply = await api.send("GET", "/api/v1/server-side-api/profiles")
 
@@ -121,7 +121,7 @@ async def test_an_error_changes_nothing(api: Api) -> None:
     assert [arrival.fault for arrival in api.sandbox.arrivals()] == ["503", "500"]
 
 
-async def test_a_gateway_answers_with_a_page(api: Api) -> None:
+async def test_a_gateway_responds_with_a_page(api: Api) -> None:
     """A status with `-html` has a body that is no JSON."""
     api.sandbox.fail_next("502-html")
 
@@ -157,7 +157,7 @@ async def test_stopping_cuts_off_what_is_in_flight() -> None:
     assert all(isinstance(reply, CutError) for reply in replies)
 
 
-async def test_random_faults_repeat_with_their_seed() -> None:
+async def test_random_faults_are_the_same_for_a_seed() -> None:
     """The same requests in the same order fail alike."""
 
     async def faults(seed: int) -> list[str | None]:
@@ -193,7 +193,7 @@ async def test_latency_comes_after_the_operation() -> None:
 # Rate limit
 
 
-async def test_above_the_rate_each_api_answers_429() -> None:
+async def test_above_the_rate_each_api_responds_with_429() -> None:
     """Each API has a bucket of its own, and throttles with its own error body."""
     async with Sandbox(rate=0.1, burst=2) as sandbox:
         api = Api(sandbox)

@@ -74,7 +74,7 @@ async def test_create_stores_the_documented_example(api: Api) -> None:
     assert api.sandbox.profile(profile_id=data["profile_id"]) == data
 
 
-async def test_every_answer_has_its_own_request_id(api: Api) -> None:
+async def test_every_response_has_its_own_request_id(api: Api) -> None:
     """Successes and errors carry a Request-Id of 32 hexadecimal digits."""
     replies = [await api.v1("GET"), await api.v1("POST", {}), await api.v1("DELETE")]
 
@@ -83,7 +83,7 @@ async def test_every_answer_has_its_own_request_id(api: Api) -> None:
     assert len(ids) == 3
 
 
-async def test_get_answers_by_either_identity(api: Api) -> None:
+async def test_get_finds_by_either_identity(api: Api) -> None:
     """The same profile is found by its customer user id and by its profile id."""
     created = (await api.v1("POST", b"")).body["data"]
 
@@ -96,7 +96,7 @@ async def test_get_answers_by_either_identity(api: Api) -> None:
     assert by_customer.body["data"]["profile_id"] == created["profile_id"]
 
 
-async def test_a_repeated_create_updates(api: Api) -> None:
+async def test_a_second_create_updates(api: Api) -> None:
     """A second POST keeps the profile id, and merges its fields."""
     first = await api.v1("POST", {"first_name": "Jane", "last_name": "Doe"})
     second = await api.v1("POST", {"last_name": "Roe"})
@@ -107,7 +107,7 @@ async def test_a_repeated_create_updates(api: Api) -> None:
     assert second.body["data"]["last_name"] == "Roe"
 
 
-async def test_update_tells_null_from_absent(api: Api) -> None:
+async def test_update_distinguishes_null_and_absent(api: Api) -> None:
     """PATCH clears null fields, keeps absent ones, and merges objects key by key."""
     await api.v1("POST", EXAMPLE)
 
@@ -189,7 +189,7 @@ async def test_a_bad_key_is_401(api: Api, key: str | None) -> None:
 
 
 async def test_identity_is_needed_once(api: Api) -> None:
-    """Neither identity header, or both of them, is refused."""
+    """Neither identity header, or both of them, is rejected."""
     neither = await api.v1("GET", adapty_customer_user_id=None)
     both = await api.v1("GET", adapty_profile_id="p")
 
@@ -224,7 +224,7 @@ async def test_identity_headers_are_utf_8(api: Api) -> None:
 
 
 async def test_a_header_that_is_no_utf_8_is_400(api: Api) -> None:
-    """A customer user id in Latin-1 is refused, and logged with the byte replaced."""
+    """A customer user id in Latin-1 is rejected, and logged with the byte replaced."""
     host, port = api.sandbox.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(

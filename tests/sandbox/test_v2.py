@@ -113,7 +113,7 @@ async def created(api: Api) -> dict[str, Any]:
 # Profiles
 
 
-async def test_create_answers_the_profile_without_personal_data(api: Api) -> None:
+async def test_create_returns_the_profile_without_personal_data(api: Api) -> None:
     """The documented example is stored, and the response has exactly the fields of a profile."""
     reply = await api.v2("POST", PROFILE, EXAMPLE, adapty_platform="iOS")
 
@@ -197,7 +197,7 @@ async def test_creation_by_profile_id_needs_the_profile(api: Api) -> None:
         assert reply.status == 404
 
 
-async def test_an_id_that_is_taken_is_not_attached(api: Api) -> None:
+async def test_an_id_of_another_profile_is_not_attached(api: Api) -> None:
     """Neither a profile with another user nor a user with another profile is changed."""
     await created(api)
     [anonymous] = api.sandbox.seed_anonymous(1)
@@ -232,7 +232,7 @@ async def test_one_identity_is_needed(api: Api, headers: Any, message: str) -> N
 
 
 async def test_an_identity_is_utf8(api: Api) -> None:
-    """A header in Latin-1 is refused by its name."""
+    """A header in Latin-1 is rejected by its name."""
     host, port = api.sandbox.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
@@ -293,7 +293,7 @@ KEYED = [
 
 
 @pytest.mark.parametrize(("method", "path", "as_objects"), KEYED)
-async def test_a_wrong_key_has_two_answers(
+async def test_a_wrong_key_has_two_responses(
     api: Api,
     method: str,
     path: str,
@@ -447,7 +447,7 @@ def _ids(one: str) -> dict[str, str]:
     return {"store_transaction_id": one, "store_original_transaction_id": one}
 
 
-async def test_refunds_grace_and_currencies_are_told(api: Api) -> None:
+async def test_refunds_grace_and_currencies_are_sent(api: Api) -> None:
     """A refund ends the access, a grace period keeps it, and only dollars count as revenue."""
     await created(api)
     refund = {
@@ -600,7 +600,7 @@ async def test_fields_that_contradict_each_other_have_a_code(api: Api, code: str
     ],
     ids=str,
 )
-async def test_a_transaction_that_is_none_is_refused(
+async def test_a_transaction_that_is_none_is_rejected(
     api: Api, body: Any, source: str | None
 ) -> None:
     """Missing and wrong fields are named, with a code of their own."""
@@ -670,7 +670,7 @@ REVOCATIONS: dict[str, tuple[Any, str, str, str | None]] = {
 
 @pytest.mark.parametrize("case", REVOCATIONS)
 async def test_a_revocation_that_makes_no_sense_has_a_code(api: Api, case: str) -> None:
-    """The documented codes, sources and words of a refused revocation."""
+    """The documented codes, sources and words of a rejected revocation."""
     await created(api)
     grant = {"access_level_id": "premium", "expires_at": "2998-08-29T09:33:42+00:00"}
     await api.v2("POST", GRANT, grant)

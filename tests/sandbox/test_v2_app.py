@@ -214,7 +214,7 @@ async def test_a_page_far_beyond_the_last_is_empty(api: Api, number: str) -> Non
         ),
     ],
 )
-async def test_a_page_that_cannot_be_is_refused(
+async def test_a_page_that_cannot_be_is_rejected(
     api: Api, query: str, source: str, message: str
 ) -> None:
     """The source is page_size, although the query says page[size]."""
@@ -250,7 +250,7 @@ async def test_a_paywall_that_is_not_there_is_not_found(api: Api) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"remote_configs": []}], ids=str)
-async def test_an_update_of_nothing_is_refused(api: Api, body: Any) -> None:
+async def test_an_update_of_nothing_is_rejected(api: Api, body: Any) -> None:
     """There has to be a config."""
     [paywall_id] = api.sandbox.add_paywalls("Sale")
     reply = await api.v2("PUT", f"paywalls/{paywall_id}/", body)
@@ -386,7 +386,7 @@ async def test_a_transaction_that_cannot_be_has_a_code(api: Api, case: str) -> N
     assert await balances(api) == {"COINS": 1}
 
 
-async def test_a_key_makes_a_repeat_harmless(api: Api) -> None:
+async def test_a_key_makes_a_retry_harmless(api: Api) -> None:
     """The same key returns the same response in any case; each profile has its own keys."""
     await created(api)
     key = str(uuid4())
@@ -418,7 +418,7 @@ async def test_a_key_is_forgotten_after_an_hour(api: Api, monkeypatch: pytest.Mo
     ["x", "c9a64638-5ae2-11f1-8de9-0242ac120002", "{0b7c5a3e-0000-4000-8000-000000000000}"],
 )
 async def test_a_key_is_a_uuid_of_version_4(api: Api, key: str) -> None:
-    """Anything else is refused."""
+    """Anything else is rejected."""
     await created(api)
     reply = await transacted(api, ("COINS", 5), Idempotency_Key=key)
 
@@ -460,7 +460,7 @@ async def test_a_transaction_is_in_flight_for_as_long_as_the_server_takes(
     ],
 )
 async def test_a_cursor_is_one_that_was_given(api: Api, cursor: str) -> None:
-    """Any other one is refused."""
+    """Any other one is rejected."""
     await created(api)
     reply = await api.v2("GET", f"{VC}?cursor={cursor}")
 

@@ -100,7 +100,7 @@ async def test_views_and_attributions_are_stored(api: Api) -> None:
 
 @pytest.mark.parametrize("path", CALLS)
 async def test_each_call_needs_one_id_of_a_profile(api: Api, path: str) -> None:
-    """No id, two ids and an unknown profile are refused; either kind of id is accepted."""
+    """No id, two ids and an unknown profile are rejected; either kind of id is accepted."""
     api.sandbox.seed_profiles(["u1"])
     [profile_id] = api.sandbox.seed_anonymous(1)
     bodies = [
@@ -151,7 +151,7 @@ async def test_a_body_that_breaks_a_rule_has_the_documented_code(api: Api, name:
     assert api.sandbox.paywall_views() == []
 
 
-async def test_other_methods_and_media_types_are_refused(api: Api) -> None:
+async def test_other_methods_and_media_types_are_rejected(api: Api) -> None:
     """Only POST with a JSON body is an operation of the web API."""
     key = {"Authorization": f"Api-Key {api.sandbox.public_key}"}
     got = await api.send("GET", "/api/v2/web-api/paywall/", headers=key)

@@ -282,7 +282,7 @@ def test_a_late_report_does_not_turn_time_back() -> None:
 
 
 def test_a_throttled_request_of_before_the_cut_does_not_cut_again() -> None:
-    """A member that did not know of the cut yet went on at the old rate."""
+    """A member that did not know of the cut yet continued at the old rate."""
     state = a_search()
     at = NOW + 0.35
     old = Response(NOW + 0.1, NOW + 0.06, 0, throttled=True)

@@ -378,7 +378,7 @@ async def test_a_cancelled_close_still_ends_the_task(store: Troubled) -> None:
 async def test_a_state_with_impossible_numbers_is_replaced(
     source: SharedSource, store: Troubled
 ) -> None:
-    """A state that can be decoded, but not be used, counts as none; permits go on arriving."""
+    """A state that can be decoded, but not be used, counts as none; permits still arrive."""
     await until(lambda: not source.acquire())
     state, exchanges = store.state(), source.exchanges
     state.members["name"].served_until = math.nan

@@ -1,4 +1,4 @@
-"""Very many calls of version 2 at a time."""
+"""Large numbers of calls of version 2 concurrently."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_a_run_is_one_request_for_each_item(
 
 
 @pytest.mark.parametrize("method", [case[0] for case in RUNS.values()], ids=RUNS)
-def test_a_run_that_cannot_begin_is_refused(method: Any) -> None:
+def test_a_run_that_cannot_begin_is_rejected(method: Any) -> None:
     """There is no default for the kind of id, and no other kind."""
     begin = method(client(FakeTransport()))
 
@@ -132,7 +132,7 @@ async def test_a_rule_that_an_item_breaks_is_its_outcome() -> None:
 
 
 async def test_transactions_of_one_profile_keep_their_order() -> None:
-    """A history is imported in the order of the input, also where many are in work."""
+    """A history is imported in the order of the input, also where many are in flight."""
     transport = FakeTransport([FOUND] * 20)
     items = [
         ("u1", one_time(store_transaction_id=str(n), store_original_transaction_id=str(n)))
@@ -163,7 +163,7 @@ async def test_operations_of_every_kind_run_together() -> None:
     assert len({one.url + str(one.body) for one in transport.requests}) == 7
 
 
-async def test_equal_parameters_are_told_apart_from_similar_ones() -> None:
+async def test_equal_parameters_differ_from_similar_ones() -> None:
     """Line breaks in a value do not make one call of another, and so none is taken for it."""
     pages: list[dict[str, Any]] = [
         {"currency_code": "A\ncursor:x"},
@@ -223,7 +223,7 @@ async def test_a_credit_that_stays_in_flight_is_unknown() -> None:
     assert report.unknown == 1
 
 
-async def test_a_credit_whose_answer_was_lost_is_unknown(tmp_path: Path) -> None:
+async def test_a_credit_whose_response_was_lost_is_unknown(tmp_path: Path) -> None:
     """Its key is forgotten with the run, so that nobody sends it a second time."""
     transport = FakeTransport([ConnectionLostError("lost")])
     api = client(transport, retry=RetryPolicy(attempts=1))

@@ -173,7 +173,7 @@ REPEATED = {
 
 
 @pytest.mark.parametrize("call", ROWS)
-def test_a_row_says_what_a_repeat_does(call: str) -> None:
+def test_a_row_has_its_retry_safety(call: str) -> None:
     """A call that may create twice is not safe to retry, and only a deletion deletes."""
     row = ROWS[call]
 
@@ -253,7 +253,7 @@ def test_an_id_or_platform_that_cannot_be_sent_is_named() -> None:
 
     for field, operation in calls.items():
         with pytest.raises(InvalidInputError, match=f"^{field}: must not"):
-            api._caller._encode(operation)
+            api._executor._encode(operation)
 
 
 @pytest.mark.parametrize("paywall_id", ["", ".", "..", "a/b", "a?b", "ä", 1, None], ids=repr)

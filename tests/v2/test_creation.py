@@ -191,7 +191,7 @@ async def test_a_creation_that_was_certainly_not_processed_needs_no_second_look(
     assert len(transport.requests) == requests
 
 
-async def test_a_creation_that_was_refused_is_sent_again() -> None:
+async def test_a_creation_that_was_not_processed_is_sent_again() -> None:
     """A creation that certainly was not processed is retried as any creation is."""
     refused = failing(503, **{"Retry-After": "0"})
     transport = FakeTransport([MISSING, ConnectError("no"), refused, FOUND])
@@ -513,12 +513,17 @@ async def test_a_lost_creation_is_not_sent_again_for_another_item(
 
 
 @pytest.mark.parametrize("job_id", [None, "job"], ids=["by digest", "by position"])
+@pytest.mark.parametrize(
+    "first_run",
+    [[MISSING, LOST, MISSING, MISSING], [failing(400), MISSING, LOST, MISSING]],
+    ids=["lost by the first item", "lost after an item that failed"],
+)
 @pytest.mark.parametrize("start", [gets, ensures, purchases], ids=lambda start: start.__name__)
 async def test_a_resumed_run_sends_a_lost_creation_for_no_item(
-    start: Callable[..., BulkRun[Any, Any]], job_id: str | None
+    start: Callable[..., BulkRun[Any, Any]], first_run: list[Any], job_id: str | None
 ) -> None:
     """While the profile is missing, no run creates it again; once it is there, all items end."""
-    transport = FakeTransport([MISSING, LOST, *[MISSING] * 4, FOUND, FOUND])
+    transport = FakeTransport([*first_run, MISSING, MISSING, FOUND, FOUND])
     adapty, journal = client(transport, retry=TWICE), MemoryJournal()
     reports = [await start(adapty, ["u1", "u1"], journal=journal, job_id=job_id) for _ in range(3)]
 
@@ -551,25 +556,6 @@ async def test_an_earlier_item_does_not_send_a_creation_that_an_earlier_run_lost
     ]
     assert isinstance(reports[1].failures[0].error, NotFoundError)
     assert creations(transport) == ["u1", "u2"]
-
-
-@pytest.mark.parametrize("job_id", [None, "job"], ids=["by digest", "by position"])
-@pytest.mark.parametrize("start", [gets, ensures, purchases], ids=lambda start: start.__name__)
-async def test_an_item_that_failed_does_not_send_the_lost_creation_of_a_later_one(
-    start: Callable[..., BulkRun[Any, Any]], job_id: str | None
-) -> None:
-    """A resumed run sends an item again that failed, and knows what a later one has lost."""
-    rejected = failing(400)
-    transport = FakeTransport([rejected, MISSING, LOST, *[MISSING] * 3, FOUND, FOUND])
-    adapty, journal = client(transport, retry=TWICE), MemoryJournal()
-    reports = [await start(adapty, ["u1", "u1"], journal=journal, job_id=job_id) for _ in range(3)]
-
-    assert [(each.done, each.failed, each.unknown) for each in reports] == [
-        (0, 1, 1),
-        (0, 1, 1),
-        (2, 0, 0),
-    ]
-    assert creations(transport) == ["u1"]
 
 
 async def test_items_that_are_held_back_do_not_stop_their_run() -> None:
@@ -996,7 +982,7 @@ async def test_an_unreadable_success_of_a_creation_is_unknown() -> None:
     assert methods(transport) == ["GET"]
 
 
-async def test_a_creation_that_was_refused_is_sent_by_a_resumed_run() -> None:
+async def test_a_creation_that_was_not_processed_is_sent_by_a_resumed_run() -> None:
     """A creation that certainly was not processed is failed, and the next run creates."""
     journal = MemoryJournal()
     refused = FakeTransport([MISSING, ConnectError("no"), ConnectError("no")])

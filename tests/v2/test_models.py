@@ -93,7 +93,7 @@ def test_a_moment_has_a_time_zone(at: Any) -> None:
         "2024-12-24 10:50:23.000000",
     ],
 )
-async def test_an_instant_has_its_zone_whatever_was_written(written: str) -> None:
+async def test_a_time_has_its_zone_whatever_was_written(written: str) -> None:
     """All forms of Adapty's documentation are one date and time; without a zone it is UTC."""
     profile = await profile_of(
         access_levels=[{"expires_at": written, "starts_at": None}],
@@ -175,7 +175,7 @@ async def test_names_of_the_users_own_are_left_alone() -> None:
     ],
     ids=str,
 )
-async def test_a_profile_of_nobody_is_told(data: Any, path: str) -> None:
+async def test_a_profile_of_nobody_is_an_error(data: Any, path: str) -> None:
     """An id that is none makes the whole profile unreadable; the error names the field."""
     with pytest.raises(DecodeError, match=rf"^status 200, unreadable .* at `\$\.{path}`"):
         await profile_of(**data)
@@ -185,7 +185,7 @@ async def test_a_profile_of_nobody_is_told(data: Any, path: str) -> None:
 @pytest.mark.parametrize(
     "call", ["profiles.get", "paywalls.list", "virtual_currencies.list_balances"]
 )
-async def test_an_answer_that_is_no_object_is_told(call: str, body: bytes) -> None:
+async def test_a_response_that_is_no_object_is_an_error(call: str, body: bytes) -> None:
     """Whatever is no object of the API is a DecodeError, a list's page being one without items."""
     transport = FakeTransport([(200, {}, body)])
     if body == b'{"data":[]}' and call != "profiles.get":
@@ -197,7 +197,7 @@ async def test_an_answer_that_is_no_object_is_told(call: str, body: bytes) -> No
 
 @pytest.mark.parametrize("reply", [(200, {}, b""), (204, {}, b""), (200, {}, b"{}")], ids=str)
 @pytest.mark.parametrize("call", CALLS)
-async def test_an_empty_answer_is_a_success(call: str, reply: Any) -> None:
+async def test_an_empty_response_is_a_success(call: str, reply: Any) -> None:
     """A success without content is no failure of any call."""
     transport = FakeTransport([reply])
     await CALLS[call](client(transport).v2)
@@ -225,7 +225,7 @@ async def test_a_byte_order_mark_and_blanks_say_nothing(call: str, body: bytes) 
 
 
 async def test_a_null_under_data_is_a_success() -> None:
-    """Stripe's validation answers null, and a profile may come so as well."""
+    """Stripe's validation responds with null, and a profile may come so as well."""
     transport = FakeTransport([(200, {}, b'{"data":null}')] * 2)
     api = client(transport).v2
 
@@ -234,7 +234,7 @@ async def test_a_null_under_data_is_a_success() -> None:
 
 
 async def test_settings_identifiers_and_paywalls_stand_alone() -> None:
-    """Answers without an envelope are read as well, and those with one."""
+    """Responses without an envelope are read as well, and those with one."""
     for wrap in (lambda body: body, lambda body: {"data": body}):
         bodies = [
             {"profile_id": "p", "settings": {"consent": True, "custom_preference": "later"}},

@@ -70,7 +70,7 @@ async def test_numbered_pages_come_to_an_end(replies: list[Reply], titles: list[
     assert read == titles
 
 
-async def test_a_list_begins_where_it_is_told() -> None:
+async def test_a_list_begins_at_its_cursor() -> None:
     """A page number is where reading begins; reading again begins there again."""
     transport = FakeTransport([paywalls("c", pages=2), paywalls("d", pages=2)])
     listed = client(transport).v2.paywalls.list(page_number=2)
@@ -113,7 +113,7 @@ async def test_cursors_are_followed_to_the_end() -> None:
     assert {one.headers["adapty-customer-user-id"] for one in transport.requests} == {"u1"}
 
 
-async def test_reading_goes_on_at_a_cursor() -> None:
+async def test_reading_resumes_at_a_cursor() -> None:
     """A cursor that was kept is where reading begins; whole pages tell the next one."""
     transport = FakeTransport([history("2", cursor="y"), history("1", cursor="")])
     listed = client(transport).v2.virtual_currencies.list_transactions(cursor="x", **IDS)
@@ -123,7 +123,7 @@ async def test_reading_goes_on_at_a_cursor() -> None:
     assert [query["cursor"] for query in queries(transport)] == ["x", "y"]
 
 
-async def test_a_cursor_that_leads_nowhere_is_told() -> None:
+async def test_a_cursor_that_leads_nowhere_is_an_error() -> None:
     """A page that names itself as the next one ends in an error, not in an endless list."""
     transport = FakeTransport([history("1", cursor="x"), history("1", cursor="x")])
     listed = client(transport).v2.virtual_currencies.list_transactions(**IDS)
@@ -148,7 +148,7 @@ async def test_an_error_ends_the_list() -> None:
     assert [one.transaction_id for one in read] == ["2"]
 
 
-async def test_a_page_can_be_asked_for_by_hand() -> None:
+async def test_a_page_can_be_requested_by_hand() -> None:
     """Without a number and a size, the server decides on both."""
     transport = FakeTransport([paywalls("a")])
     page = await client(transport).execute(Operation(v2.LIST_PAYWALLS))

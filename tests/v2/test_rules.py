@@ -426,7 +426,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize(("make", "message"), WRONG.values(), ids=WRONG)
-def test_what_cannot_be_sent_at_all_is_refused_when_it_is_made(
+def test_what_cannot_be_sent_at_all_is_rejected_when_it_is_made(
     make: Callable[[], Any], message: str
 ) -> None:
     """Values of the wrong kind never come as far as a client, whatever it checks."""

@@ -166,8 +166,8 @@ async def test_settings_and_identifiers_are_read_back(world: World) -> None:
     assert identifiers == v2.IntegrationIdentifiersResponse(branch_id="b")
 
 
-async def test_other_stores_purchases_are_taken_over(world: World) -> None:
-    """Paddle answers the profile, Stripe nothing; both have imported."""
+async def test_other_stores_purchases_are_imported(world: World) -> None:
+    """Paddle responds with the profile, Stripe nothing; both have imported."""
     purchases = world.api.purchases
     paddle = await purchases.validate_paddle(customer_user_id="u5", paddle_token="sub_1")
     await purchases.validate_stripe(customer_user_id="u5", stripe_token="pi_1")
@@ -219,7 +219,7 @@ async def test_currencies_add_up_and_their_history_is_read(world: World) -> None
     }
 
 
-async def test_a_credit_whose_answer_is_lost_is_made_once(world: World) -> None:
+async def test_a_credit_whose_response_is_lost_is_made_once(world: World) -> None:
     """The retry with the same key is reported the first result."""
     world.sandbox.fail_next("reset_after", "503")
     result = await world.api.virtual_currencies.create_transaction([coins(5)], **IDS)
@@ -229,7 +229,7 @@ async def test_a_credit_whose_answer_is_lost_is_made_once(world: World) -> None:
     assert len(await read_all(world.api.virtual_currencies.list_transactions(**IDS))) == 1
 
 
-async def test_a_credit_that_is_in_flight_is_refused_to_others() -> None:
+async def test_a_credit_that_is_in_flight_is_rejected_to_others() -> None:
     """A second call with the same key, while the first one runs, is a conflict with its wait."""
     async with Sandbox(latency=1.0) as sandbox:
         sandbox.seed_profiles(["u1"])
@@ -245,7 +245,7 @@ async def test_a_credit_that_is_in_flight_is_refused_to_others() -> None:
     assert (refused.error_code, refused.retry_after) == ("idempotency_in_flight", 1.0)
 
 
-async def test_a_deletion_whose_answer_is_lost_is_done(world: World) -> None:
+async def test_a_deletion_whose_response_is_lost_is_done(world: World) -> None:
     """A 404 for the retry means success."""
     world.sandbox.fail_next("reset_after")
     await world.api.profiles.delete(**IDS)
@@ -358,7 +358,7 @@ REFUSED: dict[str, tuple[Callable[[], Operation[Any]], str | None]] = {
 
 
 @pytest.mark.parametrize("code", REFUSED)
-async def test_what_the_server_refuses_is_told_by_code_and_field(lenient: World, code: str) -> None:
+async def test_a_rejection_of_the_server_has_its_code_and_field(lenient: World, code: str) -> None:
     """Each documented rejection is an error with its code, field and message."""
     await lenient.api.virtual_currencies.create_transaction([coins(1, "GEMS")], **IDS)
     describe, field = REFUSED[code]
@@ -391,7 +391,7 @@ RULED = sorted(
 
 
 @pytest.mark.parametrize("code", RULED)
-async def test_what_can_be_known_is_refused_before(world: World, code: str) -> None:
+async def test_values_that_break_a_rule_are_rejected_before(world: World, code: str) -> None:
     """A client that checks sends nothing that the server would reject by a documented rule."""
     with pytest.raises(ValueError, match=": "):
         await world.adapty.execute(REFUSED[code][0]())
@@ -399,7 +399,7 @@ async def test_what_can_be_known_is_refused_before(world: World, code: str) -> N
 
 
 async def test_a_history_is_imported(world: World) -> None:
-    """Very many purchases of several users, through faults, arrive each and once."""
+    """Large numbers of purchases of several users, through faults, arrive each and once."""
     world.sandbox.seed_profiles(f"c{number}" for number in range(20))
     purchases = [
         (f"c{number % 20}", one_time(**_ids(number), price=v2.Price(**_PRICE)))
@@ -423,7 +423,7 @@ def _ids(number: int) -> dict[str, str]:
     return {"store_transaction_id": str(number), "store_original_transaction_id": str(number)}
 
 
-async def test_access_is_granted_to_many_and_taken_again(world: World) -> None:
+async def test_access_is_granted_to_many_and_revoked_again(world: World) -> None:
     """Bulk grants and revocations end each user in one outcome."""
     world.sandbox.seed_profiles(["a", "b"])
     users = ["a", "b", "nobody"]
@@ -456,7 +456,7 @@ async def test_many_profiles_are_updated_and_erased(world: World) -> None:
 
 
 async def test_a_clients_rate_and_faults_do_not_lose_a_call(world: World) -> None:
-    """Every read is answered through a rate limit and random faults."""
+    """Every read has a response through a rate limit and random faults."""
     async with Sandbox(rate=200, retry_after="none", faults="error=10%,reset=10%", seed=2) as one:
         one.seed_profiles(["u1"])
         policy = RetryPolicy(attempts=20, wait_initial=0.01)

@@ -67,7 +67,7 @@ async def test_every_call_has_its_own_key() -> None:
     assert len(set(sent)) == 3
 
 
-async def test_a_key_in_flight_is_waited_for_as_told() -> None:
+async def test_a_key_in_flight_is_waited_for_as_its_retry_after_says() -> None:
     """A Retry-After that does not fit into the deadline is raised at once, not slept."""
     transport = FakeTransport([conflict("idempotency_in_flight", retry_after="50"), DONE])
     api = client(transport, retry=RetryPolicy(deadline=10.0))
@@ -77,7 +77,7 @@ async def test_a_key_in_flight_is_waited_for_as_told() -> None:
     assert (caught.value.retry_after, caught.value.attempts) == (50.0, 1)
 
 
-async def test_another_conflict_is_not_repeated() -> None:
+async def test_another_conflict_is_not_retried() -> None:
     """What was credited before is an error, however often it is sent."""
     transport = FakeTransport([conflict("duplicate_source_transaction", retry_after="0")])
 
@@ -101,7 +101,7 @@ ONCE = {"profiles.create", "purchases.validate_stripe", "purchases.validate_padd
 
 
 @pytest.mark.parametrize("call", sorted(CALLS.keys() - ONCE))
-async def test_everything_else_is_repeated(call: str) -> None:
+async def test_everything_else_is_retried(call: str) -> None:
     """A call whose retry changes nothing more is sent again after a lost response."""
     replies: list[Any] = [ConnectionLostError("lost"), (200, {}, b"{}")]
     transport = FakeTransport(replies)

@@ -22,7 +22,7 @@ from tests.raw_server import RawServer
 Options: TypeAlias = dict[str, Any]
 
 
-class Place(NamedTuple):
+class Target(NamedTuple):
     """
     A target of a client.
 
@@ -117,15 +117,15 @@ def _requiring_client() -> ssl.SSLContext:
     return context
 
 
-SERVER = Place(_directly)
-CLOSED_PORT = Place(_at_a_closed_port)
-FULL_PORT = Place(_at_a_full_port)
-UNKNOWN_NAME = Place(_at_an_unknown_name)
-PROXY = Place(_behind_a_proxy)
-PLAIN_SERVER_BY_TLS = Place(_by_tls)
-TRUSTED = Place(_trusting("good"), lambda: server_context("good"))
-SELF_SIGNED = Place(_directly, lambda: server_context("good"))
-WRONG_HOST = Place(_trusting("elsewhere"), lambda: server_context("elsewhere"))
-EXPIRED = Place(_trusting("expired"), lambda: server_context("expired"))
-OLD_TLS = Place(_trusting("good", ssl.TLSVersion.TLSv1_3), _old)
-CLIENT_CERTIFICATE = Place(_trusting("good"), _requiring_client)
+SERVER = Target(_directly)
+CLOSED_PORT = Target(_at_a_closed_port)
+FULL_PORT = Target(_at_a_full_port)
+UNKNOWN_NAME = Target(_at_an_unknown_name)
+PROXY = Target(_behind_a_proxy)
+PLAIN_SERVER_BY_TLS = Target(_by_tls)
+TRUSTED = Target(_trusting("good"), lambda: server_context("good"))
+SELF_SIGNED = Target(_directly, lambda: server_context("good"))
+WRONG_HOST = Target(_trusting("elsewhere"), lambda: server_context("elsewhere"))
+EXPIRED = Target(_trusting("expired"), lambda: server_context("expired"))
+OLD_TLS = Target(_trusting("good", ssl.TLSVersion.TLSv1_3), _old)
+CLIENT_CERTIFICATE = Target(_trusting("good"), _requiring_client)

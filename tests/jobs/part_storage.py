@@ -1,4 +1,4 @@
-"""A place for journals in a job store: the journal of the only part of a job."""
+"""A storage for journals in a job store: the journal of the only part of a job."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _TABLES = {
 
 class InStore:
     """
-    A place in a job store: the only part of a job, without a plan.
+    A storage in a job store: the only part of a job, without a plan.
 
     Args:
         url: the address of the store.
