@@ -242,11 +242,12 @@ def read_table(table: Table, layout: Layout, findings: Findings) -> Iterator[Row
     columns = TableRows(layout.id_column, layout.is_number)
     needed = layout.id_column if layout.id_optional else None
     for row in table_rows(table, layout.check_columns, columns, findings):
-        if row.fault is not None:
+        # first, so that rows have the same positions for a reader of the ids alone, such as a report
+        if needed is not None and needed not in row.cells:
+            findings.without_id += 1
+        elif row.fault is not None:
             readable = msgspec.json.encode(row.cells).decode()
             yield Row(row.number, readable, row.fault)
-        elif needed is not None and needed not in row.cells:
-            findings.without_id += 1
         else:
             findings.add_row(row.number, row.cells)
             yield Row(row.number, row.cells)
@@ -381,7 +382,11 @@ class SizedRows(Rows):
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
         """Return how the file differs from an earlier identity; None if its rows are the same."""
-        return difference(Path(self.path), self._size, earlier)
+        different = difference(Path(self.path), self._size, earlier)
+        rows = earlier.get("rows", self._length)
+        if different is None and earlier["size"] == self._size and rows != self._length:
+            return f"the file was read as {rows:,} rows, and is read as {self._length:,} now"
+        return different
 
 
 def _count(rows: Iterator[Row]) -> tuple[int, tuple[Row, Row] | None]:
