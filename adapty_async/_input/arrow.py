@@ -40,8 +40,8 @@ _BATCH_ROWS = 1024
 # Bytes of a column that are read at once: without a buffer, a whole row group is.
 _BUFFER_BYTES = 1024 * 1024
 _IPC_FILE = b"ARROW1\0\0"
-# The end of a file, followed by the beginning of another one. Both formats have positions from the
-# beginning of the file in its end, so the rows of the first file would be read as those of the last.
+# The end of a file, followed by the beginning of another one. The end of a file has positions from
+# its beginning, so rows of the first one would be read as those of the last.
 _PARQUET_JOINT = b"PAR1PAR1"
 _IPC_JOINT = b"ARROW1" + _IPC_FILE
 _IPC_STREAM = b"\xff\xff\xff\xff"

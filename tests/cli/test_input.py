@@ -503,12 +503,12 @@ def test_format_that_cannot_be_told_must_be_given(put: Put, name: str) -> None:
     ("name", "match"),
     [
         pytest.param("none.txt", "cannot be read: No such file", id="missing"),
-        pytest.param(".", "cannot be read: Is a directory", id="directory"),
+        pytest.param(".", "is a folder: name a file in it", id="directory"),
         pytest.param("x" * 300, "cannot be read: File name too long", id="long-name"),
     ],
 )
 def test_file_that_cannot_be_read_is_told(tmp_path: Path, name: str, match: str) -> None:
-    """A path that is no readable file is rejected with the system's reason."""
+    """A path that is no readable file is rejected with the reason."""
     with pytest.raises(InvalidInputError, match=match):
         open_rows(str(tmp_path / name), "text", any_columns)
 
