@@ -524,21 +524,21 @@ def _json_row(line: Row, matters: Callable[[str], bool]) -> Row:
         return line
     try:
         value = msgspec.json.decode(line.value)
-        repeated = _repeated_key(line.value, value, matters)
+        duplicate = _duplicate_key(line.value, value, matters)
     except (ValueError, RecursionError):
         return Row(line.line, line.value, _NOT_JSON)
-    if repeated is not None:
-        return Row(line.line, line.value, f'has the key "{escaped(repeated)}" more than once')
+    if duplicate is not None:
+        return Row(line.line, line.value, f'has the key "{escaped(duplicate)}" more than once')
     if isinstance(value, dict) and value.keys() - {"error"} == _FAILURE_KEYS:
         return _from_failure(line.line, value)
     return Row(line.line, value)
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """The keys and values of a JSON object, repeated ones included."""
+    """The keys and values of a JSON object, duplicates included."""
 
 
-def _repeated_key(text: str, value: Any, matters: Callable[[str], bool]) -> str | None:
+def _duplicate_key(text: str, value: Any, matters: Callable[[str], bool]) -> str | None:
     """
     Return a key that matters and is twice in its object; parsers differ in the value that counts.
 

@@ -356,6 +356,27 @@ def test_id_that_is_there_twice_is_none(put: Put, line: str, *, is_repeated: boo
 
 
 @pytest.mark.parametrize(
+    ("line", "repeated"),
+    [
+        pytest.param('{"id": "u1", "email": "a@b.c", "email": "d@e.f"}', "email", id="field"),
+        pytest.param('{"id": "u1", "price": {"value": 1, "value": 2}}', "price.value", id="nested"),
+        pytest.param('{"id": "u1", "price": {}, "price": {}}', "price", id="object"),
+        pytest.param('{"id": "u1", "note": 1, "note": 2}', None, id="no-field"),
+        pytest.param('{"id": "u1", "note": {"x": 1, "x": 2}}', None, id="in-no-field"),
+        pytest.param('{"id": "u1", "email": "10:30", "price": {"id": 1}}', None, id="once"),
+    ],
+)
+def test_a_field_that_is_there_twice_has_no_value(
+    put: Put, line: str, repeated: str | None
+) -> None:
+    """An object with two values of a field is not sent, as a CSV file with two columns is not."""
+    path = str(put("users.ndjson", f"{line}\n"))
+    fields = {"id", "email", "price"}
+    [row] = open_rows(path, None, any_columns, id_column="id", matters=fields.__contains__)
+    assert row.broken == (repeated and f'has the key "{repeated}" more than once')
+
+
+@pytest.mark.parametrize(
     "content",
     [
         pytest.param('{"id": "u1", "note": "bye\n"victim"\nbye"}\n', id="line-break-in-a-string"),
