@@ -347,7 +347,8 @@ def test_files_that_were_joined_are_rejected(tmp_path: Path, suffix: str) -> Non
     _write(part, ["user_1", "user_2"])
     whole.write_bytes(2 * part.read_bytes())
 
-    assert ids_in(InputFile(part), "customer_user_id")
+    items: Any = ids_in(InputFile(part), "customer_user_id")
+    assert list(items) == ["user_1", "user_2"]
     with pytest.raises(InvalidInputError, match="consists of several files that were joined"):
         ids_in(InputFile(whole), "customer_user_id")
 
