@@ -42,7 +42,10 @@ __all__ = (
 )
 
 #: Completes the name of a file of which no reader would return all rows.
-JOINED = "consists of several files that were joined, and only a part of it would be read"
+JOINED = (
+    "consists of several files that were joined, of which only one would be read: pass each of "
+    "them, or write their rows to one file with a program that reads them"
+)
 _GZIP_MAGIC = b"\x1f\x8b"
 # The longer marks first: UTF-32 begins as UTF-16 does.
 _MARKS = (
