@@ -337,3 +337,18 @@ def test_an_odd_cell_of_a_row_without_an_id_moves_no_state(
         (1, "u1", "done"),
         (3, "u3", "done"),
     ]
+
+
+async def test_a_field_with_two_values_is_not_sent(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """A row of JSON with a field twice fails, from a command and from a program."""
+    twice = '{"customer_user_id": "u1", "email": "old@example.com", "email": "new@example.com"}'
+    path = put("profiles.ndjson", f"{twice}\n")
+    sampled = await asyncio.to_thread(invoke, "save", path, *BY, "--sample", "1")
+    async with AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty:
+        report = await adapty.v2.profiles.bulk_update(InputFile(path), by="customer_user_id")
+
+    assert 'cannot be sent: row: has the key "email" more than once' in sampled.stdout
+    assert 'has the key "email" more than once' in str(report.failures[0].error)
+    assert sandbox.arrivals() == []
