@@ -15,6 +15,7 @@ from adapty_async._input.cells import (
     MAX_CELL_BYTES,
     read_cells,
 )
+from adapty_async._input.files import JOINED, require_one_file
 from adapty_async._runtime.extras import require
 from adapty_async.errors import InvalidInputError
 
@@ -39,6 +40,10 @@ _BATCH_ROWS = 1024
 # Bytes of a column that are read at once: without a buffer, a whole row group is.
 _BUFFER_BYTES = 1024 * 1024
 _IPC_FILE = b"ARROW1\0\0"
+# The end of a file, followed by the beginning of another one. The end of a file has positions from
+# its beginning, so rows of the first one would be read as those of the last.
+_PARQUET_JOINT = b"PAR1PAR1"
+_IPC_JOINT = b"ARROW1" + _IPC_FILE
 _IPC_STREAM = b"\xff\xff\xff\xff"
 _FEATHER_1 = b"FEA1"
 # Units that may be out of range in microseconds.
@@ -253,6 +258,7 @@ def open_parquet(path: str) -> Iterator[ArrowTable]:
     """
     require("pyarrow", "arrow")
     with _readable(path, "a Parquet file"), _parquet(path, []) as file:
+        require_one_file(path, _PARQUET_JOINT)
         # Parquet has no offsets that could be wrong: its decoder makes them
         yield ArrowTable(path, file.schema_arrow, lambda names: _parquet_batches(path, file, names))
 
@@ -326,12 +332,27 @@ def open_arrow(path: str) -> Iterator[ArrowTable]:
             raise InvalidInputError(path, "is a Feather file of version 1: write it as version 2")
         if head.startswith(_IPC_STREAM):
             reader = pa.ipc.open_stream(file)
-            read: _Read = lambda _: reader  # noqa: E731  one of two
+            read: _Read = lambda _: _whole_stream(path, file, reader)  # noqa: E731  one of two
         else:
             reader = pa.ipc.open_file(file)
+            require_one_file(path, _IPC_JOINT)
             numbers = range(reader.num_record_batches)
             read = lambda _: map(reader.get_batch, numbers)  # noqa: E731
         yield ArrowTable(path, reader.schema, read, is_trusted=False)
+
+
+def _whole_stream(
+    path: str, file: pa.NativeFile, batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """
+    Yield the batches of a stream, which is all that is in its file.
+
+    Raises:
+        InvalidInputError: something follows the stream, such as another one.
+    """
+    yield from batches
+    if file.tell() < file.size():
+        raise InvalidInputError(path, JOINED)
 
 
 @contextlib.contextmanager

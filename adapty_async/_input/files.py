@@ -31,14 +31,21 @@ import msgspec
 from adapty_async.errors import InvalidInputError
 
 __all__ = (
+    "JOINED",
     "Extent",
     "FileBytes",
     "extent_of",
     "is_read_once",
     "known_encoding",
     "open_text",
+    "require_one_file",
 )
 
+#: Completes the name of a file of which no reader would return all rows.
+JOINED = (
+    "consists of several files that were joined, of which only one would be read: pass each of "
+    "them, or write their rows to one file with a program that reads them"
+)
 _GZIP_MAGIC = b"\x1f\x8b"
 # The longer marks first: UTF-32 begins as UTF-16 does.
 _MARKS = (
@@ -139,8 +146,29 @@ def extent_of(path: str) -> Extent:
         found = os.stat(path)  # noqa: PTH116  for each row of a table; a Path takes three times as long
     except OSError as error:
         raise InvalidInputError(path, f"cannot be read: {error.strerror}") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise InvalidInputError(path, "is a folder: name a file in it")
     times = (found.st_mtime_ns, found.st_ctime_ns)
     return Extent(found.st_dev, found.st_ino, found.st_size, *times)
+
+
+def require_one_file(path: str, joint: bytes) -> None:
+    """
+    Validate that a file is not several ones that were joined, such as with ``cat``.
+
+    Args:
+        path: the file.
+        joint: the end of a file of its format, followed by the beginning of one.
+
+    Raises:
+        InvalidInputError: it has this text.
+    """
+    last = b""
+    with Path(path).open("rb") as file:
+        while block := file.read(_BLOCK):
+            if joint in block or joint in last + block[: len(joint)]:
+                raise InvalidInputError(path, JOINED)
+            last = block[-len(joint) :]
 
 
 class _Pipe(io.FileIO):

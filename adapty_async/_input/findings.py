@@ -17,6 +17,9 @@ __all__ = ("Findings", "escaped", "kind_of", "listed", "shown")
 _SHOWN_LINES = 3
 # Names of columns in a message: a table may have thousands.
 _SHOWN_NAMES = 20
+# Characters of the name of a column that an id may have at its end by chance.
+_SHORT_NAME = 5
+_COLUMN_NAME = "the name of the column, or an id with it behind, as if files were joined"
 # Words for "no value" of databases, data frames, spreadsheets and programs, in small letters.
 _PLACEHOLDERS = frozenset(
     {
@@ -67,6 +70,10 @@ _KINDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "number": (
         "numbers of a spreadsheet or a column of floats, whose leading zeros would be lost",
         lambda _: False,  # only the reader of a table knows
+    ),
+    "json": (
+        "JSON, as if an object or a list were taken for an id",
+        lambda one: one[:1] + one[-1:] in {"{}", "[]"},
     ),
     "quotes": (
         "a quote at the beginning or the end, which is part of the id",
@@ -137,7 +144,7 @@ class Findings:
         one = value.get(self.id_column) if isinstance(value, dict) else value
         if self.id_column is None or not isinstance(one, str) or not one:
             return
-        kind = "column_name" if one == self.id_column else kind_of(one)
+        kind = "column_name" if _ends_with_name(one, self.id_column) else kind_of(one)
         if kind is not None:
             self.add(kind, line)
 
@@ -201,7 +208,13 @@ def listed(names: Collection[str], form: str = "{}") -> str:
 
 
 def _described(kind: str) -> str:
-    return "the name of the column" if kind == "column_name" else _KINDS[kind][0]
+    return _COLUMN_NAME if kind == "column_name" else _KINDS[kind][0]
+
+
+def _ends_with_name(identifier: str, column: str) -> bool:
+    """Return whether an id is a header, or has one behind it, as in files that were joined."""
+    # an id may end with a short name by chance, as "android" does with "id"
+    return identifier == column or (len(column) > _SHORT_NAME and identifier.endswith(column))
 
 
 def _counted(count: int, noun: str) -> str:

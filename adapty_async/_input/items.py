@@ -300,10 +300,9 @@ class _FileItems(TableItems[ItemT]):
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
         """Return how the input differs from an earlier one; None if its rows are the same."""
-        different = self._file.difference(earlier)
-        if different is None and earlier.get("reading") != self._reading:
+        if "sha256" in earlier and earlier.get("reading") != self._reading:
             return "the file was read with another format, encoding, sheet or column mapping"
-        return different
+        return self._file.difference(earlier)
 
 
 def checked(build: Callable[[ItemT], ResultT]) -> Callable[[ItemT], ResultT]:
@@ -450,6 +449,7 @@ def _open(file: InputFile, mapping: RowMapping) -> Rows:
         id_optional=file.skip_rows_without_id,
         sheet=file.sheet,
         is_number=mapping.is_number,
+        matters=mapping.matters,
     )
 
 

@@ -189,7 +189,7 @@ class RowMapping:
         if self._id_field is not None and self.id_column not in names:
             raise InvalidInputError(escaped(self.id_column), "is a required column")
         self._schema.check([*fields, *self._options.constants])
-        used = [name for name in names if self._is_id(name) or self._fields_of(name)]
+        used = [name for name in names if self.matters(name)]
         require_distinct(used)
         return set(used)
 
@@ -224,6 +224,10 @@ class RowMapping:
 
     def _is_id(self, name: str) -> bool:
         return self._id_field is not None and name == self.id_column
+
+    def matters(self, name: str) -> bool:
+        """Return whether a column or a key has the ids or a field."""
+        return self._is_id(name) or (not self._has_ids_only and bool(self._fields_of(name)))
 
     def _require_no_constant(self, fields: Collection[str]) -> None:
         for field in self._options.constants:

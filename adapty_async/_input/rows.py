@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -149,6 +150,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         sheet: the sheet of a spreadsheet; None for the only one.
         is_number: returns whether numbers in a column of a table stay numbers; otherwise they
             become text, as in a CSV file.
+        matters: returns whether a key of NDJSON matters, so that it must not be there twice; None
+            if only that of the id does.
     """
 
     form: Format
@@ -159,6 +162,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     id_optional: bool = False
     sheet: str | None = None
     is_number: Callable[[str], bool] = _never
+    matters: Callable[[str], bool] | None = None
 
     def __post_init__(self) -> None:
         """Validate the format: another one would be read as text, each line as an id."""
@@ -242,11 +246,12 @@ def read_table(table: Table, layout: Layout, findings: Findings) -> Iterator[Row
     columns = TableRows(layout.id_column, layout.is_number)
     needed = layout.id_column if layout.id_optional else None
     for row in table_rows(table, layout.check_columns, columns, findings):
-        if row.fault is not None:
+        # first, so that rows have the same positions for a reader of ids alone, such as a report
+        if needed is not None and needed not in row.cells:
+            findings.without_id += 1
+        elif row.fault is not None:
             readable = msgspec.json.encode(row.cells).decode()
             yield Row(row.number, readable, row.fault)
-        elif needed is not None and needed not in row.cells:
-            findings.without_id += 1
         else:
             findings.add_row(row.number, row.cells)
             yield Row(row.number, row.cells)
@@ -320,6 +325,7 @@ class RowReader:
         A line that is not JSON costs only itself, unless its text may continue in the next line: a
         string or an object within it would then be taken for a row.
         """
+        matters = self._layout.matters or (lambda name: name == self._layout.id_column)
         unfinished: Row | None = None
         for line in lines:
             if unfinished is not None:
@@ -328,7 +334,7 @@ class RowReader:
                     f"{unfinished.broken}, and the next line may belong to it, so the file is "
                     "rejected: each row must be JSON on one line",
                 )
-            row = _json_row(line, self._layout.id_column)
+            row = _json_row(line, matters)
             if row.broken in {_NOT_JSON, _NOT_UTF8} and _is_unfinished(line.value):
                 unfinished = row
             yield row
@@ -381,7 +387,11 @@ class SizedRows(Rows):
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
         """Return how the file differs from an earlier identity; None if its rows are the same."""
-        return difference(Path(self.path), self._size, earlier)
+        different = difference(Path(self.path), self._size, earlier)
+        rows = earlier.get("rows", self._length)
+        if different is None and earlier["size"] == self._size and rows != self._length:
+            return f"the file was read as {rows:,} rows, and is read as {self._length:,} now"
+        return different
 
 
 def _count(rows: Iterator[Row]) -> tuple[int, tuple[Row, Row] | None]:
@@ -409,6 +419,7 @@ class LayoutOptions(TypedDict, total=False):
     id_optional: bool
     sheet: str | None
     is_number: Callable[[str], bool]
+    matters: Callable[[str], bool] | None
 
 
 def open_rows(
@@ -507,34 +518,42 @@ def _csv_row(record: Record, names: list[str], *, blanks: bool) -> Row | None:
     return Row(record.first, {name: cell for name, cell in named if cell and name})
 
 
-def _json_row(line: Row, id_column: str | None) -> Row:
+def _json_row(line: Row, matters: Callable[[str], bool]) -> Row:
     """Return the row of a line of NDJSON; it is broken if the line is not JSON."""
     if line.broken:
         return line
     try:
         value = msgspec.json.decode(line.value)
+        duplicate = _duplicate_key(line.value, value, matters)
     except (ValueError, RecursionError):
         return Row(line.line, line.value, _NOT_JSON)
-    if not isinstance(value, dict):
-        return Row(line.line, value)
-    if value.keys() - {"error"} == _FAILURE_KEYS:
+    if duplicate is not None:
+        return Row(line.line, line.value, f'has the key "{escaped(duplicate)}" more than once')
+    if isinstance(value, dict) and value.keys() - {"error"} == _FAILURE_KEYS:
         return _from_failure(line.line, value)
-    if id_column is not None and id_column in value and _is_repeated(id_column, line.value):
-        return Row(line.line, line.value, f'has the key "{escaped(id_column)}" more than once')
     return Row(line.line, value)
 
 
-def _is_repeated(key: str, text: str) -> bool:
-    """Return whether a JSON object has a key twice; parsers differ in the value that counts."""
-    if text.count(f'"{key}"') < 2 and "\\u" not in text:  # the usual case, and a fast test
-        return False
-    names: list[str] = []
+class _Pairs(list[tuple[str, Any]]):
+    """The keys and values of a JSON object, duplicates included."""
 
-    def record(pairs: list[tuple[str, Any]]) -> None:
-        names[:] = [name for name, _ in pairs]  # the outer object is read last
 
-    json.loads(text, object_pairs_hook=record)
-    return names.count(key) > 1
+def _duplicate_key(text: str, value: Any, matters: Callable[[str], bool]) -> str | None:
+    """
+    Return a key that matters and is twice in its object; parsers differ in the value that counts.
+
+    A key of an object in the row has a dot. None if there is none.
+    """
+    if not isinstance(value, dict) or text.count(":") == len(value):  # the usual case of ids
+        return None
+    pairs: _Pairs = json.loads(text, object_pairs_hook=_Pairs)
+    objects = [("", pairs)]
+    objects += [(f"{key}.", one) for key, one in pairs if isinstance(one, _Pairs) and matters(key)]
+    for before, each in objects:
+        for key, count in Counter(key for key, _ in each).items():
+            if count > 1 and (before or matters(key)):
+                return before + key
+    return None
 
 
 def _is_unfinished(text: str) -> bool:

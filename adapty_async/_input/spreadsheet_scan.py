@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from xml.parsers import expat
 
+from adapty_async._input.files import JOINED
 from adapty_async._input.sheet_xml import (
     OpenDocumentReader,
     SheetFindings,
@@ -146,6 +147,8 @@ def _parts(archive: zipfile.ZipFile) -> Mapping[str, str]:
     parts = {entry.filename.replace("\\", "/").lower(): entry.filename for entry in entries}
     if len(parts) != len(entries):
         raise UnreadableSheetError("is damaged: it has two parts with one name")
+    if min((entry.header_offset for entry in entries), default=0):
+        raise UnreadableSheetError(JOINED)  # readers of archives skip what is before the parts
     return parts
 
 

@@ -13,7 +13,7 @@ _NAME = re.compile(
     r"(?P<what>.*?)(?: by (?P<by>(?:external|customer|profile)[a-z_-]*id|email))?"
     r"(?:, column (?P<column>.*?))?(?:, columns (?P<columns>[0-9a-f]{12}))?"
     r"(?:, from (?P<form>csv|ndjson|text|parquet|arrow|excel)"
-    r'(?: in (?P<encoding>\S+)|, sheet "(?P<sheet>.*)")?)?',
+    r'(?: in (?P<encoding>[^,"]+)|, sheet "(?P<sheet>.*)")?)?',
     re.DOTALL,
 )
 _DELETION = re.compile("(v1|v2|mail) delete")

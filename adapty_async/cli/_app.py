@@ -312,6 +312,7 @@ def _rows(
         id_optional=id_optional,
         sheet=options.sheet,
         is_number=mapping.is_number,
+        matters=mapping.matters,
     )
     rows.findings.ignored = mapping.ignored
     _echo_findings(rows)

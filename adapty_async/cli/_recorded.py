@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from adapty_async._input.fingerprint import difference
-from adapty_async._input.rows import Format, Rows, format_of, open_rows
+from adapty_async._input.rows import Format, Rows, SizedRows, format_of, open_rows
 from adapty_async._input.schema import id_columns
 from adapty_async._journal import JournalIdentity
 from adapty_async._report import InputRow, RunName
@@ -130,6 +130,8 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
             id_optional=self.id_optional,
         )
         # what is read from now on is what was counted, so this holds for all of it
-        if is_same and (different := self.difference(path)):
-            raise InvalidInputError(path, f"was changed meanwhile: {different}")
+        if is_same and isinstance(rows, SizedRows):  # it is a file
+            different = rows.difference(self.description)
+            if different is not None:
+                raise InvalidInputError(path, f"does not have the rows of the journal: {different}")
         return RecordedRows(rows, column)

@@ -36,6 +36,9 @@ V1 = ("--api", "v1", "--by", "customer-user-id")
         ("1.23457E+14", "spreadsheet_exponent"),
         ("1,23457e+14", "spreadsheet_exponent"),
         ("100045.0", "decimal_number"),
+        ('{"customer_user_id": "user_1"}', "json"),
+        ('["user_1"]', "json"),
+        ("{user_1", None),
         ('"user_1"', "quotes"),
         ('="user_1"', "quotes"),
         ("'user_1", "quotes"),
@@ -65,9 +68,25 @@ def test_findings_name_lines_and_no_id() -> None:
     assert findings.lines() == [
         "These ids look damaged and may match no profile:",
         "  words for no value, such as NULL or NaN: 4 (line 0, 1, 2, ...)",
-        "  the name of the column: 1 (line 4)",
+        "  the name of the column, or an id with it behind, as if files were joined: 1 (line 4)",
         "  whole numbers that became decimals, such as 100045.0: 1 (line 8)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("column", "identifier", "count"),
+    [
+        pytest.param("user_id", "user_id", 1, id="header"),
+        pytest.param("user_id", "u5user_id", 1, id="no-line-break-in-between"),
+        pytest.param("user_id", "user_id5", 0, id="at-the-beginning"),
+        pytest.param("id", "android", 0, id="short-name"),
+    ],
+)
+def test_the_header_of_a_second_file_is_found(column: str, identifier: str, count: int) -> None:
+    """Files of ids that were joined have a header inside, perhaps on the line of an id."""
+    findings = Findings(column)
+    findings.add_row(3, {column: identifier})
+    assert findings.suspicious.get("column_name", 0) == count
 
 
 def test_damaged_ids_are_shown_before_anything_is_sent(

@@ -356,6 +356,27 @@ def test_id_that_is_there_twice_is_none(put: Put, line: str, *, is_repeated: boo
 
 
 @pytest.mark.parametrize(
+    ("line", "repeated"),
+    [
+        pytest.param('{"id": "u1", "email": "a@b.c", "email": "d@e.f"}', "email", id="field"),
+        pytest.param('{"id": "u1", "price": {"value": 1, "value": 2}}', "price.value", id="nested"),
+        pytest.param('{"id": "u1", "price": {}, "price": {}}', "price", id="object"),
+        pytest.param('{"id": "u1", "note": 1, "note": 2}', None, id="no-field"),
+        pytest.param('{"id": "u1", "note": {"x": 1, "x": 2}}', None, id="in-no-field"),
+        pytest.param('{"id": "u1", "email": "10:30", "price": {"id": 1}}', None, id="once"),
+    ],
+)
+def test_a_field_that_is_there_twice_has_no_value(
+    put: Put, line: str, repeated: str | None
+) -> None:
+    """An object with two values of a field is not sent, as a CSV file with two columns is not."""
+    path = str(put("users.ndjson", f"{line}\n"))
+    fields = {"id", "email", "price"}
+    [row] = open_rows(path, None, any_columns, id_column="id", matters=fields.__contains__)
+    assert row.broken == (repeated and f'has the key "{repeated}" more than once')
+
+
+@pytest.mark.parametrize(
     "content",
     [
         pytest.param('{"id": "u1", "note": "bye\n"victim"\nbye"}\n', id="line-break-in-a-string"),
@@ -426,7 +447,7 @@ def test_line_of_a_mebibyte_is_read(put: Put, end: bytes) -> None:
 
 @pytest.mark.parametrize("form", _FORMS)
 def test_line_above_a_mebibyte_is_broken(put: Put, form: Format) -> None:
-    """A longer line is skipped and reported, in any format, and its kept part can be encoded."""
+    """A longer line is skipped and reported, in any format, and what is kept of it can be encoded."""
     content = b'"id"\n\xff' + b"x" * 3 * 2**20 + b'\n"u3"\n'
     row = next(row for row in rows_of(put("ids", content), form) if row.line == 2)
     assert row.broken == "is longer than 1048576 characters"
@@ -503,12 +524,12 @@ def test_format_that_cannot_be_found_is_required(put: Put, name: str) -> None:
     ("name", "match"),
     [
         pytest.param("none.txt", "cannot be read: No such file", id="missing"),
-        pytest.param(".", "cannot be read: Is a directory", id="directory"),
+        pytest.param(".", "is a folder: name a file in it", id="directory"),
         pytest.param("x" * 300, "cannot be read: File name too long", id="long-name"),
     ],
 )
 def test_file_that_cannot_be_read_is_reported(tmp_path: Path, name: str, match: str) -> None:
-    """A path that is no readable file is rejected with the system's reason."""
+    """A path that is no readable file is rejected with the reason."""
     with pytest.raises(InvalidInputError, match=match):
         open_rows(str(tmp_path / name), "text", any_columns)
 

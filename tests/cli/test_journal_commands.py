@@ -377,8 +377,20 @@ def test_an_input_that_changes_after_it_was_compared_is_not_listed(put: Put) -> 
     assert recorded.difference(str(path)) is None
     assert [one.id for one in recorded.rows(str(path), is_same=True)] == ["a", "b"]
     path.write_text("customer_user_id\nc\nd\n")
-    with pytest.raises(InvalidInputError, match="was changed meanwhile: the file's first"):
+    with pytest.raises(InvalidInputError, match="not have the rows of the journal: the file's"):
         recorded.rows(str(path), is_same=True)
+
+
+def test_an_input_that_was_read_as_other_rows_is_not_listed(put: Put) -> None:
+    """An id has the state of its position, so the rows have to be as many as those of the run."""
+    path = put("ids.csv", "customer_user_id\na\nb\n")
+    identity = msgspec.structs.replace(
+        IDENTITY,
+        operation="v1 delete by customer-user-id, from csv",
+        input=fingerprint(path, path.stat().st_size) | {"rows": 3},
+    )
+    with pytest.raises(InvalidInputError, match="was read as 3 rows, and is read as 2 now"):
+        RecordedInput.of(identity, None).rows(str(path), is_same=True)
 
 
 async def test_a_list_without_a_column_of_ids_is_rejected(

@@ -316,3 +316,39 @@ def test_a_report_leaves_out_the_rows_that_a_program_left_out(
     listed = json.loads(invoke(*given).stdout)["listed"]
     found = {one["line"]: (one["id"], one["status"]) for one in listed}
     assert found == {2: ("u1", "done"), 4: (" bad", "none"), 5: ("u3", "done")}
+
+
+def test_an_odd_cell_of_a_row_without_an_id_moves_no_state(
+    sandbox: Sandbox, invoke: Invoke, tmp_path: Path
+) -> None:
+    """The command and the report leave out the same rows, also if a row has an odd cell as well."""
+    sandbox.seed_profiles(["u1", "u3"])
+    columns: dict[str, list[Any]] = {
+        "customer_user_id": ["u1", None, "u3"],
+        "expires_at": [None, b"\xff", None],
+    }
+    path, journal = write_parquet(tmp_path / "ids.parquet", columns), tmp_path / "run.db"
+    granted = invoke("grant", path, *BY, "--access-level", "premium", "--journal", journal)
+    report = invoke("report", journal, "--input", path, "--with-ids", "--format", "json")
+
+    assert granted.exit_code == 0, granted.output
+    listed = json.loads(report.stdout)["listed"]
+    assert [(one["line"], one["id"], one["status"]) for one in listed] == [
+        (1, "u1", "done"),
+        (3, "u3", "done"),
+    ]
+
+
+async def test_a_field_with_two_values_is_not_sent(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """A row of JSON with a field twice fails, from a command and from a program."""
+    twice = '{"customer_user_id": "u1", "email": "old@example.com", "email": "new@example.com"}'
+    path = put("profiles.ndjson", f"{twice}\n")
+    sampled = await asyncio.to_thread(invoke, "save", path, *BY, "--sample", "1")
+    async with AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty:
+        report = await adapty.v2.profiles.bulk_update(InputFile(path), by="customer_user_id")
+
+    assert 'cannot be sent: row: has the key "email" more than once' in sampled.stdout
+    assert 'has the key "email" more than once' in str(report.failures[0].error)
+    assert sandbox.arrivals() == []

@@ -11,11 +11,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapty_async import v2
+from adapty_async._input.files import require_one_file
 from adapty_async._input.findings import listed
 from adapty_async._input.items import ids_in, pairs_in
 from adapty_async._input.keys import checking_all
@@ -24,7 +26,14 @@ from adapty_async._input.rows import Row, open_rows
 from adapty_async._input.schema import id_columns, require_distinct
 from adapty_async.errors import InvalidInputError
 from adapty_async.files import InputFile, UnreadableRow
-from tests.input.tables import write_csv, write_feather, write_ndjson, write_parquet
+from tests.input.tables import (
+    write_csv,
+    write_excel,
+    write_feather,
+    write_ndjson,
+    write_parquet,
+    write_stream,
+)
 
 _NAMES = ("email", "contact", "customer_user_id", "first_name", "uid")
 _FIELDS = ("email", "first_name", "customer_user_id", "custom_attributes.plan")
@@ -235,6 +244,10 @@ def _write(path: Path, ids: list[str]) -> None:
         path.write_bytes(gzip.compress(text.encode(), compresslevel=0, mtime=0))
     elif path.suffix == ".parquet":
         write_parquet(path, {"customer_user_id": ids})
+    elif path.suffix == ".arrows":
+        write_stream(path, pa.table({"customer_user_id": ids}))
+    elif path.suffix == ".xlsx":
+        write_excel(path, [["customer_user_id"], *([one] for one in ids)])
     else:
         write_feather(path, {"customer_user_id": ids})
 
@@ -325,3 +338,42 @@ def test_names_of_columns_do_not_act_on_a_terminal(value: dict[str, Any]) -> Non
         mapping.id(value)
     with pytest.raises(InvalidInputError, match=r'no column "\\x1b\[2J"; found: none$'):
         mapping.check([])
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather", ".arrows", ".xlsx"])
+def test_files_that_were_joined_are_rejected(tmp_path: Path, suffix: str) -> None:
+    """Readers of tables return the rows of one of the files, and would leave out the others."""
+    whole, part = tmp_path / f"ids{suffix}", tmp_path / f"part{suffix}"
+    _write(part, ["user_1", "user_2"])
+    whole.write_bytes(2 * part.read_bytes())
+
+    items: Any = ids_in(InputFile(part), "customer_user_id")
+    assert list(items) == ["user_1", "user_2"]
+    with pytest.raises(InvalidInputError, match="consists of several files that were joined"):
+        ids_in(InputFile(whole), "customer_user_id")
+
+
+@pytest.mark.parametrize("before", [0, 7, 256 * 1024 - 4, 256 * 1024 - 1, 256 * 1024])
+def test_a_joint_of_files_is_found_between_blocks(tmp_path: Path, before: int) -> None:
+    """A file is read block by block, and the joint may be in two of them."""
+    path = tmp_path / "ids"
+    path.write_bytes(before * b"-" + b"ENDBEGIN" + 9 * b"-")
+
+    with pytest.raises(InvalidInputError, match="were joined"):
+        require_one_file(str(path), b"ENDBEGIN")
+    require_one_file(str(path), b"ENDBEGUN")
+
+
+def test_a_file_that_is_read_as_other_rows_is_another_input(tmp_path: Path) -> None:
+    """A journal has positions of rows, and each has to be the row that it was."""
+    path = tmp_path / "ids.csv"
+    _write(path, ["user_1", "user_2"])
+    items: Any = ids_in(InputFile(path), "customer_user_id")
+    earlier = items.identity()
+
+    assert items.difference(earlier) is None
+    assert "read as 3 rows, and is read as 2" in items.difference(earlier | {"rows": 3})
+    with path.open("a") as file:
+        file.write("user_3\n")
+    grown: Any = ids_in(InputFile(path), "customer_user_id")
+    assert grown.difference(earlier) is None

@@ -17,7 +17,9 @@ OPERATIONS = st.sampled_from(
 ACCESS = TEXT.map(lambda level: f"v2 grant {level} from None to 2027-01-01T00:00:00Z")
 READINGS = st.one_of(
     st.fixed_dictionaries({}, optional={"form": st.sampled_from(["csv", "text", "parquet"])}),
-    st.fixed_dictionaries({"form": st.just("csv"), "encoding": st.sampled_from(["cp1252"])}),
+    st.fixed_dictionaries(
+        {"form": st.just("csv"), "encoding": st.sampled_from(["cp1252", "latin 1"])}
+    ),
     st.fixed_dictionaries({"form": st.just("excel"), "sheet": st.text("ab \"'", max_size=5)}),
 )
 
