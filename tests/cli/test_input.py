@@ -447,7 +447,7 @@ def test_line_of_a_mebibyte_is_read(put: Put, end: bytes) -> None:
 
 @pytest.mark.parametrize("form", _FORMS)
 def test_line_above_a_mebibyte_is_broken(put: Put, form: Format) -> None:
-    """A longer line is skipped and reported, in any format, and what is kept of it can be encoded."""
+    """A longer line is skipped and reported, in any format, and its kept part can be encoded."""
     content = b'"id"\n\xff' + b"x" * 3 * 2**20 + b'\n"u3"\n'
     row = next(row for row in rows_of(put("ids", content), form) if row.line == 2)
     assert row.broken == "is longer than 1048576 characters"

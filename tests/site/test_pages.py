@@ -141,7 +141,7 @@ def test_figures_of_the_comparison_are_the_recorded_ones() -> None:
         if line.startswith("| standard path |")
     )
     on_asyncio, on_uvloop = re.findall(r"\*\*([\d.]+)\*\*", row)
-    assert f"{on_asyncio} of the loop by hand on asyncio and {on_uvloop} on uvloop" in page
+    assert f"{on_asyncio} times the loop by hand on asyncio and {on_uvloop} times on uvloop" in page
 
 
 def test_each_public_module_has_a_page_of_the_reference() -> None:
