@@ -391,6 +391,32 @@ async def test_another_error_of_the_storage_is_a_journal_error(
     await writer.close()
 
 
+@pytest.mark.parametrize("first", [0, 1], ids=["the first", "one ahead"])
+async def test_a_storage_that_raises_at_once_lets_nobody_wait(first: int) -> None:
+    """An error of a commit that returned nothing to await is the error of its items, too."""
+
+    class Broken(Held):
+        def commit(self, changes: Changes, *, durable: bool) -> Any:
+            if self.begun == first:
+                self.gate.release()
+                raise JournalError("no connection")
+            self.gate.release()
+            return super().commit(changes, durable=durable)
+
+    writer = await writer_on(Broken())
+    async with asyncio.timeout(30):
+        if first:
+            reserved = writer.reserve(0)
+            assert reserved is not None
+            await reserved
+        with pytest.raises(JournalError, match="no connection"):
+            for position in range(first, 12):
+                if (waiting := writer.reserve(position)) is not None:
+                    await waiting
+        with pytest.raises(JournalError, match="no connection"):
+            await writer.close()
+
+
 async def test_an_intent_that_nobody_waits_for_disturbs_no_other(
     writer: JournalWriter, journal: Observed
 ) -> None:
