@@ -113,7 +113,7 @@ async def test_workers_that_start_together_share_a_new_database(postgres_url: st
             "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database ="
             " (SELECT oid FROM pg_database WHERE datname = current_database())"
         )
-        while len(first.execute(waiting).fetchall()) < len(stores):
+        while len(first.execute(waiting).fetchall()) < len(stores):  # noqa: ASYNC110  no event
             await asyncio.sleep(0.01)
         first.rollback()
         async with asyncio.timeout(30):
