@@ -220,10 +220,15 @@ class RunLimiter(BucketLimiter):
             if order is not but:
                 order.leave(self)
 
-    def _turn_in(self) -> float:
-        """Return the seconds until it is the run's turn; 0 if it is."""
+    def _turn_in(self, *, is_limited: bool) -> float:
+        """
+        Return the seconds until it is the run's turn; 0 if it is.
+
+        Runs that the rate source does not limit alternate in an outage only, for its probes.
+        """
         now = self._state.clock()
-        for order, limiter in self._shared:
+        is_in_order = is_limited or self._state.breaker.since is not None
+        for order, limiter in self._shared if is_in_order else self._shared[1:]:
             wait = order.delay(self, now, limiter.rate)
             if wait:
                 self._order = order
@@ -245,7 +250,7 @@ class RunLimiter(BucketLimiter):
                 wait = self._delay(is_limited=is_limited)
             is_slowed = wait <= CLOCK_RESOLUTION and is_limited
             if wait <= CLOCK_RESOLUTION and (state.run_order.asks_at or state.rate_limiter):
-                wait = self._turn_in()
+                wait = self._turn_in(is_limited=is_limited)
             if is_slowed and not wait:
                 wait = state.rate_source.acquire()
             if wait > CLOCK_RESOLUTION:
