@@ -401,12 +401,13 @@ async def test_a_storage_that_raises_at_once_lets_nobody_wait(successes: int) ->
                 raise JournalError("no connection")
             return super().commit(changes, durable=durable)
 
+    writer = await writer_on(Broken(InMemory()))
+
     async def reserve_all() -> None:
         for position in range(12):
             if (waiting := writer.reserve(position)) is not None:
                 await waiting
 
-    writer = await writer_on(Broken(InMemory()))
     async with asyncio.timeout(30):
         with pytest.raises(JournalError, match="no connection"):
             await reserve_all()
