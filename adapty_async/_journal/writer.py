@@ -385,7 +385,7 @@ class JournalWriter:
             raise self.failure
 
 
-async def _raise(error: Exception) -> None:
+async def _raise(error: Exception) -> JournalError | None:
     raise error
 
 
