@@ -233,10 +233,15 @@ class RunLimiter(BucketLimiter):
             if order is not but:
                 order.leave(self)
 
-    def _wait_for_turn(self) -> _Wait | None:
-        """Return the wait until it is the run's turn; None if it is."""
+    def _wait_for_turn(self, *, is_limited: bool) -> _Wait | None:
+        """
+        Return the wait until it is the run's turn; None if it is.
+
+        Runs that the rate source does not limit alternate in an outage only, for its probes.
+        """
         now = self._state.clock()
-        for order, limiter in self._shared:
+        is_in_order = is_limited or self._state.breaker.since is not None
+        for order, limiter in self._shared if is_in_order else self._shared[1:]:
             seconds = order.delay(self, now, limiter.rate)
             if seconds:
                 return _Wait(seconds, order)
@@ -256,7 +261,7 @@ class RunLimiter(BucketLimiter):
                 wait = self._wait_for_others(is_limited=is_limited)
             is_slowed = wait is None and is_limited
             if wait is None and (state.run_order.asks_at or state.rate_limiter):
-                wait = self._wait_for_turn()
+                wait = self._wait_for_turn(is_limited=is_limited)
             if is_slowed and wait is None:
                 seconds = state.rate_source.acquire()
                 if seconds > CLOCK_RESOLUTION:

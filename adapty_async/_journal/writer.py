@@ -310,9 +310,18 @@ class JournalWriter:
             _settle(flushes, failure)
             self._schedule_next()
 
-        self._committing = asyncio.ensure_future(self._journal.commit(changes, durable=durable))
+        self._committing = self._start_commit(changes, durable=durable)
         self._committing.add_done_callback(ended)
         return self._committing
+
+    def _start_commit(
+        self, changes: Changes, *, durable: bool
+    ) -> asyncio.Future[JournalError | None]:
+        """Start a commit; a storage may raise its error before there is a result to await."""
+        try:
+            return asyncio.ensure_future(self._journal.commit(changes, durable=durable))
+        except Exception as error:  # noqa: BLE001  `_failure_of` returns it as the failure
+            return asyncio.ensure_future(_raise(error))
 
     def _schedule_next(self) -> None:
         """Schedule the next commit if one was requested, or start the timer if changes are left."""
@@ -374,6 +383,10 @@ class JournalWriter:
             await self._journal.close()
         if self.failure is not None:
             raise self.failure
+
+
+async def _raise(error: Exception) -> JournalError | None:
+    raise error
 
 
 def _failure_of(done: asyncio.Future[JournalError | None]) -> JournalError | None:

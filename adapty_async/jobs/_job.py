@@ -178,14 +178,15 @@ class Job:
             JobError: there is no such part, or the job was opened without its call.
         """
         call, source = self._required()
-        part = await self._load_part(number)
-        if part.has_ended:
+        if await self._load_open(number) is None:
             return None
-        self._require_running(part.stop_reason)
         runner = Runner(self._record.id, self.name, number, self._worker)
         journal = PartJournal(self._database, runner)
         lock = await journal.acquire()
         try:
+            part = await self._load_open(number)  # until now, another runner may have ended it
+            if part is None:
+                return None
             items = await self._read(source, part)
             run = call(
                 [item.value for item in items],
@@ -236,6 +237,14 @@ class Job:
                 f"the job {self.name} was opened without its call: JobStore.job(name, call)"
             )
         return self._call, self._source
+
+    async def _load_open(self, number: int) -> PartRecord | None:
+        """Return a part that is open; None if it has ended."""
+        part = await self._load_part(number)
+        if part.has_ended:
+            return None
+        self._require_running(part.stop_reason)
+        return part
 
     async def _load_part(self, number: int) -> PartRecord:
         rows = await self._database.execute(select_part(self._record, number))
@@ -345,7 +354,12 @@ class Job:
             return True
 
     async def report(self) -> JobReport:
-        """Return the report over all processes; the job may be in progress."""
+        """
+        Return the report over all processes; the job may be in progress.
+
+        Raises:
+            JobError: the job was forgotten.
+        """
         started = await self._database.transact(list_started(self._record.id))
         numbers = [part.number for part in started]
         held = await self._database.held(self._record.id, numbers) if numbers else set()
@@ -395,8 +409,11 @@ class Job:
 
         A job that stopped, for whichever reason, resumes. Items that are done, absent or unknown
         are never sent again.
+
+        Raises:
+            JobError: the job was forgotten.
         """
-        return await self._database.transact(reopen_parts(self._record.id))
+        return await self._database.transact(reopen_parts(self.name, self._record.id))
 
     async def forget(self) -> None:
         """
@@ -404,6 +421,7 @@ class Job:
 
         Raises:
             PartBusyError: a runner works on one of its parts.
+            JobError: the job was forgotten before.
         """
         if (await self.report()).workers:
             raise PartBusyError(f"the job {self.name} is in use: cancel it first")

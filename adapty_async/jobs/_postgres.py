@@ -49,7 +49,8 @@ _DIALECT = Dialect(
     share="FOR SHARE OF part",
     update="FOR UPDATE OF part",
     now="extract(epoch FROM clock_timestamp())::double precision",
-    exists="SELECT 1 WHERE to_regclass('adapty_store') IS NOT NULL",
+    # not to_regclass(), which in one transaction may remember that there was no table
+    exists="SELECT 1 FROM pg_class WHERE relname = 'adapty_store' AND pg_table_is_visible(oid)",
     snapshot="SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
     guard="SELECT pg_advisory_xact_lock(4702394921090429793)",  # "Adapty" in eight bytes
     parameter=r"%(\1)s",

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from adapty_async.jobs._database import Statement, Steps
+from adapty_async.jobs._errors import JobError
 from adapty_async.jobs._model import JobRecord, JobReport, PartCounts, Parts, count_states
 
 __all__ = ("OpenPart", "list_started", "read_report")
@@ -43,9 +44,16 @@ def read_report(record: JobRecord, held: set[int]) -> Steps[JobReport]:
     Args:
         record: the job.
         held: the parts that are locked.
+
+    Raises:
+        JobError: the job was forgotten.
     """
     yield Statement("{snapshot}")  # otherwise a part that ends meanwhile counts twice
     key = {"job": record.id}
+    rows = yield Statement("SELECT planned_at, stop_reason FROM adapty_job WHERE id = :job", key)
+    if not rows:
+        raise JobError(f"the job {record.name} was forgotten")
+    planned_at, stop_reason = rows[0]
     started = yield from list_started(record.id)
     parts, counts = yield from _closed_parts(key)
     for part in started:
@@ -59,9 +67,6 @@ def read_report(record: JobRecord, held: set[int]) -> Steps[JobReport]:
         "SELECT coalesce(sum(requests), 0), coalesce(sum(throttled), 0) FROM adapty_minute"
         " WHERE job = :job",
         key,
-    )
-    ((planned_at, stop_reason),) = yield Statement(
-        "SELECT planned_at, stop_reason FROM adapty_job WHERE id = :job", key
     )
     return JobReport(
         name=record.name,

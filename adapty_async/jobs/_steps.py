@@ -133,9 +133,18 @@ def stop_reason_of(job: int) -> Statement:
     return Statement("SELECT stop_reason FROM adapty_job WHERE id = :job", {"job": job})
 
 
-def reopen_parts(job: int) -> Steps[int]:
-    """Open the parts with items that may be sent again; return their number."""
-    yield Statement("UPDATE adapty_job SET stop_reason = NULL WHERE id = :job", {"job": job})
+def reopen_parts(name: str, job: int) -> Steps[int]:
+    """
+    Open the parts with items that may be sent again; return their number.
+
+    Raises:
+        JobError: the job was forgotten.
+    """
+    ((found,),) = yield Statement(
+        "UPDATE adapty_job SET stop_reason = NULL WHERE id = :job", {"job": job}
+    )
+    if not found:
+        raise JobError(f"the job {name} was forgotten")
     ((changed,),) = yield Statement(
         "UPDATE adapty_part SET is_changed = 0 WHERE job = :job AND is_changed = 1", {"job": job}
     )

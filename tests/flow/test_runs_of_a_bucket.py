@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 
 import pytest
@@ -115,6 +116,27 @@ async def test_a_run_with_a_slow_rate_of_its_own_has_no_turn_until_it_may_send()
 
     assert counts["slow"] >= 3
     assert sum(counts.values()) >= 28
+
+
+@pytest.mark.parametrize("rate", [None, 200.0], ids=["rates of the runs", "rate of the client"])
+async def test_runs_at_configured_rates_resume_at_these(rate: float | None) -> None:
+    """After runs have waited together, the adaptive rate, by which none is limited, holds none."""
+    bench = Bench(rate=rate, latency=0.02)
+    call = asyncio.ensure_future(bench.pause(30.0))
+    await bench.clock.advance(1.0)
+    await call
+    tasks = []
+    for name, own in (("a", 90.0), ("b", 80.0), ("c", 70.0)):
+        run = RunLimits(rate_limiter=None if rate else bench.rate_limiter(own))
+        tasks += [bench.start(name, run) for _ in range(400)]
+        await bench.clock.advance(0.3)
+    await bench.clock.advance(31.0)
+    before = sent_by(bench, math.inf)
+    await bench.clock.advance(1.0)
+    sent = sent_by(bench, math.inf) - before
+    await cancel(*[task for task in tasks if not task.done()])
+
+    assert [sent[name] >= 60 for name in "abc"] == [True] * 3
 
 
 async def test_a_run_that_does_not_come_for_its_turn_loses_it() -> None:

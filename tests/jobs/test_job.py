@@ -27,7 +27,7 @@ from adapty_async.jobs import (
     StoreUnavailableError,
 )
 from adapty_async.jobs import _job as _job_module
-from adapty_async.jobs._database import Statement
+from adapty_async.jobs._database import PartLock, Statement
 from adapty_async.jobs._part_steps import _checksum
 from adapty_async.jobs._sources import Item
 from adapty_async.jobs._steps import forget_job
@@ -223,6 +223,32 @@ async def test_a_part_that_is_delivered_twice_at_once_is_sent_once(
     assert server.count == 10
     assert (report.parts.running, report.workers, report.in_flight) == (1, 1, 10)
     assert sum(report.counts.values()) == 10
+
+
+async def test_a_part_that_ends_before_it_is_locked_sends_nothing(
+    store_url: str, name: str, ids: WriteIds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failed items are not sent again by a runner that saw the part open, and locked it later."""
+    sent: list[Request] = []
+
+    async def reject(request: Request) -> Response:
+        sent.append(request)
+        return Response(400, {}, b'{"errors":[],"error_code":"bad_request"}')
+
+    own = AdaptyClient("key", transport=reject)
+    async with own, JobStore(store_url) as one, JobStore(store_url) as other:
+        job = await planned(one, name, own, ids(*users(4)))
+        first = await other.job(name, own.v1.profiles.bulk_delete)
+        lock = one._database.lock
+
+        async def lock_late(number: int, part: int) -> PartLock | None:
+            await first.run_part(0)
+            return await lock(number, part)
+
+        monkeypatch.setattr(one._database, "lock", lock_late)
+        assert await job.run_part(0) is None
+        assert len(sent) == 4
+        assert (await job.report()).failed == 4
 
 
 async def test_a_runner_that_is_taken_over_commits_nothing(
@@ -489,6 +515,9 @@ async def test_a_forgotten_job_leaves_no_row(
     await job.forget()
     with pytest.raises(JobError, match=f"the store has no job {name}"):
         await store.job(name)
+    for use in (job.report, job.retry, job.forget, job.work):
+        with pytest.raises(JobError, match=f"the job {name} was forgotten"):
+            await use()
     for table in ("key", "minute", "part", "reason", "run", "span"):
         rows = await store._database.execute(
             Statement(f"SELECT * FROM adapty_{table} WHERE job = :job", {"job": job._record.id})

@@ -29,6 +29,7 @@ from adapty_async.jobs import (
 from adapty_async.jobs._database import Statement, Steps
 from adapty_async.jobs._part_journal import PartJournal
 from adapty_async.jobs._part_steps import Runner
+from adapty_async.jobs._postgres import _DIALECT
 from adapty_async.jobs._report_steps import read_report
 from adapty_async.jobs._schema import VERSION, ensure_schema
 from adapty_async.sandbox import Sandbox
@@ -36,6 +37,7 @@ from tests._support import CANARY_EMAIL, CANARY_KEY
 from tests.jobs.proxies import running_cut, running_pooler
 from tests.jobs.test_job import planned, until_arrived, users
 from tests.journal.support import IDENTITY, accept, ignore
+from tests.servers import fresh_database
 
 WriteIds = Callable[..., Lines]
 
@@ -99,6 +101,25 @@ def test_tables_that_another_process_makes_meanwhile_are_used() -> None:
     assert steps.send([(1,)]).sql.startswith("SELECT max(version)")
     with pytest.raises(StopIteration):
         steps.send([(VERSION,)])
+
+
+async def test_workers_that_start_together_share_a_new_database(postgres_url: str) -> None:
+    """One of them makes the tables, and those that waited for it use them."""
+    with fresh_database(postgres_url) as url, psycopg.connect(url) as first:
+        first.execute(_DIALECT.guard)
+        stores = [JobStore(url) for _ in range(2)]
+        opening = [asyncio.create_task(store.__aenter__()) for store in stores]
+        waiting = (
+            "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database ="
+            " (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        while len(first.execute(waiting).fetchall()) < len(stores):  # noqa: ASYNC110  no event
+            await asyncio.sleep(0.01)
+        first.rollback()
+        async with asyncio.timeout(30):
+            for store in await asyncio.gather(*opening):
+                assert await store._database.execute(Statement("SELECT * FROM adapty_job")) == []
+                await store.__aexit__(None, None, None)
 
 
 async def test_a_lock_is_released_once(store: JobStore, store_url: str, name: str) -> None:

@@ -391,6 +391,30 @@ async def test_another_error_of_the_storage_is_a_journal_error(
     await writer.close()
 
 
+@pytest.mark.parametrize("successes", [0, 1, 2])
+async def test_a_storage_that_raises_at_once_lets_nobody_wait(successes: int) -> None:
+    """An error of a commit that returned nothing to await is the error of its items, too."""
+
+    class Broken(Observed):
+        def commit(self, changes: Changes, *, durable: bool) -> Any:
+            if len(self.committed) == successes:
+                raise JournalError("no connection")
+            return super().commit(changes, durable=durable)
+
+    writer = await writer_on(Broken(InMemory()))
+
+    async def reserve_all() -> None:
+        for position in range(12):
+            if (waiting := writer.reserve(position)) is not None:
+                await waiting
+
+    async with asyncio.timeout(30):
+        with pytest.raises(JournalError, match="no connection"):
+            await reserve_all()
+        with pytest.raises(JournalError, match="no connection"):
+            await writer.close()
+
+
 async def test_an_entry_that_nobody_waits_for_disturbs_no_other(
     writer: JournalWriter, journal: Observed
 ) -> None:
