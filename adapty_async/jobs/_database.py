@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-__all__ = ("Database", "Dialect", "PartLock", "Rows", "Statement", "Steps")
+__all__ = ("Database", "Dialect", "PartLock", "Rows", "Statement", "Steps", "drive")
 
 ResultT = TypeVar("ResultT")
 
@@ -39,6 +39,17 @@ class Statement(msgspec.Struct, frozen=True):
 
 #: A transaction: yields statements, receives their rows, and returns its result.
 Steps: TypeAlias = Generator[Statement, Rows, ResultT]
+
+
+def drive(steps: Steps[ResultT], execute: Callable[[Statement], Rows]) -> ResultT:
+    """Execute the statements of a step function; return its result."""
+    try:
+        statement = next(steps)
+        while True:
+            statement = steps.send(execute(statement))
+    except StopIteration as end:
+        result: ResultT = end.value
+        return result
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):

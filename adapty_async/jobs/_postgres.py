@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import os
 import socket
@@ -24,7 +25,7 @@ import psycopg
 
 from adapty_async._journal.database import DatabaseThread
 from adapty_async._runtime.tasks import until_ended
-from adapty_async.jobs._database import Dialect, Rows, Statement, Steps
+from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive
 from adapty_async.jobs._errors import JobError, StoreUnavailableError
 from adapty_async.jobs._schema import ensure_schema
 
@@ -355,18 +356,9 @@ class PostgresDatabase:
 
         def work(connection: _Connection) -> ResultT:
             with connection.transaction():
-                return self._drive(connection, steps)
+                return drive(steps, functools.partial(self._execute, connection))
 
         return await self._data.use(work, is_long=True)
-
-    def _drive(self, connection: _Connection, steps: Steps[ResultT]) -> ResultT:
-        try:
-            statement = next(steps)
-            while True:
-                statement = steps.send(self._execute(connection, statement))
-        except StopIteration as end:
-            result: ResultT = end.value
-            return result
 
     def _execute(self, connection: _Connection, statement: Statement) -> Rows:
         return _rows_of(self._sent(connection, statement))

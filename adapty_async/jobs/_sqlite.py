@@ -22,7 +22,7 @@ from adapty_async._journal.model import DamageError
 from adapty_async._journal.summary import is_in_use
 from adapty_async._runtime.sqlite import use_write_ahead_log
 from adapty_async._runtime.tasks import until_ended
-from adapty_async.jobs._database import Dialect, Rows, Statement, Steps
+from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive
 from adapty_async.jobs._errors import JobError, StoreUnavailableError
 from adapty_async.jobs._schema import ensure_schema
 
@@ -211,21 +211,12 @@ class _File:
             self._set_durable(is_durable=durable)
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                result = self._drive(steps)
+                result = drive(steps, self._execute)
                 self._db.execute("COMMIT")
             except BaseException:
                 self._db.rollback()  # unless SQLite has done so
                 raise
         return result
-
-    def _drive(self, steps: Steps[ResultT]) -> ResultT:
-        try:
-            statement = next(steps)
-            while True:
-                statement = steps.send(self._execute(statement))
-        except StopIteration as end:
-            result: ResultT = end.value
-            return result
 
     def _execute(self, statement: Statement) -> Rows:
         text = self._texts.get(statement.sql)
