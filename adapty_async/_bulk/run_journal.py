@@ -265,17 +265,13 @@ class RunJournal:
 
     def entry(self, position: int, request: Request) -> ItemEntry:
         """Return the entry of an item; nothing is stored yet."""
-        return ItemEntry(self._writer, position, request)
+        must_not_repeat = request.retry_safety is not _ALWAYS
+        return ItemEntry(self._writer, position, request, must_not_repeat)
 
 
-class ItemEntry:
+class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers to refers to it
     """
     The entry of one item in the journal of its run: whether it was sent, and how it ended.
-
-    Args:
-        writer: the journal.
-        position: the item's position in the input.
-        request: the item's request.
 
     Attributes:
         object_key: the key of the object that the item creates if it is missing; set before the
@@ -285,26 +281,14 @@ class ItemEntry:
             response.
     """
 
-    __slots__ = (
-        "_begun",
-        "_must_not_repeat",
-        "_position",
-        "_request",
-        "_writer",
-        "is_ambiguous",
-        "is_creation_lost",
-        "object_key",
-    )
-
-    def __init__(self, writer: JournalWriter, position: int, request: Request) -> None:
-        self._writer = writer
-        self._position = position
-        self._request = request
-        self._begun = False  # the journal has an entry that the present attempt needs
-        self._must_not_repeat = request.retry_safety is not _ALWAYS
-        self.object_key = b""
-        self.is_ambiguous = False
-        self.is_creation_lost = False
+    _writer: JournalWriter
+    _position: int
+    _request: Request
+    _must_not_repeat: bool
+    _begun: bool = False  # the journal has an entry that the present attempt needs
+    object_key: bytes = b""
+    is_ambiguous: bool = False
+    is_creation_lost: bool = False
 
     async def claim(self, digest: bytes) -> bool:
         """
