@@ -13,8 +13,8 @@ __all__ = ("OutcomeCounter", "WhyNot")
 
 #: The class or documented code of an error, and the status of the last response or 0.
 WhyNot: TypeAlias = tuple[str, int]
-#: The state of an item that ended, its requests, and the throttled ones among them.
-Ending: TypeAlias = tuple[ItemState, int, int]
+# The state of an item that ended, its requests, and the throttled ones among them.
+_Ending: TypeAlias = tuple[ItemState, int, int]
 # Maximum of different reasons of a run; further reasons are counted as one.
 _MAX_REASONS = 100
 
@@ -34,8 +34,8 @@ class OutcomeCounter:
     def __init__(self, run: int, clock: Callable[[], float]) -> None:
         self._run = run
         self._clock = clock
-        self._outcomes: list[Ending] = []  # since the last commit
-        self.count: Callable[[Ending], None] = self._outcomes.append
+        self._outcomes: list[_Ending] = []  # since the last commit
+        self.count: Callable[[_Ending], None] = self._outcomes.append
         self._minute: Minute | None = None
         self._minutes: dict[int, Minute] = {}  # not stored yet, by number
         self._reasons: dict[tuple[str, str, int], Reason] = {}

@@ -61,7 +61,7 @@ class MemoryJournal:
         self.identity, self.runs[run.number], self._is_open = identity, copy.copy(run), True
         return Resumed(
             run=run,
-            spans={number: bytearray(states) for number, states in self.spans.items()},
+            spans=dict(self.spans),
             rate=rates[-1] if rates else None,
         )
 

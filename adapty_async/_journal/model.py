@@ -37,7 +37,7 @@ SPAN_SIZE = 512
 #: Bytes of an entry key.
 KEY_SIZE = 16
 #: States by span number; position ``n`` is at ``n % 512`` in span ``n // 512``.
-Spans: TypeAlias = Mapping[int, bytes | bytearray]
+Spans: TypeAlias = Mapping[int, bytes]
 #: Receives the entry keys of earlier runs, in batches, in the order in which they were stored, and
 #: the states.
 LoadKeys: TypeAlias = Callable[[Iterable[bytes], Spans], object]
@@ -178,7 +178,7 @@ def adopted(
     is_free = (
         any(reason.error == _REJECTED for reason in reasons)
         and found.keys == wanted.keys == "position"
-        and not any(bytes(states).translate(None, _NOT_DONE) for states in spans.values())
+        and not any(states.translate(None, _NOT_DONE) for states in spans.values())
     )
     return msgspec.structs.replace(found, account=wanted.account) if is_free else found
 
@@ -269,7 +269,7 @@ class Resumed(msgspec.Struct, kw_only=True):
     """
 
     run: Run
-    spans: dict[int, bytearray]
+    spans: dict[int, bytes]
     rate: float | None
 
     @property

@@ -148,13 +148,13 @@ class _JournalFile:
             undo.callback(self.close)
             is_empty = is_empty_database(self._db, self._path)
             earlier: list[Run] = []
-            spans: dict[int, bytearray] = {}
+            spans: dict[int, bytes] = {}
             found = None
             if not is_empty:
                 verify_structure(self._db)
                 found = read_identity(self._db)
                 earlier = read_runs(self._db)
-                spans = {number: bytearray(states) for number, states in read_spans(self._db)}
+                spans = dict(read_spans(self._db))
                 known = adopted(found, identity, read_reasons(self._db), spans)
                 require_same_run(str(self._path), known, identity, check)
                 read_minutes(self._db)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from adapty_async._journal.model import SPAN_SIZE, STATES, ItemState
+from adapty_async._journal.model import SPAN_SIZE, STATES, ItemState, Spans
 
 __all__ = ("ItemStates",)
 
@@ -27,8 +27,8 @@ class ItemStates:
         spans: states by span number, as earlier runs left them.
     """
 
-    def __init__(self, spans: Mapping[int, bytes | bytearray]) -> None:
-        self._states = bytearray(_EMPTY * (max(spans, default=-1) + 1))
+    def __init__(self, spans: Spans) -> None:
+        self._states = bytearray(_EMPTY) * (max(spans, default=-1) + 1)
         for number, states in spans.items():
             self._states[number * SPAN_SIZE : (number + 1) * SPAN_SIZE] = states
         self._changed: set[int] = set()  # numbers of spans

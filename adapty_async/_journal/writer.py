@@ -81,12 +81,12 @@ class JournalWriter:
         self._first = self._reserved = 0
         self._reserving = (0, 0)  # the same, after the commit in progress
         self._renew_from = 0  # the position that starts the next reservation
-        self._low = 0  # positions below it need neither that nor a wait
+        self._free_end = 0  # up to this position, an item waits for no commit and starts none
         self._next = 0  # one above the highest position in use
         self._next_counts = -math.inf  # the loop's time at which counts are stored again
         self._ended = 0  # outcomes that are in no commit yet
         self._entries: list[asyncio.Future[None]] = []  # waiters for the next commit
-        self._committed: list[asyncio.Future[None]] = []  # waiters for the commit in progress
+        self._committing_entries: list[asyncio.Future[None]] = []  # those for the one in progress
         self._flushes: list[asyncio.Future[None]] = []
         self._must_be_durable = False
         self._is_durable = True  # all commits are
@@ -139,7 +139,7 @@ class JournalWriter:
         By position, the items after it are reserved, too. The entry survives the death of the
         process, but not a loss of power.
         """
-        if self._first <= position < self._low:
+        if self._first <= position < self._free_end:
             return None
         if self.failure is None:
             if self._by_position and position >= self._next:
@@ -157,7 +157,7 @@ class JournalWriter:
         if position < self._reserved:
             return None
         future = self._loop.create_future()
-        self._committed.append(future)
+        self._committing_entries.append(future)
         return future
 
     def start(self, position: int) -> asyncio.Future[None]:
@@ -291,9 +291,9 @@ class JournalWriter:
     def _begin_commit(self) -> asyncio.Future[JournalError | None]:
         changes, durable, reserved = self._changes(), self._must_be_durable, self._reserving
         entries, flushes = self._entries, self._flushes
-        self._committed, self._entries, self._flushes = entries, [], []
+        self._committing_entries, self._entries, self._flushes = entries, [], []
         self._must_be_durable, self._ended = False, 0
-        self._low = min(self._reserved, self._renew_from)
+        self._free_end = min(self._reserved, self._renew_from)
 
         def ended(done: asyncio.Future[JournalError | None]) -> None:
             self._committing = None
@@ -305,7 +305,7 @@ class JournalWriter:
             self.failure = self.failure or failure or done.result()
             is_usable = self.failure is None and not self._is_closing
             self._first, self._reserved = reserved if is_usable else (0, 0)
-            self._low = min(self._reserved, self._renew_from)
+            self._free_end = min(self._reserved, self._renew_from)
             _settle(entries, self.failure)
             _settle(flushes, failure)
             self._schedule_next()
@@ -368,7 +368,7 @@ class JournalWriter:
 
     async def _close(self, stop_reason: str | None) -> None:
         self._is_closing = True
-        self._low = self._reserved = 0  # unused reservations are withdrawn
+        self._free_end = self._reserved = 0  # unused reservations are withdrawn
         if self._timer is not None:
             self._timer.cancel()
         try:

@@ -89,7 +89,7 @@ class PartJournal:
             await self.close()
             raise
         self._key, self._size = taken.key, taken.size
-        self._spans = {number: bytes(each) for number, each in taken.resumed.spans.items()}
+        self._spans = dict(taken.resumed.spans)
         return taken.resumed
 
     def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:

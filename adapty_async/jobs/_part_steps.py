@@ -159,7 +159,7 @@ def open_part(
     yield Statement(_RUN, {**key.values, **msgspec.structs.asdict(run)})
     resumed = Resumed(
         run=run,
-        spans={number: bytearray(states) for number, states in spans.items()},
+        spans=spans,
         rate=rate,
     )
     return TakenPart(key, size, resumed)

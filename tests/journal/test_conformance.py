@@ -97,7 +97,7 @@ async def test_the_states_of_a_resumed_journal_belong_to_the_run(storage: Storag
     await journal.commit(Changes(spans={0: span("f")}), durable=False)
     await journal.close()
     resumed = await reopened(journal := storage.journal())
-    resumed.spans[0][0] = ItemState.DONE
+    resumed.spans[0] = span("d")
     await journal.close()
     assert states_of(await _resumed(storage)) == {0: ItemState.FAILED}
 

@@ -198,7 +198,7 @@ def test_the_objects_of_lost_creations_are_found_in_every_batch(
     keys = [(position + 5000).to_bytes(8) + position.to_bytes(8) for position in range(1024)]
     batches = [keys[:3], keys[3:4], [], keys[4:701], keys[701:]]
     entry_keys = EntryKeys(by_position=by_position)
-    entry_keys.load(map(b"".join, batches), {0: states[:512], 1: states[512:]})
+    entry_keys.load(map(b"".join, batches), {0: bytes(states[:512]), 1: bytes(states[512:])})
 
     assert entry_keys.lost_creations == {keys[position][:8] for position in lost}
     assert entry_keys.pop_new() == (1024, b"")

@@ -143,7 +143,7 @@ class Settled(MemoryJournal):
     async def open(self, *arguments: Any) -> Resumed:
         """Open the journal."""
         await super().open(*arguments)
-        spans = {number: bytearray(span("d" * 512)) for number in range(2000)}
+        spans = {number: span("d" * 512) for number in range(2000)}
         return Resumed(run=Run(number=2, started_at=NOW, last_at=NOW), spans=spans, rate=None)
 
     async def commit(self, changes: Changes, *, durable: bool) -> JournalError | None:
