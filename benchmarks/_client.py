@@ -1,8 +1,8 @@
 """
 A client process: ``python -m benchmarks._client ORDER`` with an `Order` as JSON.
 
-It runs the jobs one after another, each in an event loop of its own, and prints its `Costs` as
-JSON.
+It runs each job in an event loop of its own as soon as it reads a line, and prints its `Cost` as a
+line of JSON. The last line is the peak of its memory, in MB.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from benchmarks._jobs import JOBS
+from benchmarks._jobs import Job, job_named
 from benchmarks._machine import peak_mb
-from benchmarks._work import Cost, Costs, Order, Work
+from benchmarks._work import Cost, Order, Work
 
 __all__ = ("loop_factory", "main")
 
@@ -31,11 +31,11 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def _measured(job: str, work: Work, factory: Callable[[], asyncio.AbstractEventLoop]) -> Cost:
+def _measured(job: Job, work: Work, factory: Callable[[], asyncio.AbstractEventLoop]) -> Cost:
     gc.collect()  # the garbage of one job must not be charged to the next
     with asyncio.Runner(loop_factory=factory) as runner:
         wall, cpu = time.perf_counter(), time.process_time()
-        done = runner.run(JOBS[job](work))
+        done = runner.run(job(work))
         return Cost(done, time.process_time() - cpu, time.perf_counter() - wall)
 
 
@@ -43,8 +43,10 @@ def main() -> None:
     """Run the jobs of the order."""
     order = msgspec.json.decode(sys.argv[1], type=Order)
     factory = loop_factory(order.loop)
-    costs = tuple(_measured(job, order.work, factory) for job in order.jobs)
-    sys.stdout.write(msgspec.json.encode(Costs(costs, peak_mb())).decode())
+    jobs = [job_named(name) for name in order.jobs]
+    for job, _ in zip(jobs, sys.stdin, strict=False):
+        print(msgspec.json.encode(_measured(job, order.work, factory)).decode(), flush=True)
+    print(peak_mb())
 
 
 if __name__ == "__main__":

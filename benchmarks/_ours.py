@@ -8,26 +8,53 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
-from adapty_async import AdaptyClient, AdaptyMailClient, BulkReport, v1, v2
+from adapty_async import (
+    AdaptyClient,
+    AdaptyMailClient,
+    BulkReport,
+    DeviceInfo,
+    MailProfile,
+    v1,
+    v2,
+)
 from adapty_async._api.operation import Request, Response
 from adapty_async.bulk import BulkOptions
 from adapty_async.hooks import Event
 from benchmarks._raw import KEY
-from benchmarks._samples import ids, mail_profile
-from benchmarks._traced import instrument, patched, traced
+from benchmarks._samples import CUSTOM_ATTRIBUTES, DEVICE, ids
+from benchmarks._traced import patched, traced
 from benchmarks._work import Work
 
-__all__ = ("JOBS", "server_side")
+__all__ = ("JOBS", "mail_profile", "server_side")
 
 T = TypeVar("T")
 
 # A rate that is never reached: the job measures the cost of the limiter alone.
 _HIGH = 1e6
+_DEVICE = DeviceInfo(**DEVICE)
 
 
 def server_side(work: Work, **settings: Any) -> AdaptyClient:
     """Return a client for the benchmark's server."""
     return AdaptyClient(KEY, base_url=work.url, **settings)
+
+
+def mail_profile(each: str) -> MailProfile:
+    """Return the profile of `mail_fields` as a validated object."""
+    return MailProfile(
+        external_profile_id=each,
+        external_created_at="2024-05-01T12:30:00+00:00",
+        email="jane.doe@example.com",
+        customer_user_id=each,
+        first_name="Jane",
+        last_name="Doe",
+        gender="f",
+        birthday="1990-04-12",
+        country="US",
+        store_country="US",
+        custom_attributes=dict(CUSTOM_ATTRIBUTES),
+        device_info=_DEVICE,
+    )
 
 
 async def _singles(
@@ -110,10 +137,20 @@ async def _bulk_delete_traced(work: Work) -> int:
         return await _bulk_delete(work)
 
 
+def _instrument(client: AdaptyClient) -> None:
+    """Make spans and metrics of a client, by OpenTelemetry's SDK without an exporter."""
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415  a group's package
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+
+    from adapty_async.integrations import opentelemetry  # noqa: PLC0415  needs an extra
+
+    opentelemetry.instrument(client, TracerProvider(), MeterProvider())
+
+
 async def _bulk_delete_instrumented(work: Work) -> int:
     """Make spans and metrics with the library's own integration, and discard them."""
     async with server_side(work) as adapty:
-        instrument(adapty)
+        _instrument(adapty)
         return _settled(
             await adapty.v1.profiles.bulk_delete(
                 ids(work.items), by="customer_user_id", concurrency=work.workers

@@ -1,4 +1,4 @@
-"""A comparison of two jobs that alternate in one process, as ratios of their costs."""
+"""A comparison of two jobs that alternate, each in a process of its own, as ratios of costs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from benchmarks._nginx import CheapServer
-from benchmarks._work import Cost, Order, Work, run
+from benchmarks._work import Cost, Order, Work, alternate
 
 __all__ = ("Comparison", "Pair", "Ratio", "compare")
 
@@ -29,6 +29,11 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     other: str
     workers: int = 64
     tls: bool = False
+
+    @property
+    def jobs(self) -> tuple[str, str]:
+        """The names of both jobs."""
+        return self.ours, self.other
 
 
 class Ratio(msgspec.Struct, frozen=True):
@@ -74,17 +79,13 @@ def compare(server: CheapServer, pair: Pair, loop: str, items: int, pairs: int) 
     Raises:
         SystemExit: the server counted another number of requests than the clients report.
     """
-    turns = ((pair.ours, pair.other), (pair.other, pair.ours))
-    jobs = [job for number in range(pairs + 1) for job in turns[number % 2]]
     url = server.tls_url if pair.tls else server.url
     if url is None:
         raise SystemExit("the server has no TLS: it needs nginx and openssl")
     work = Work(url=url, items=items, workers=pair.workers)
-    with server.expecting(items * len(jobs), pair.name):
-        result = run(Order(jobs=tuple(jobs), work=work, loop=loop))
-    counted = list(zip(jobs, result.costs, strict=True))[2:]
-    ours = [cost for job, cost in counted if job == pair.ours]
-    other = [cost for job, cost in counted if job == pair.other]
+    orders = [Order(jobs=(job,) * (pairs + 1), work=work, loop=loop) for job in pair.jobs]
+    with server.expecting(2 * items * (pairs + 1), pair.name):
+        ours, other = (result.costs[1:] for result in alternate(*orders))
     return _summary(pair, loop, items, ours, other)
 
 

@@ -18,7 +18,7 @@ from types import FrameType
 import msgspec
 
 from benchmarks._client import loop_factory
-from benchmarks._jobs import JOBS
+from benchmarks._jobs import job_named
 from benchmarks._work import Order
 
 __all__ = ("Location", "Sampled", "main")
@@ -45,6 +45,7 @@ class Sampled(msgspec.Struct, frozen=True):
 def main() -> None:
     """Run the first job of the order."""
     order = msgspec.json.decode(sys.argv[1], type=Order)
+    job = job_named(order.jobs[0])
     found: Counter[tuple[str, str]] = Counter()
 
     def sample(_number: int, frame: FrameType | None) -> None:
@@ -55,7 +56,7 @@ def main() -> None:
         signal.signal(signal.SIGPROF, sample)
         signal.setitimer(signal.ITIMER_PROF, _SECONDS, _SECONDS)
         started = time.process_time()
-        done = runner.run(JOBS[order.jobs[0]](order.work))
+        done = runner.run(job(order.work))
         cpu = time.process_time() - started
         signal.setitimer(signal.ITIMER_PROF, 0.0)
     locations = tuple(

@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from adapty_async import DeviceInfo, MailProfile
-
 __all__ = (
     "CUSTOM_ATTRIBUTES",
     "DEVICE",
@@ -16,7 +14,6 @@ __all__ = (
     "SAVED",
     "ids",
     "mail_fields",
-    "mail_profile",
 )
 
 
@@ -63,27 +60,6 @@ def mail_fields(each: str) -> dict[str, Any]:
         "custom_attributes": CUSTOM_ATTRIBUTES,
         "device_info": DEVICE,
     }
-
-
-def mail_profile(each: str) -> MailProfile:
-    """Return the same profile as a validated object of the library."""
-    return MailProfile(
-        external_profile_id=each,
-        external_created_at="2024-05-01T12:30:00+00:00",
-        email="jane.doe@example.com",
-        customer_user_id=each,
-        first_name="Jane",
-        last_name="Doe",
-        gender="f",
-        birthday="1990-04-12",
-        country="US",
-        store_country="US",
-        custom_attributes=dict(CUSTOM_ATTRIBUTES),
-        device_info=_DEVICE,
-    )
-
-
-_DEVICE = DeviceInfo(**DEVICE)
 
 
 def _level(number: int) -> dict[str, Any]:

@@ -9,9 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from adapty_async import AdaptyClient
-
-__all__ = ("instrument", "patched", "traced")
+__all__ = ("patched", "traced")
 
 
 @contextlib.contextmanager
@@ -44,13 +42,3 @@ def traced() -> Iterator[None]:
         yield
     finally:
         instrumentor.uninstrument()
-
-
-def instrument(client: AdaptyClient) -> None:
-    """Make spans and metrics of a client, by OpenTelemetry's SDK without an exporter."""
-    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415  a group's package
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-
-    from adapty_async.integrations import opentelemetry  # noqa: PLC0415  needs an extra
-
-    opentelemetry.instrument(client, TracerProvider(), MeterProvider())

@@ -22,8 +22,9 @@ from adapty_async.v1 import GET_PROFILE
 from adapty_async.v2 import GET_PROFILE as GET_PROFILE_V2
 from benchmarks._machine import CLIENT, describe, pin
 from benchmarks._options import options
+from benchmarks._ours import mail_profile
 from benchmarks._results import read, record
-from benchmarks._samples import PROFILE_V1, PROFILE_V2, mail_fields, mail_profile
+from benchmarks._samples import PROFILE_V1, PROFILE_V2, mail_fields
 
 __all__ = ("NAME", "Row", "main")
 

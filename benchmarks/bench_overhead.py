@@ -1,9 +1,9 @@
 """
 A benchmark of the overhead of the library over aiohttp by hand, for single calls and bulk runs.
 
-Run it as ``python -m benchmarks.bench_overhead``. Each pair of jobs alternates in one process, with
-a server of minimal cost; the ratios are medians over the pairs of runs. Only inconsistent counts
-are an error; times are reported.
+Run it as ``python -m benchmarks.bench_overhead``. The jobs of a pair alternate, each in a
+process of its own, with a server of minimal cost; the ratios are medians over the pairs of runs.
+Only inconsistent counts are an error; times are reported.
 """
 
 from __future__ import annotations

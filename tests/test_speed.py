@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import aiohttp
@@ -12,9 +14,10 @@ from adapty_async.mail import SAVE_PROFILE
 from benchmarks import _page
 from benchmarks._limit_models import LimitSettings, Rates
 from benchmarks._limited_server import PATH, Record, ServerSettings, start
+from benchmarks._ours import mail_profile
 from benchmarks._plot import Bars, drawn
 from benchmarks._results import FOLDER
-from benchmarks._samples import mail_fields, mail_profile
+from benchmarks._samples import mail_fields
 
 
 def test_the_page_says_what_is_recorded() -> None:
@@ -68,3 +71,16 @@ async def test_the_server_in_python_responds_to_other_requests() -> None:
                 record = msgspec.json.decode(await answer.read(), type=Record)
 
     assert (record.others, record.arrivals) == (3, 0)
+
+
+def test_jobs_of_others_do_not_import_the_library() -> None:
+    """The process of another client has the memory of a program without the library."""
+    code = (
+        "import sys; from benchmarks._jobs import job_named; job_named('raw delete'); "
+        "print('adapty_async' in sys.modules); job_named('bulk_delete'); "
+        "print('adapty_async' in sys.modules)"
+    )
+
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
+
+    assert output.split() == [b"False", b"True"]
