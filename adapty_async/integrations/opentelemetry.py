@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from functools import partial
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 from opentelemetry import context, metrics, propagate, trace
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation
@@ -162,13 +163,13 @@ class _Attempts:
 
 def _request_attributes(method: str, host: str) -> dict[str, AttributeValue]:
     """Return the attributes that a span and a metric of an attempt have in common."""
-    name, _, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
+    parts = urlsplit(f"//{host}")
     attributes: dict[str, AttributeValue] = {
         "http.request.method": method,
-        "server.address": name or host,
+        "server.address": parts.hostname or host,
     }
-    if name:
-        attributes["server.port"] = int(port)
+    if parts.port is not None:
+        attributes["server.port"] = parts.port
     return attributes
 
 
