@@ -132,6 +132,7 @@ class Webhooks:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._verifying = asyncio.Lock()  # the next start may be in another event loop
         if self._session is not None:
             await self._session.close()
             self._session = None
