@@ -20,6 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from adapty_async import (
     AdaptyClient,
     AdaptyExportClient,
+    AdaptyMailClient,
     NotFoundError,
     OutcomeStatus,
     RetryPolicy,
@@ -314,6 +315,26 @@ async def test_items_of_a_bulk_run(sandbox: Sandbox, telemetry: Telemetry) -> No
     counts = {point.attributes["adapty.status"]: point.value for point in points}
     assert counts == dict.fromkeys(OutcomeStatus, 0) | {"done": 1, "absent": 1, "failed": 1}
     assert {tuple(point.attributes) for point in points} == {("adapty.status",)}
+
+
+async def test_each_client_of_a_provider_is_measured(telemetry: Telemetry) -> None:
+    """A meter has each instrument once, with the values of all clients that exist."""
+    mail = AdaptyMailClient("key", transport=FakeTransport([(204, {}, b"")]))
+    client = AdaptyClient("key", transport=FakeTransport())
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")] * 2))  # in its place
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    opentelemetry.instrument(mail, telemetry.tracers, telemetry.meters)
+    await client.v2.profiles.bulk_delete([USER, "u2"], by="customer_user_id")
+    await mail.profiles.delete(email="user@example.com")
+
+    requests = telemetry.points("adapty.client.requests")
+    assert {point.attributes["adapty.bucket"]: point.value for point in requests} == {
+        "v2": 2,
+        "mail": 1,
+    }
+    items = telemetry.points("adapty.client.bulk.items")
+    assert {point.attributes["adapty.status"]: point.value for point in items}["done"] == 2
 
 
 async def test_a_dropped_client_leaves_no_values(telemetry: Telemetry) -> None:
