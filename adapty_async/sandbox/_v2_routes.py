@@ -64,20 +64,18 @@ def header_ids(call: Call, *, both: bool = False) -> dict[str, str]:
     return ids
 
 
-def require_profile(
-    store: Store, call: Call, status: int, code: str, message: str
-) -> StoredProfile:
+def require_profile(store: Store, call: Call, missing: Refusal | None = None) -> StoredProfile:
     """
     Return the profile that a request is about.
 
     Raises:
-        Refusal: there is none; it has that status, code and message.
+        Refusal: there is none; `missing`, or by default that of most operations.
 
     """
     [(by, value)] = header_ids(call).items()
     profile = store.find(by, value)
     if profile is None:
-        raise Refusal(status, code, Problem(message))
+        raise missing or missing_profile()
     return profile
 
 
