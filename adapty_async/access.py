@@ -438,7 +438,7 @@ class AccessCache:
         return AccessStatistics(**{**self._counts, "size": len(self._entries)})
 
     async def aclose(self) -> None:
-        """Cancel the calls in flight; lookups raise a `ConfigError` afterwards."""
+        """Cancel the calls in flight; a lookup that needs a call then raises a `ConfigError`."""
         self._is_closed = True
         tasks = list(self._tasks)
         for task in tasks:

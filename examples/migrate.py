@@ -208,7 +208,7 @@ async def migrate(folder: Path) -> bool:
             complete &= report.ok
             if report.unknown:
                 # No profile was found after its creation was lost, and a journal lets nothing be
-                # created twice. These calls may be sent twice: the next run begins anew.
+                # created twice. These calls may be sent twice: the next run starts fresh.
                 journal.unlink()
             if report.stop_reason is not None:
                 break

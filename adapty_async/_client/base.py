@@ -230,7 +230,8 @@ class BaseClient:
 
         Args:
             timeout: seconds for one attempt.
-            retry: the policy that decides which failed requests are retried, and when.
+            retry: the policy that decides which failed requests are retried, and when. Its `budget`
+                has no effect: the retry budget stays that of the client.
             headers: headers to add to every request.
             deadline: seconds for a whole call; overrides the `deadline` of `retry`.
 
@@ -386,7 +387,7 @@ def bulk_with_key(executor: Executor, *, public: bool) -> StartBulk:
     if "Authorization" in defaults.headers:
         return executor.bulk
 
-    def refuse(*_: Any, **__: Any) -> NoReturn:
+    def raise_missing_key(*_: Any, **__: Any) -> NoReturn:
         raise missing_key(public=public)
 
-    return refuse
+    return raise_missing_key

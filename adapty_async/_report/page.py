@@ -214,8 +214,8 @@ def _input(report: Report) -> Iterator[tuple[str, Content]]:
 
 def _result(report: Report) -> Iterator[Content]:
     """Yield the bar and the table of the counts by state."""
-    counts = [*report.counts.items(), ("none", report.unrecorded or 0)]
-    counts = [(state, count) for state in _STATES for name, count in counts if name == state]
+    recorded = {**report.counts, "none": report.unrecorded or 0}
+    counts = [(state, recorded[state]) for state in _STATES if state in recorded]
     total = report.items or sum(count for _, count in counts) or 1
     yield bar_of_states(counts)
     rows = [

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 import msgspec
 
 from adapty_async._api.codec import to_json
+from adapty_async._api.documented import struct_in
 from adapty_async._api.operation import Endpoint, Operation, RetrySafety
 from adapty_async._api.results import data_decoder
 from adapty_async._api.validation import one_of
@@ -70,7 +71,7 @@ _ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
 
 
 def _check(operation: Operation[Any]) -> None:
-    operation.body.filters.check_documented()
+    struct_in("filters", operation.body.filters)
 
 
 def _endpoint(name: str, path: str, page: str, result: type[T]) -> Endpoint[T]:
@@ -111,8 +112,11 @@ def _zone_headers(tz: TimeZone | None) -> tuple[tuple[str, str], ...]:
 
 def _is_zone(name: str) -> bool:
     """Return whether a time zone is known, or nothing is known about time zones."""
-    known = zoneinfo.available_timezones()
-    return name in known or not known
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (LookupError, OSError, ValueError):  # none, a folder such as America, another file
+        return not zoneinfo.available_timezones()  # it reads every file of the database
+    return True
 
 
 class Exports:

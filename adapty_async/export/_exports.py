@@ -85,7 +85,8 @@ class Plan(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     @property
     def dates(self) -> Dates | None:
         """The range of dates; None for placements."""
-        return None if isinstance(self.query, PlacementsQuery) else _dates_of(self.query)
+        query = self.query
+        return None if isinstance(query, PlacementsQuery) else parsed_dates(query.filters.date)
 
     def divided(self, by: str) -> tuple[Plan[T], ...]:
         """
@@ -107,10 +108,6 @@ class Plan(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         if decode is not None:
             endpoint = msgspec.structs.replace(endpoint, decode=decode)
         return Operation(endpoint, self.headers, self.query)
-
-
-def _dates_of(query: Query) -> Dates:
-    return parsed_dates(query.filters.date)
 
 
 class ChunkWritten(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypedDict
 import msgspec
 from msgspec import UNSET
 
+from adapty_async._api.documented import DocumentedStruct
 from adapty_async._api.validation import (
     Check,
     OrUnset,
@@ -192,7 +193,7 @@ _country = matching(r"[A-Za-z]{2}", "must be a two-letter country code, such as 
 _product = matching(r"[^:]+:.+", "must be <store>:<product_id>, such as app_store:premium_monthly")
 
 
-class Filters(RequestStruct, frozen=True, kw_only=True):
+class Filters(DocumentedStruct, frozen=True, kw_only=True):
     """
     A selection of the data: a range of dates, and lists of text of which any may match.
 
@@ -204,7 +205,8 @@ class Filters(RequestStruct, frozen=True, kw_only=True):
         store_product_id: ``<store>:<product_id>``; Adapty rejects an id without its store.
 
     Raises:
-        InvalidInputError: a value is no date, range or list of text.
+        InvalidInputError: a value is no date, range or list of text. The forms of countries and
+            product ids are checked when the call is sent.
 
     Source: https://adapty.io/docs/export-analytics-api
     """
@@ -244,18 +246,10 @@ class Filters(RequestStruct, frozen=True, kw_only=True):
         "offer_type": _texts,
         "offer_id": _texts,
     }
-
-    def check_documented(self) -> None:
-        """
-        Validate the rules of Adapty's documentation, which the server may change.
-
-        Raises:
-            InvalidInputError: a country or a product id has another form than documented.
-        """
-        if self.country is not UNSET:
-            _list_of(_country, "country codes")("filters.country", self.country)
-        if self.store_product_id is not UNSET:
-            _list_of(_product, "product ids")("filters.store_product_id", self.store_product_id)
+    documented: ClassVar[Mapping[str, Check]] = {
+        "country": _list_of(_country, "country codes"),
+        "store_product_id": _list_of(_product, "product ids"),
+    }
 
 
 class PlacementFilters(RequestStruct, frozen=True, kw_only=True):

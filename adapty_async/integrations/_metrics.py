@@ -23,9 +23,11 @@ __all__ = (
 #: A client that can be measured.
 Client: TypeAlias = AdaptyClient | AdaptyMailClient | AdaptyExportClient
 
+# https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpclientrequestduration
+_RECOMMENDED = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 #: The bounds of duration histograms in seconds: those that the semantic conventions of
 #: OpenTelemetry recommend for HTTP, and longer ones, since calls may wait for retries.
-DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+DURATION_BUCKETS = (*_RECOMMENDED, 30.0, 60.0)
 #: Descriptions of metrics that have no bucket.
 CALL_DURATION = "Duration of calls, with retries and waits for a permit."
 RETRY_BUDGET = "Tokens left in the retry budget."

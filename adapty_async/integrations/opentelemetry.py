@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from functools import partial
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 from opentelemetry import context, metrics, propagate, trace
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation
@@ -62,7 +63,8 @@ def instrument(
     meter = metrics.get_meter(_NAME, __version__, meter_provider)
     client.add_middleware(_Attempts(tracer))
     client.add_hook(_Calls(tracer, meter))
-    _create_gauges(meter, client)
+    is_global = meter_provider is None or meter_provider is metrics.get_meter_provider()
+    _measure(client, meter, metrics if is_global else meter_provider)
 
 
 class _Call:
@@ -162,13 +164,13 @@ class _Attempts:
 
 def _request_attributes(method: str, host: str) -> dict[str, AttributeValue]:
     """Return the attributes that a span and a metric of an attempt have in common."""
-    name, _, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
+    parts = urlsplit(f"//{host}")
     attributes: dict[str, AttributeValue] = {
         "http.request.method": method,
-        "server.address": name or host,
+        "server.address": parts.hostname or host,
     }
-    if name:
-        attributes["server.port"] = int(port)
+    if parts.port is not None:
+        attributes["server.port"] = parts.port
     return attributes
 
 
@@ -190,14 +192,29 @@ def _set_result(span: Span, status: int | None, error: str | None) -> None:
         span.set_status(StatusCode.ERROR)
 
 
-def _create_gauges(meter: Meter, client: Client) -> None:
-    """Create the instruments that read the client's statistics when they are collected."""
-    this = weakref.ref(client)
+# The measured clients of each meter provider, since a meter ignores an instrument that it has. The
+# module `metrics` stands for the global provider, which may be set after a client was measured.
+_measured: weakref.WeakKeyDictionary[object, list[weakref.ref[Client]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _measure(client: Client, meter: Meter, provider: object) -> None:
+    """Let the instruments of a provider, which its first client creates, read a client, too."""
+    clients = _measured.get(provider)
+    if clients is None:
+        clients = _measured[provider] = []
+        _create_gauges(meter, clients)
+    clients[:] = [*(each for each in clients if each() is not None), weakref.ref(client)]
+
+
+def _create_gauges(meter: Meter, clients: Iterable[weakref.ref[Client]]) -> None:
+    """Create the instruments that read the clients' statistics when they are collected."""
 
     def observing(read: Callable[[Statistics], list[Observation]]) -> Read:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            found = this()
-            return [] if found is None else read(found.statistics())
+            found = [client for each in clients if (client := each()) is not None]
+            return [one for client in found for one in read(client.statistics())]
 
         return observe
 

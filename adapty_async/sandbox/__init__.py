@@ -126,16 +126,15 @@ class Sandbox:
             body_timeout: seconds until a request whose body is incomplete gets a 408.
 
         Raises:
-            ValueError: a share, the rate, the burst, the latency, the log size, the time scale or
-                the timeout is out of range, the URL or header of the webhook cannot be used, or an
-                option has another value than those listed.
+            ValueError: a number is out of range, the URL or header of the webhook cannot be used,
+                or an option has another value than those listed.
 
         """
-        if not 0 < body_timeout < math.inf:
-            raise ValueError(f"body_timeout={body_timeout}: must be more than 0 seconds")
-        if log_size < 1:
-            raise ValueError(f"log_size={log_size}: must be at least 1")
-        conflicts = Conflicts(unknown_products, unset_refund_saver)
+        _require_above_0("body_timeout", body_timeout)
+        _require_above_0("export_rate", export_rate)
+        _require_at_least_1("log_size", log_size)
+        _require_at_least_1("export_segments", export_segments)
+        _require_one_of("retry_after", retry_after, "seconds", "date", "none")
         _require_one_of("unknown_products", unknown_products, "ignored", "premium")
         _require_one_of("unset_refund_saver", unset_refund_saver, "null", "defaults")
         self.api_key = api_key
@@ -156,7 +155,7 @@ class Sandbox:
             body_timeout,
             virtual_currencies,
             strict,
-            conflicts,
+            Conflicts(unknown_products, unset_refund_saver),
             seed,
             export_segments,
         )
@@ -293,7 +292,7 @@ class Sandbox:
         self, *, customer_user_id: str | None = None, profile_id: str | None = None
     ) -> dict[str, Any] | None:
         """
-        Return a server-side profile as the API shows it, without a timestamp.
+        Return a server-side profile as version 1 shows it, without a timestamp.
 
         Raises:
             ValueError: not exactly one id was passed.
@@ -340,7 +339,7 @@ class Sandbox:
         return self._store().arrivals(identity, path)
 
     def count(self) -> dict[int, int]:
-        """Count the requests that arrived by status; 0 stands for those without a response."""
+        """Count the requests that arrived, by status; 0 stands for those without a response."""
         return self._store().count()
 
     async def verify_webhook(self) -> bool:
@@ -429,6 +428,16 @@ class Sandbox:
         if self._open is None:
             raise RuntimeError("the sandbox isn't running")
         return self._open
+
+
+def _require_above_0(name: str, value: float | None) -> None:
+    if value is not None and not 0 < value < math.inf:
+        raise ValueError(f"{name}={value}: must be a number above 0")
+
+
+def _require_at_least_1(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name}={value}: must be at least 1")
 
 
 def _require_one_of(name: str, value: str, *allowed: str) -> None:

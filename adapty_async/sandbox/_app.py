@@ -163,7 +163,7 @@ class App:
         try:
             return service.perform(call)
         except Refusal as refused:
-            return service.error(refused)._replace(allow=refused.allow)
+            return service.error(refused)
 
     def _fault_response(self, service: Service, fault: str) -> Response:
         status = HTTPStatus(int(fault.removesuffix("-html")))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import zlib
+from contextlib import suppress
 from datetime import date, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +28,8 @@ from ._service import (
     json_response,
     method_not_allowed,
 )
-from ._v2_routes import error_response
+from ._v2_routes import error_response, not_authenticated
+from ._v2_rules import list_of, nullable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,17 +80,8 @@ _MONEY = ("revenue", "proceeds", "net_revenue")
 _STAGES = ("Install", "Paywall displayed", "Trial", "Paid", "Renewal 2", "Renewal 3")
 
 
-def _list_of(rule: Rule) -> Rule:
-    def check(value: Any) -> list[Any]:
-        if not isinstance(value, list):
-            raise _rules.wrong("Input should be a valid list")
-        return [rule(entry) for entry in value]
-
-    return check
-
-
 def _dates(value: Any) -> list[str]:
-    dates = _list_of(_rules.birthday)(value)
+    dates = list_of(_rules.birthday)(value)
     if not 1 <= len(dates) <= 2:
         raise _rules.wrong("Input should be a date or a period of two dates")
     if dates[0] > dates[-1]:
@@ -96,11 +89,10 @@ def _dates(value: Any) -> list[str]:
     return [dates[0], dates[-1]]
 
 
-def _text_or_null(value: Any) -> str | None:
-    return None if value is None else _rules.text(value)
+_text_or_null = nullable(_rules.text)
 
 
-def _period(value: Any) -> str | int | None:
+def _period(value: Any) -> Any:
     # The schema has text or null, the example a number.
     return _whole_number(value) if isinstance(value, int) else _text_or_null(value)
 
@@ -117,9 +109,9 @@ _filters = _rules.record(
     {
         "date": _dates,
         "compare_date": _dates,
-        **dict.fromkeys(_LISTS, _list_of(_rules.text)),
-        "country": _list_of(_country),
-        "store_product_id": _list_of(_product),
+        **dict.fromkeys(_LISTS, list_of(_rules.text)),
+        "country": list_of(_country),
+        "store_product_id": list_of(_product),
     },
     required=("date",),
 )
@@ -175,11 +167,7 @@ class Export:
     def perform(self, call: Call) -> Response:
         """Check key, method, media type, time zone and body, and return the export."""
         if call.headers.get("Authorization") != self._authorization:
-            raise Refusal(
-                401,
-                "not_authenticated",
-                Problem("Authentication credentials were not provided.", "non_field_errors"),
-            )
+            raise not_authenticated()
         if call.method != "POST":
             raise method_not_allowed(call, ["POST"])
         check_media_type(call)
@@ -222,9 +210,10 @@ def _periods(query: dict[str, Any]) -> Iterator[str]:
     first, last = map(date.fromisoformat, query["filters"]["date"])
     unit = query.get("period_unit", "month")
     day = first
-    while day <= last:
-        yield day.isoformat()
-        day = _next(day, unit)
+    with suppress(OverflowError, ValueError):  # the year 9999 is the last one
+        while day <= last:
+            yield day.isoformat()
+            day = _next(day, unit)
 
 
 def _next(day: date, unit: str) -> date:
@@ -458,7 +447,7 @@ PATHS = {
             "revenue", "arppu", "arpu", "arpas", "subscribers", "subscriptions"
         ),
         accounting_type=_rules.one_of(*_MONEY),
-        renewal_days=_list_of(_whole_number),
+        renewal_days=list_of(_whole_number),
         prediction_months=_whole_number,
     ),
     f"{_BASE}/metrics/conversion/": _kind(

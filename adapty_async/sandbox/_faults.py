@@ -50,7 +50,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
         for name, share in msgspec.structs.asdict(self).items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name}={share}: a share must be between 0 and 1")
-        if sum(msgspec.structs.astuple(self)) > 1:
+        if math.fsum(msgspec.structs.astuple(self)) > 1:  # sum() adds rounding errors
             raise ValueError(f"{self}: the shares must add up to no more than 1")
 
     @classmethod

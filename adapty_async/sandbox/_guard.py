@@ -38,7 +38,7 @@ def objection(method: str, headers: Mapping[str, str], listens_on: str) -> str |
     Return why a request must not be served; `None` for one of this page or of a program.
 
     A link on another site may open the page. If the sandbox listens on an address that others can
-    reach, any `Host` is right.
+    reach, any `Host` is accepted.
     """
     host = headers.get("Host")
     if host is not None and _is_loopback(listens_on) and not _is_of_this_machine(host, listens_on):

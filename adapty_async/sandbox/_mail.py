@@ -12,6 +12,7 @@ from ._service import (
     check_documented,
     check_media_type,
     decoded,
+    identity_in_body,
     json_response,
 )
 
@@ -39,12 +40,7 @@ class Mail:
 
     def identity(self, call: Call) -> str | None:
         """Return the first identifier in the body; `None` if the body cannot be decoded."""
-        try:
-            body = decoded(call.body)
-        except Invalid:
-            return None
-        given = (body.get(name) for name in _IDENTIFIERS) if isinstance(body, dict) else ()
-        return next((value for value in given if value and isinstance(value, str)), None)
+        return identity_in_body(call, _IDENTIFIERS)
 
     def perform(self, call: Call) -> Response:
         """
@@ -69,20 +65,16 @@ class Mail:
 
     def error(self, refusal: Refusal) -> Response:
         """Return the error body, in which every problem has its own code and status."""
-        return json_response(
-            refusal.status,
+        errors = [
             {
-                "errors": [
-                    {
-                        "message": message,
-                        "error_code": refusal.code,
-                        "status_code": refusal.status,
-                        "field_name": field,
-                    }
-                    for message, field in refusal.problems
-                ]
-            },
-        )
+                "message": message,
+                "error_code": refusal.code,
+                "status_code": refusal.status,
+                "field_name": field,
+            }
+            for message, field in refusal.problems
+        ]
+        return json_response(refusal.status, {"errors": errors})._replace(allow=refusal.allow)
 
     def _save(self, body: Any) -> Response:
         self._store.save_mail(mail_profile(body))

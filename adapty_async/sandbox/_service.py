@@ -140,6 +140,16 @@ def decoded(body: bytes) -> Any:
         raise Invalid(Problem(f"JSON parse error - {error}")) from error
 
 
+def identity_in_body(call: Call, names: Iterable[str]) -> str | None:
+    """Return the first of these fields that is text; `None` if the body cannot be decoded."""
+    try:
+        body = decoded(call.body)
+    except Invalid:
+        return None
+    given = (body.get(name) for name in names) if isinstance(body, dict) else ()
+    return next((value for value in given if value and isinstance(value, str)), None)
+
+
 def method_not_allowed(call: Call, allow: Iterable[str]) -> Refusal:
     """Return the refusal of a method that the path does not have; `allow` are those it has."""
     problem = Problem(f'Method "{call.method}" not allowed.')

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from ._rules import Invalid, Problem, updated, v1_profile
+from ._rules import Invalid, updated, v1_profile
 from ._service import (
     Call,
     Refusal,
@@ -17,13 +17,12 @@ from ._service import (
     method_not_allowed,
 )
 from ._store import StoredProfile
+from ._v2_routes import error_response, header_ids, identity, missing_profile, not_authenticated
 
 if TYPE_CHECKING:
     from ._store import Store
 
 PATHS = ("/api/v1/server-side-api/profiles/",)
-
-_HEADERS = {"profile_id": "adapty-profile-id", "customer_user_id": "adapty-customer-user-id"}
 
 
 class ServerSideV1:
@@ -44,8 +43,7 @@ class ServerSideV1:
 
     def identity(self, call: Call) -> str | None:
         """Return the value of the identity header."""
-        given = (call.headers.get(header) for header in _HEADERS.values())
-        return next(filter(None, given), None)
+        return identity(call)
 
     def perform(self, call: Call) -> Response:
         """
@@ -56,33 +54,21 @@ class ServerSideV1:
 
         """
         if call.headers.get("Authorization") != self._authorization:
-            raise Refusal(
-                401,
-                "not_authenticated",
-                Problem("Authentication credentials were not provided.", "non_field_errors"),
-            )
+            raise not_authenticated()
         method = self._methods.get(call.method)
         if method is None:
             raise method_not_allowed(call, self._methods)
         # Adapty's documentation requires the header of every request, even without a body.
         check_media_type(call)
         try:
-            return method(*_identity(call), call.body)
+            [(by, value)] = header_ids(call).items()
+            return method(by, value, call.body)
         except Invalid as invalid:
             raise Refusal(400, "validation_error", *invalid.problems) from invalid
 
     def error(self, refusal: Refusal) -> Response:
         """Return the error body: `source` and texts of each problem, and one code at the top."""
-        return json_response(
-            refusal.status,
-            {
-                "errors": [
-                    {"source": field, "errors": [message]} for message, field in refusal.problems
-                ],
-                "error_code": refusal.code,
-                "status_code": refusal.status,
-            },
-        )
+        return error_response(refusal, "objects")
 
     def _get(self, by: str, value: str, _body: bytes) -> Response:
         return _response(self._existing(by, value))
@@ -90,7 +76,7 @@ class ServerSideV1:
     def _create(self, by: str, value: str, body: bytes) -> Response:
         profile = self._store.find(by, value)
         if profile is None and by == "profile_id":
-            raise _missing()
+            raise missing_profile()
         return self._put(profile or StoredProfile(str(uuid4()), value, {}), body)
 
     def _update(self, by: str, value: str, body: bytes) -> Response:
@@ -98,13 +84,13 @@ class ServerSideV1:
 
     def _delete(self, by: str, value: str, _body: bytes) -> Response:
         if not self._store.delete(by, value):
-            raise _missing()
+            raise missing_profile()
         return Response(204)
 
     def _existing(self, by: str, value: str) -> StoredProfile:
         profile = self._store.find(by, value)
         if profile is None:
-            raise _missing()
+            raise missing_profile()
         return profile
 
     def _put(self, profile: StoredProfile, body: bytes) -> Response:
@@ -133,20 +119,3 @@ def view(profile: StoredProfile) -> dict[str, Any]:
 def _response(profile: StoredProfile) -> Response:
     timestamp = int(time.time() * 1000)
     return json_response(200, {"data": {**view(profile), "timestamp": timestamp}})
-
-
-def _missing() -> Refusal:
-    return Refusal(404, "profile_does_not_exist", Problem("Profile not found"))
-
-
-def _identity(call: Call) -> tuple[str, str]:
-    given = [(by, value) for by, name in _HEADERS.items() if (value := call.headers.get(name))]
-    if len(given) != 1:
-        names = " or ".join(_HEADERS.values())
-        raise Invalid(Problem(f"Exactly one header is required: {names}", "non_field_errors"))
-    by, value = given[0]
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Invalid(Problem("The header must be UTF-8", _HEADERS[by])) from None
-    return by, value

@@ -19,7 +19,7 @@ from ._shop import Shop
 from ._v2_app import PAYWALLS, AppV2
 from ._v2_currencies import CurrenciesV2
 from ._v2_profiles import ProfilesV2
-from ._v2_routes import HEADERS, Route, error_response
+from ._v2_routes import Route, error_response, identity, not_authenticated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -73,8 +73,7 @@ class ServerSideV2:
 
     def identity(self, call: Call) -> str | None:
         """Return the value of the identity header."""
-        given = (call.headers.get(header) for header in HEADERS.values())
-        return next(filter(None, given), None)
+        return identity(call)
 
     def perform(self, call: Call) -> Response:
         """
@@ -141,8 +140,4 @@ def _pattern(path: str) -> str:
 def _unauthorized(route: Route | None) -> Refusal:
     if route and route.key_error_format == "strings":
         return Refusal(401, "unauthorized", Problem("Invalid API key"))
-    return Refusal(
-        401,
-        "not_authenticated",
-        Problem("Authentication credentials were not provided.", "non_field_errors"),
-    )
+    return not_authenticated()

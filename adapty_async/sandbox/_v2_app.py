@@ -76,9 +76,8 @@ class AppV2:
 
     def _with_refund_saver(self, call: Call) -> StoredProfile:
         # The only operations with status 400 for a missing profile.
-        return require_profile(
-            self._store, call, 400, "profile_does_not_exist", "Profile does not exist"
-        )
+        missing = Refusal(400, "profile_does_not_exist", Problem("Profile does not exist"))
+        return require_profile(self._store, call, missing)
 
     def _refund_saver(self, profile_id: str) -> Response:
         known = self._shop.settings(profile_id, "refund_saver")
@@ -103,7 +102,8 @@ class AppV2:
         return Response(200)  # "The response body is blank."
 
     def _with_integrations(self, call: Call) -> StoredProfile:
-        return require_profile(self._store, call, 404, "profile_not_found", "Profile not found")
+        missing = Refusal(404, "profile_not_found", Problem("Profile not found"))
+        return require_profile(self._store, call, missing)
 
     # Other stores
 

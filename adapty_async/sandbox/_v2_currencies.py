@@ -55,9 +55,7 @@ class CurrenciesV2:
                 "Contact Adapty support to request access."
             )
             raise Refusal(403, "feature_not_enabled", Problem(message))
-        return require_profile(
-            self._store, call, 404, "profile_does_not_exist", "Profile not found"
-        )
+        return require_profile(self._store, call)
 
     # Transactions
 

@@ -87,9 +87,7 @@ class ProfilesV2:
         return Response(204)
 
     def _existing(self, call: Call) -> StoredProfile:
-        return require_profile(
-            self._store, call, 404, "profile_does_not_exist", "Profile not found"
-        )
+        return require_profile(self._store, call)
 
     def _put(self, profile: StoredProfile, call: Call) -> Response:
         changes = rules.profile(decoded(call.body or b"{}"))

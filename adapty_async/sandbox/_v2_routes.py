@@ -1,4 +1,4 @@
-"""Shared parts of the server-side API, version 2: routes, identity headers, error formats."""
+"""Shared parts of the server-side API: routes, identity headers, error formats."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ class Route(NamedTuple):
 Routes = dict[tuple[str, str], Route]
 
 
+def identity(call: Call) -> str | None:
+    """Return the value of the identity header, without validation."""
+    given = (call.headers.get(header) for header in HEADERS.values())
+    return next(filter(None, given), None)
+
+
 def header_ids(call: Call, *, both: bool = False) -> dict[str, str]:
     """
     Return the ids in the headers: exactly one, or with `both` at least one.
@@ -48,7 +54,8 @@ def header_ids(call: Call, *, both: bool = False) -> dict[str, str]:
     ids = {by: value for by, name in HEADERS.items() if (value := call.headers.get(name))}
     if not ids or (len(ids) > 1 and not both):
         names = " or ".join(HEADERS.values())
-        raise Invalid(Problem(f"One header is required: {names}", "non_field_errors"))
+        number = "At least" if both else "Exactly"
+        raise Invalid(Problem(f"{number} one header is required: {names}", "non_field_errors"))
     for by, value in ids.items():
         try:
             value.encode()
@@ -57,21 +64,28 @@ def header_ids(call: Call, *, both: bool = False) -> dict[str, str]:
     return ids
 
 
-def require_profile(
-    store: Store, call: Call, status: int, code: str, message: str
-) -> StoredProfile:
+def require_profile(store: Store, call: Call, missing: Refusal | None = None) -> StoredProfile:
     """
     Return the profile that a request is about.
 
     Raises:
-        Refusal: there is none; it has that status, code and message.
+        Refusal: there is none; `missing`, or by default that of most operations.
 
     """
     [(by, value)] = header_ids(call).items()
     profile = store.find(by, value)
     if profile is None:
-        raise Refusal(status, code, Problem(message))
+        raise missing or missing_profile()
     return profile
+
+
+def not_authenticated() -> Refusal:
+    """Return the refusal of most operations for a missing or wrong API key."""
+    return Refusal(
+        401,
+        "not_authenticated",
+        Problem("Authentication credentials were not provided.", "non_field_errors"),
+    )
 
 
 def missing_profile() -> Refusal:

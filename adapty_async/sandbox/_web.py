@@ -14,10 +14,11 @@ from ._service import (
     check_documented,
     check_media_type,
     decoded,
+    identity_in_body,
     json_response,
     method_not_allowed,
 )
-from ._v2_routes import error_response, missing_profile
+from ._v2_routes import error_response, missing_profile, not_authenticated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,12 +79,7 @@ class Web:
 
     def identity(self, call: Call) -> str | None:
         """Return the id in the body; `None` if the body cannot be decoded."""
-        try:
-            body = decoded(call.body)
-        except Invalid:
-            return None
-        given = (body.get(name) for name in _IDS) if isinstance(body, dict) else ()
-        return next((value for value in given if value and isinstance(value, str)), None)
+        return identity_in_body(call, _IDS)
 
     def perform(self, call: Call) -> Response:
         """
@@ -94,8 +90,7 @@ class Web:
 
         """
         if call.headers.get("Authorization") != self._authorization:
-            message = "Authentication credentials were not provided."
-            raise Refusal(401, "not_authenticated", Problem(message, "non_field_errors"))
+            raise not_authenticated()
         if call.method != "POST":
             raise method_not_allowed(call, ["POST"])
         check_media_type(call)

@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 _logger = logging.getLogger("adapty_async.sandbox")
 # "approximately 1 minute after the initial failure, doubling on each subsequent attempt — up to 9
@@ -100,7 +100,7 @@ class Webhooks:
         """Deliver an event, with retries, in a task."""
         self._spawn(self._deliver(event))
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -132,6 +132,7 @@ class Webhooks:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._verifying = asyncio.Lock()  # the next start may be in another event loop
         if self._session is not None:
             await self._session.close()
             self._session = None

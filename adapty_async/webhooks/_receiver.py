@@ -162,7 +162,7 @@ class WebhookReceiver:
         ========  ==========================================================================
         200       verification, or the event is processed; with ``{}`` as its body
         401       not authentic; Adapty does not send it again
-        413, 422  the body is larger than `MAX_BODY_BYTES`, or breaks off or no webhook; sent again
+        413, 422  the body is above `MAX_BODY_BYTES`, incomplete, or no webhook; sent again
         500       the callable or the store failed; sent again
         503       not processed within the timeout, or too many in flight; sent again
         ========  ==========================================================================

@@ -199,7 +199,7 @@ class SqliteStore:
             elif application_id != _APPLICATION_ID:
                 raise JournalError(f"{self._path}: is a database, but no store of webhooks")
         use_write_ahead_log(db)
-        # A power failure may lose the last records: Adapty then delivers these events again.
+        # A power failure may lose the last records: a second delivery is then processed again.
         db.execute("PRAGMA synchronous = NORMAL")
 
     async def aclose(self) -> None:

@@ -31,7 +31,7 @@ app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=_STORE
 async def opened() -> AsyncIterator[Job]:
     """Open the job with a client and the rate that all its workers share; once per process."""
     async with (
-        JobStore(os.environ["ADAPTY_STORE_URL"]) as store,
+        JobStore(_STORE) as store,
         store.rate as rate,
         AdaptyClient(limits=Limits(shared=rate)) as adapty,
     ):
@@ -51,7 +51,7 @@ async def run_part(context: procrastinate.JobContext, number: int) -> None:
 @app.periodic(cron="* * * * *")
 @app.task(name="adapty_rescue", queueing_lock="adapty_rescue", pass_context=True)
 async def rescue(context: procrastinate.JobContext, timestamp: int) -> None:  # noqa: ARG001  given
-    """Deliver the tasks of workers that died again."""
+    """Deliver again the tasks of workers that died."""
     for stalled in await app.job_manager.get_stalled_jobs():
         await app.job_manager.retry_job(stalled)
 

@@ -131,7 +131,11 @@ async def test_a_state_is_sent_as_it_is_given(state: str | int | None) -> None:
     assert (body["from_period"], body["to_period"]) == (state, "6+")
 
 
-@pytest.mark.parametrize("tz", ["Mars/Base", "../UTC", "", 5, "Europe/Berlin\r\nX: y"], ids=repr)
+@pytest.mark.parametrize(
+    "tz",
+    ["Mars/Base", "America", "leapseconds", "../UTC", "", 5, "Europe/Berlin\r\nX: y"],
+    ids=repr,
+)
 def test_a_time_zone_is_validated(tz: Any) -> None:
     """A name that is no IANA time zone is an error before anything is sent."""
     export = AdaptyExportClient("key")

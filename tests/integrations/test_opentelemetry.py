@@ -20,6 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from adapty_async import (
     AdaptyClient,
     AdaptyExportClient,
+    AdaptyMailClient,
     NotFoundError,
     OutcomeStatus,
     RetryPolicy,
@@ -35,6 +36,8 @@ from tests.raw_server import RawServer, page
 
 USER = "user-canary-8361"
 POLICY = RetryPolicy(wait_initial=0.001, wait_max=0.001)
+# https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
+RECOMMENDED_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
 
 class Telemetry:
@@ -116,6 +119,28 @@ async def test_a_call_is_a_span_above_its_attempts(sandbox: Sandbox, telemetry: 
     }
     assert call.attributes == {"adapty.operation": "v2.profiles.delete", "adapty.attempts": 2}
     assert call.status.status_code is StatusCode.UNSET
+
+
+@pytest.mark.parametrize(
+    ("base_url", "server"),
+    [
+        ("https://api.adapty.io", {"server.address": "api.adapty.io"}),
+        ("http://[::1]", {"server.address": "::1"}),
+        ("http://[::1]:8080", {"server.address": "::1", "server.port": 8080}),
+    ],
+    ids=["no port", "IPv6", "IPv6 with a port"],
+)
+async def test_the_server_of_a_request(
+    telemetry: Telemetry, base_url: str, server: dict[str, object]
+) -> None:
+    """An address is without its brackets, and a port is there if the origin names one."""
+    transport = FakeTransport([(204, {}, b"")])
+    async with AdaptyClient("key", base_url=base_url, transport=transport) as client:
+        opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+        await client.v2.profiles.delete(customer_user_id=USER)
+
+    attributes = telemetry.spans[0].attributes or {}
+    assert {name: value for name, value in attributes.items() if "server" in name} == server
 
 
 async def test_an_error_is_in_the_span_without_ids(sandbox: Sandbox, telemetry: Telemetry) -> None:
@@ -274,6 +299,7 @@ async def test_metrics(sandbox: Sandbox, telemetry: Telemetry) -> None:
     assert call.attributes == {"adapty.operation": "v2.profiles.delete"}
     assert call.count == 1
     assert {point.attributes["http.response.status_code"] for point in requests} == {429, 204}
+    assert requests[0].explicit_bounds == (*RECOMMENDED_BOUNDS, 30, 60)
     assert throttled.attributes == {"adapty.bucket": "v2"}
     assert (throttled.value, sent.value, circuit.value) == (1, 2, 0)
     assert budget.value > 0
@@ -289,6 +315,26 @@ async def test_items_of_a_bulk_run(sandbox: Sandbox, telemetry: Telemetry) -> No
     counts = {point.attributes["adapty.status"]: point.value for point in points}
     assert counts == dict.fromkeys(OutcomeStatus, 0) | {"done": 1, "absent": 1, "failed": 1}
     assert {tuple(point.attributes) for point in points} == {("adapty.status",)}
+
+
+async def test_each_client_of_a_provider_is_measured(telemetry: Telemetry) -> None:
+    """A meter has each instrument once, with the values of all clients that exist."""
+    mail = AdaptyMailClient("key", transport=FakeTransport([(204, {}, b"")]))
+    client = AdaptyClient("key", transport=FakeTransport())
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")] * 2))  # in its place
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    opentelemetry.instrument(mail, telemetry.tracers, telemetry.meters)
+    await client.v2.profiles.bulk_delete([USER, "u2"], by="customer_user_id")
+    await mail.profiles.delete(email="user@example.com")
+
+    requests = telemetry.points("adapty.client.requests")
+    assert {point.attributes["adapty.bucket"]: point.value for point in requests} == {
+        "v2": 2,
+        "mail": 1,
+    }
+    items = telemetry.points("adapty.client.bulk.items")
+    assert {point.attributes["adapty.status"]: point.value for point in items}["done"] == 2
 
 
 async def test_a_dropped_client_leaves_no_values(telemetry: Telemetry) -> None:

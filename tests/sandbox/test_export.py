@@ -136,6 +136,16 @@ async def test_numbers_of_a_cohort(api: Api, body: dict[str, Any], status: int) 
     assert reply.status == status
 
 
+@pytest.mark.parametrize("unit", ["day", "week", "month", "quarter", "year"])
+async def test_a_period_may_end_with_the_calendar(api: Api, unit: str) -> None:
+    """The last day that a date can have ends the last period."""
+    body = {"filters": {"date": ["9999-12-31", "9999-12-31"]}, "period_unit": unit}
+
+    reply = await send(api, "metrics/retention", body)
+
+    assert [row["date"] for row in reply.body["data"]] == ["9999-12-31"]
+
+
 async def test_who_may_call() -> None:
     """A wrong key, method, media type or time zone is an error of the API."""
     path = "/api/v1/client-api/metrics/funnel/"

@@ -58,10 +58,11 @@ def test_a_bucket_rejects_a_rate_that_lets_nothing_pass(rate: float, burst: floa
         ("error=5%", Faults(error=0.05)),
         (" reset = 0.02 , stall=1% ,", Faults(reset=0.02, stall=0.01)),
         ("reset_after=1", Faults(reset_after=1)),
+        ("error=33%,reset=56%,stall=11%", Faults(error=0.33, reset=0.56, stall=0.11)),
     ],
 )
 def test_faults_are_read_from_a_text(spec: str, faults: Faults) -> None:
-    """Shares are numbers or percentages, and blanks don't matter."""
+    """Shares are numbers or percentages that add up to 1 at most, and blanks don't matter."""
     assert Faults.parse(spec) == faults
 
 

@@ -364,6 +364,9 @@ async def test_an_ipv6_address_is_bracketed() -> None:
     [
         ({"latency": -1}, "latency=-1"),
         ({"log_size": 0}, "log_size=0"),
+        ({"export_segments": 0}, "export_segments=0"),
+        ({"export_rate": 0}, "^export_rate=0"),
+        ({"retry_after": "second"}, "retry_after='second': must be one of seconds, date, none"),
         ({"rate": 0}, "rate=0"),
         ({"rate": 5, "burst": 0}, "burst=0"),
         ({"faults": "stall=2"}, "stall=2"),

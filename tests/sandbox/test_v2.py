@@ -218,8 +218,8 @@ async def test_an_id_of_another_profile_is_not_attached(api: Api) -> None:
 @pytest.mark.parametrize(
     ("headers", "message"),
     [
-        ({"adapty_customer_user_id": None}, "One header is required"),
-        ({"adapty_profile_id": "p1"}, "One header is required"),
+        ({"adapty_customer_user_id": None}, "Exactly one header is required"),
+        ({"adapty_profile_id": "p1"}, "Exactly one header is required"),
     ],
     ids=["none", "both"],
 )

@@ -344,6 +344,17 @@ async def test_stopping_cancels_retries(endpoint: Endpoint) -> None:
     assert len(endpoint.requests) == 1
 
 
+def test_a_sandbox_may_start_again_in_another_event_loop() -> None:
+    """Verifications that wait for each other belong to the event loop of that start."""
+    sandbox = Sandbox(webhook_url="http://127.0.0.1:1/")
+
+    async def verify() -> list[bool]:
+        async with sandbox:
+            return await asyncio.gather(*(sandbox.verify_webhook() for _ in range(2)))
+
+    assert asyncio.run(verify()) == asyncio.run(verify()) == [False, False]
+
+
 async def test_a_sender_without_an_event_closes() -> None:
     """Closing a sender that has sent nothing does nothing."""
     await Webhooks("http://127.0.0.1:1/", SECRET).aclose()
