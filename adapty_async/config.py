@@ -185,34 +185,41 @@ def origin_from(base_url: str | None, *, env: str, default: str, allow_insecure:
     Raises:
         ConfigError: the origin is not ``https://host[:port]``, or is plain http to another machine.
     """
-    url = base_url or os.environ.get(env) or default
+    if base_url is not None:
+        return _origin(base_url, "base_url", allow_insecure=allow_insecure)
+    return _origin(os.environ.get(env, default), env, allow_insecure=allow_insecure)
+
+
+def _origin(url: str, name: str, *, allow_insecure: bool) -> str:
     if not isinstance(url, str):
-        raise ConfigError("base_url must be text")
+        raise ConfigError(f"{name} must be text")
+    if not url:  # such as a setting that was not filled in: it must not lead to real users
+        raise ConfigError(f"{name} must not be empty; leave it out for Adapty's own")
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port  # raises for a port that is not a number
     except ValueError:
-        raise ConfigError("base_url is not a URL, or its port is not a number") from None
-    _check_origin(parts, allow_insecure=allow_insecure)
+        raise ConfigError(f"{name} is not a URL, or its port is not a number") from None
+    _check_origin(parts, name, allow_insecure=allow_insecure)
     try:
         host = (parts.hostname or "").encode("idna").decode()
     except UnicodeError:  # such as an empty label, or one that is too long for a lookup
-        raise ConfigError("base_url has a host name that is not valid") from None
+        raise ConfigError(f"{name} has a host name that is not valid") from None
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
 
 
-def _check_origin(parts: urllib.parse.SplitResult, *, allow_insecure: bool) -> None:
+def _check_origin(parts: urllib.parse.SplitResult, name: str, *, allow_insecure: bool) -> None:
     """Validate that a base URL is an origin, and https unless it is local or allowed."""
     host = parts.hostname or ""
     if parts.scheme not in {"http", "https"} or not host.isprintable() or " " in (host or " "):
-        raise ConfigError("base_url must look like https://host or https://host:port")
+        raise ConfigError(f"{name} must look like https://host or https://host:port")
     if parts.username is not None or parts.password is not None:
-        raise ConfigError("base_url must not contain a user name or password")
+        raise ConfigError(f"{name} must not contain a user name or password")
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise ConfigError("base_url must be an origin; the library adds the paths")
+        raise ConfigError(f"{name} must be an origin; the library adds the paths")
     if parts.scheme == "http" and not allow_insecure and not _is_loopback(host):
-        raise ConfigError("base_url must be https, unless allow_insecure=True or on this machine")
+        raise ConfigError(f"{name} must be https, unless allow_insecure=True or on this machine")
 
 
 def _is_loopback(host: str) -> bool:

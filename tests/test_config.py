@@ -145,16 +145,37 @@ def origin(base_url: Any, *, allow_insecure: bool = False) -> str:
     [
         pytest.param("https://a.example", "https://b.example", "https://a.example", id="argument"),
         pytest.param(None, "https://b.example", "https://b.example", id="environment"),
-        pytest.param(None, "", "https://api.example.com", id="default"),
+        pytest.param(None, None, "https://api.example.com", id="default"),
     ],
 )
 def test_the_origin_comes_from_argument_environment_or_default(
-    monkeypatch: pytest.MonkeyPatch, given: str | None, in_env: str, expected: str
+    monkeypatch: pytest.MonkeyPatch, given: str | None, in_env: str | None, expected: str
 ) -> None:
     """The argument overrides the environment, which overrides the default."""
-    monkeypatch.setenv(ENV, in_env)
+    if in_env is None:
+        monkeypatch.delenv(ENV, raising=False)
+    else:
+        monkeypatch.setenv(ENV, in_env)
 
     assert origin(given) == expected
+
+
+def test_an_origin_that_is_empty_is_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that was not filled in must not lead to Adapty; the message names it."""
+    monkeypatch.setenv(ENV, "")
+    with pytest.raises(ConfigError, match=rf"^{ENV} must not be empty"):
+        origin(None)
+
+    monkeypatch.setenv(ENV, "https://b.example")
+    with pytest.raises(ConfigError, match=r"^base_url must not be empty"):
+        origin("")
+
+
+def test_an_error_of_an_origin_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is named if it has the origin."""
+    monkeypatch.setenv(ENV, "https://host/api")
+    with pytest.raises(ConfigError, match=rf"^{ENV} must be an origin; the library adds the paths"):
+        origin(None)
 
 
 @pytest.mark.parametrize(

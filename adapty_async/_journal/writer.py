@@ -66,7 +66,6 @@ class JournalWriter:
     ) -> None:
         self._journal = journal
         self._group = concurrency
-        self._size = size
         self._clock = clock
         self._run: Run  # set by `open`, as are the next four
         self._states: ItemStates
@@ -77,12 +76,7 @@ class JournalWriter:
         self.rate: float | None = None
         self.failure: JournalError | None = None
         self._loop = asyncio.get_running_loop()
-        # positions from the first up to the second have a stored entry
-        self._first = self._reserved = 0
-        self._reserving = (0, 0)  # the same, after the commit in progress
-        self._renew_from = 0  # the position that starts the next reservation
-        self._free_end = 0  # up to this position, an item waits for no commit and starts none
-        self._next = 0  # one above the highest position in use
+        self._ahead = _ReservedAhead(concurrency, size)
         self._next_counts = -math.inf  # the loop's time at which counts are stored again
         self._ended = 0  # outcomes that are in no commit yet
         self._entries: list[asyncio.Future[None]] = []  # waiters for the next commit
@@ -139,22 +133,22 @@ class JournalWriter:
         By position, the items after it are reserved, too. The entry survives the death of the
         process, but not a loss of power.
         """
-        if self._first <= position < self._free_end:
+        if position in self._ahead.free:
             return None
         if self.failure is None:
-            if self._by_position and position >= self._next:
-                self._next = position + 1
-            if self._reserving[0] <= position < self._reserving[1] and not self._is_closing:
+            if self._by_position:
+                self._ahead.use(position)
+            if position in self._ahead.requested and not self._is_closing:
                 return self._reserve_early(position)
             self._states.reserve(position, position + 1)
         return self._future_of(self._entries)
 
     def _reserve_early(self, position: int) -> asyncio.Future[None] | None:
         """Start the next reservation before this one is used up; wait for one in progress."""
-        if position >= self._renew_from:
+        if position >= self._ahead.renew_from:
             self._schedule()
             self._commit()  # at once: its thread works while the loop runs other items
-        if position < self._reserved:
+        if position in self._ahead.stored:
             return None
         future = self._loop.create_future()
         self._committing_entries.append(future)
@@ -268,32 +262,19 @@ class JournalWriter:
     def _commit(self) -> None:
         if self._is_scheduled and self._committing is None and not self._is_closing:
             self._is_scheduled = False
-            self._reserve_ahead()
+            if self.failure is None:
+                self._reserve_ahead()
             self._begin_commit()
 
     def _reserve_ahead(self) -> None:
-        """
-        Reserve positions ahead, up to the concurrency.
-
-        Earlier positions are not reserved: a resumed run may start after millions of settled items.
-        """
-        first, begin = self._reserving
-        end = self._next + self._group
-        if self._size is not None:
-            end = max(self._next, min(end, self._size))
-        if self._next and end > begin and self.failure is None:
-            if self._next > begin:
-                first = begin = self._next
-            self._states.reserve(begin, end)
-            self._reserving = first, end
-            self._renew_from = end if end == self._size else end - (self._group + 7) // 8
+        if added := self._ahead.extend():
+            self._states.reserve(added.start, added.stop)
 
     def _begin_commit(self) -> asyncio.Future[JournalError | None]:
-        changes, durable, reserved = self._changes(), self._must_be_durable, self._reserving
+        changes, durable, reserved = self._changes(), self._must_be_durable, self._ahead.requested
         entries, flushes = self._entries, self._flushes
         self._committing_entries, self._entries, self._flushes = entries, [], []
         self._must_be_durable, self._ended = False, 0
-        self._free_end = min(self._reserved, self._renew_from)
 
         def ended(done: asyncio.Future[JournalError | None]) -> None:
             self._committing = None
@@ -304,8 +285,7 @@ class JournalWriter:
                 self._restore(changes)
             self.failure = self.failure or failure or done.result()
             is_usable = self.failure is None and not self._is_closing
-            self._first, self._reserved = reserved if is_usable else (0, 0)
-            self._free_end = min(self._reserved, self._renew_from)
+            self._ahead.store(reserved if is_usable else range(0))
             _settle(entries, self.failure)
             _settle(flushes, failure)
             self._schedule_next()
@@ -368,7 +348,7 @@ class JournalWriter:
 
     async def _close(self, stop_reason: str | None) -> None:
         self._is_closing = True
-        self._free_end = self._reserved = 0  # unused reservations are withdrawn
+        self._ahead.store(range(0))  # unused reservations are withdrawn
         if self._timer is not None:
             self._timer.cancel()
         try:
@@ -383,6 +363,54 @@ class JournalWriter:
             await self._journal.close()
         if self.failure is not None:
             raise self.failure
+
+
+class _ReservedAhead:
+    """
+    The positions that are reserved ahead of their items, in groups of the concurrency.
+
+    Attributes:
+        stored: the positions with a stored entry.
+        requested: the same, after the commit in progress.
+        free: the part of those stored whose items need not even start the next reservation.
+        renew_from: the position that starts the next reservation.
+    """
+
+    def __init__(self, group: int, size: int | None) -> None:
+        self._group = group
+        self._size = size
+        self._next = 0  # one above the highest position in use
+        self.stored = self.requested = self.free = range(0)
+        self.renew_from = 0
+
+    def use(self, position: int) -> None:
+        """Tell that an item is about to be sent."""
+        if position >= self._next:
+            self._next = position + 1
+
+    def extend(self) -> range:
+        """
+        Request up to a group more than is in use, and return the positions that this adds.
+
+        Earlier positions are not reserved: a resumed run may start after millions of settled items.
+        """
+        first, begin = self.requested.start, self.requested.stop
+        end = self._next + self._group
+        if self._size is not None:
+            end = max(self._next, min(end, self._size))
+        if not self._next or end <= begin:
+            return range(0)
+        if self._next > begin:
+            first = begin = self._next
+        self.requested = range(first, end)
+        self.renew_from = end if end == self._size else end - (self._group + 7) // 8
+        self.store(self.stored)
+        return range(begin, end)
+
+    def store(self, stored: range) -> None:
+        """Set the positions with a stored entry."""
+        self.stored = stored
+        self.free = range(stored.start, min(stored.stop, self.renew_from))
 
 
 async def _raise(error: Exception) -> JournalError | None:

@@ -403,11 +403,15 @@ def _item(item: ListedItem, *, is_detailed: bool) -> Element:
 
 
 def _check_options(report: Report) -> str:
-    """Return the options of a check with the records and the column of this report."""
-    outcomes, check = report.outcomes, report.check
-    given = "" if outcomes is None else f" --outcomes {shlex.quote(outcomes.name)}"
-    column = None if check is None else check.column
-    return f"{given} --check INPUT{'' if column is None else f' --column {shlex.quote(column)}'}"
+    """Return the options of a check like the one of this report."""
+    options = {"--outcomes": None if report.outcomes is None else report.outcomes.name}
+    if report.check is not None:
+        names = ("column", "encoding", "sheet")
+        options |= {f"--{name}": getattr(report.check, name) for name in names}
+    given = [
+        f"{option} {shlex.quote(value)}" for option, value in options.items() if value is not None
+    ]
+    return " ".join(["--check INPUT", *given])
 
 
 def _how_to_verify(report: Report) -> Iterator[Content]:

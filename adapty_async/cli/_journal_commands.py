@@ -70,6 +70,8 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: Path | None
     checked: str | None
     column: str | None
+    encoding: str | None
+    sheet: str | None
     form: str | None
     output: Path | None
     with_ids: bool
@@ -98,6 +100,8 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
     help="Check that each id of INPUT has a final outcome. Exit code 1 if not.",
 )
 @click.option("--column", help="The column with the ids; by default, that of the run.")
+@click.option("--encoding", help="The encoding of --check if it is not the input of the run.")
+@click.option("--sheet", help="The sheet of --check if it is not the input of the run.")
 @click.option(
     "--format",
     "form",
@@ -121,6 +125,8 @@ def report(journal: Path, **values: Any) -> None:
     options = _Options(**values)
     if options.with_ids and options.source is None and options.outcomes is None:
         raise click.UsageError("--with-ids needs --outcomes or --input")
+    if options.checked is None and (options.encoding is not None or options.sheet is not None):
+        raise click.UsageError("--encoding and --sheet need --check")
     with _exit_on_error():
         if options.output is not None:
             _require_free(options.output, journal, options)
@@ -174,12 +180,20 @@ def _check(
             "--check",
             f"is not the input of the journal ({different}); with --outcomes its ids are looked up",
         )
+    if different:
+        recorded = msgspec.structs.replace(recorded, encoding=options.encoding, sheet=options.sheet)
     rows = recorded.rows(path, is_same=different is None)
     name = "standard input" if path == "-" else name_of(Path(path))
     found = check(name, rows, None if different else states, outcomes)
     if different and not found.rows:  # such as the output of a failed export
         raise InvalidInputError("--check", "has no row with an id")
-    return msgspec.structs.replace(found, without_id=rows.without_id, column=options.column)
+    return msgspec.structs.replace(
+        found,
+        without_id=rows.without_id,
+        column=options.column,
+        encoding=options.encoding,
+        sheet=options.sheet,
+    )
 
 
 def _form(options: _Options) -> str:

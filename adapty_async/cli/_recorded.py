@@ -52,8 +52,8 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
             names it.
         run_column: the column of the run; None if the journal does not name it.
         form: the format; None if the input was not a file.
-        encoding: the encoding option of the run.
-        sheet: the sheet option of the run.
+        encoding: the encoding option of the run, or the one for another file.
+        sheet: the sheet option of the run, or the one for another file.
         id_optional: rows of a CSV file without an id were left out.
     """
 
@@ -124,8 +124,8 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
             path,
             form,
             checked_header(check_columns, None, "--column"),
-            encoding=self.encoding if is_same else None,
-            sheet=self.sheet if is_same else None,
+            encoding=self.encoding,
+            sheet=self.sheet,
             id_column=decisive,
             id_optional=self.id_optional,
         )

@@ -24,6 +24,7 @@ from adapty_async.files import InputFile
 from adapty_async.sandbox import Sandbox
 from tests.cli import processes
 from tests.cli.conftest import Invoke
+from tests.input.tables import write_excel
 from tests.report.journals import IDENTITY, Recorded, in_use, run, write
 from tests.report.test_outcomes import line
 
@@ -192,12 +193,43 @@ def test_another_list_is_checked_by_the_outcomes_file(
         "by the outcomes file: 1 of 3\n  line 5: none\n  1 row without an id, left out.\n"
     )
     assert "1 row without an id, left out." in result.stdout
-    again = "--outcomes outcomes.ndjson --check INPUT --column user --format json"
+    again = "--check INPUT --outcomes outcomes.ndjson --column user --format json"
     assert again in result.stdout
     assert invoke("report", journal, *given).stderr == (
         'adapty-async: header: has no column "customer_user_id"; found: mail, user; name it with '
         "--column\n"
     )
+
+
+def test_another_list_may_have_an_encoding_or_a_sheet(
+    erased: Erased, invoke: Invoke, put: Put, tmp_path: Path
+) -> None:
+    """A check reads a list as its options say, which are those of no run."""
+    _, journal, _ = erased
+    outcomes = put("outcomes.ndjson", line_now(1, "b", "done") + line_now(2, "\xfc", "done"))
+    text = put("other.txt", "b\n\xfc\n".encode("cp1252"))
+    book = write_excel(tmp_path / "other.xlsx", [["customer_user_id"], ["b"], ["\xfc"]])
+    given = ("report", journal, "--outcomes", outcomes, "--format", "json", "--check")
+    read = invoke(*given, text, "--encoding", "cp1252")
+    wrong = invoke(*given, book, "--sheet", "Old")
+    not_for_text = invoke(*given, text, "--sheet", "Old")
+    shown = invoke(*given[:-2], "html", "--check", text, "--encoding", "cp1252").stdout
+
+    assert (read.exit_code, json.loads(read.stdout)["check"]["final"]) == (0, 2)
+    assert invoke(*given, text).exit_code == 1  # the second one is not UTF-8
+    assert invoke(*given, book, "--sheet", "Users").exit_code == 0
+    assert wrong.exit_code == 2
+    assert wrong.stderr.startswith('adapty-async: --sheet: "Old" ')
+    assert not_for_text.stderr.startswith("adapty-async: --sheet: is for spreadsheets only")
+    assert "--check INPUT --outcomes outcomes.ndjson --encoding cp1252 --format json" in shown
+
+
+@pytest.mark.parametrize("option", ["--encoding", "--sheet"])
+def test_options_of_a_list_need_one(option: str, erased: Erased, invoke: Invoke) -> None:
+    """An option of a list to check is no option of the input, which is read as in the run."""
+    _, journal, _ = erased
+
+    assert "--encoding and --sheet need --check" in invoke("report", journal, option, "x").stderr
 
 
 @pytest.mark.parametrize(

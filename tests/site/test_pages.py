@@ -47,8 +47,8 @@ def _shown(part: ast.expr) -> str:
 
 
 def _parts(message: str) -> list[str]:
-    """Return the fixed parts of a message: without inserted values, and without the field."""
-    rule = message.partition(": ")[2] if re.match(r"\w+: ", message) else message
+    """Return the fixed parts of a message: without inserted values, field and setting."""
+    rule = re.sub(r"^(\w+: |(ADAPTY_)?BASE_URL )", "", message, flags=re.IGNORECASE)
     return [part.strip(" ;,()") for part in rule.split("…") if part.strip(" ;,()")]
 
 
