@@ -14,6 +14,7 @@ import msgspec
 
 from adapty_async._html import Content, Element, element, html
 from adapty_async._runtime.durations import duration_text
+from adapty_async._runtime.plural import counted
 
 __all__ = ("COLORS", "Figures", "report_html")
 
@@ -71,15 +72,12 @@ def report_html(figures: Figures) -> str:
 
 def _verdict(figures: Figures) -> str:
     if figures.ok:
-        return f"Complete: {_counted(figures.total)}, nothing is left to do."
+        return f"Complete: {counted(figures.total, 'item')}, nothing is left to do."
     state = "Not complete"
     if figures.stop_reason is not None:
         state = f"Stopped ({_shown(figures.stop_reason)})"
-    return f"{state}: {_counted(figures.total)} {'was' if figures.total == 1 else 'were'} read."
-
-
-def _counted(items: int) -> str:
-    return "1 item" if items == 1 else f"{items:,} items"
+    verb = "was" if figures.total == 1 else "were"
+    return f"{state}: {counted(figures.total, 'item')} {verb} read."
 
 
 def _shown(name: str) -> str:

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from adapty_async._runtime.plural import counted
+
 __all__ = ("Findings", "escaped", "kind_of", "listed", "shown")
 
 # Line numbers that are shown of a kind.
@@ -172,10 +174,10 @@ class Findings:
             lines.append(f"  {_described(kind)}: {count:,} ({self.noun} {where}{more})")
         if self.multiline:
             first, last = self._first_multiline
-            row = _counted(self.multiline, "row")
+            row = counted(self.multiline, "row")
             lines.append(f"{row} of more than one line (first: lines {first:,} to {last:,}).")
         if self.without_id:
-            lines.append(f"{_counted(self.without_id, 'row')} without an id, left out.")
+            lines.append(f"{counted(self.without_id, 'row')} without an id, left out.")
         if self.ignored:
             lines.append(f"Columns left out: {listed(self.ignored)}.")
         return lines
@@ -215,7 +217,3 @@ def _ends_with_name(identifier: str, column: str) -> bool:
     """Return whether an id is a header, or has one behind it, as in files that were joined."""
     # an id may end with a short name by chance, as "android" does with "id"
     return identifier == column or (len(column) > _SHORT_NAME and identifier.endswith(column))
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

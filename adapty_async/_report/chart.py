@@ -15,6 +15,7 @@ import msgspec
 from adapty_async._html import Content, Element, element
 from adapty_async._report.figures import Interval, RunFigures
 from adapty_async._runtime.durations import duration_text
+from adapty_async._runtime.plural import counted
 
 __all__ = ("TimeScale", "bar_of_states", "chart_over_time")
 
@@ -102,15 +103,11 @@ def chart_over_time(runs: Sequence[RunFigures], over_time: Sequence[Interval]) -
         sum(each.throttled for each in over_time),
     )
     described = (
-        f"{_counted(len(runs), 'run')}, {_counted(len(scale.pauses), 'pause')} between them."
-        f" {_counted(requests, 'request')}, of which throttled: {throttled:,}; at most"
+        f"{counted(len(runs), 'run')}, {counted(len(scale.pauses), 'pause')} between them."
+        f" {counted(requests, 'request')}, of which throttled: {throttled:,}; at most"
         f" {max_rate:,.1f} requests per second."
     )
     return _picture("time", "Requests per second over time", described, _HEIGHT, parts)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _picture(
@@ -165,8 +162,8 @@ def _bars(scale: TimeScale, over_time: Iterable[Interval], top: float) -> Iterat
         throttled = height * min(1.0, each.throttled / each.requests)
         title = (
             f"{each.start:%Y-%m-%d %H:%M:%S}Z, {duration_text(each.seconds)}:"
-            f" {each.requests:,} requests ({each.requests / each.seconds:,.1f}/s),"
-            f" {each.throttled:,} throttled (429), {each.ended:,} items ended"
+            f" {counted(each.requests, 'request')} ({each.requests / each.seconds:,.1f}/s),"
+            f" {each.throttled:,} throttled (429), {counted(each.ended, 'item')} ended"
         )
         served = height - throttled
         yield _rect(left, _BASE - served, width, served, "served", element("title", title))

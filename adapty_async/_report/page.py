@@ -13,6 +13,7 @@ from adapty_async._report.check import Check
 from adapty_async._report.figures import Report, RunFigures
 from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary
 from adapty_async._runtime.durations import duration_text
+from adapty_async._runtime.plural import counted, each_of
 
 __all__ = ("page", "verdict")
 
@@ -144,7 +145,8 @@ def verdict(report: Report) -> str:
     if report.journal.is_in_use:
         return f"A run is in progress. {_progress(report)}"
     if report.is_complete:
-        return f"Complete: each of the {report.items:,} items is done, absent or a duplicate."
+        items = each_of(report.items or 0, "item")
+        return f"Complete: {items} is done, absent or a duplicate."
     if report.items is None:
         return _verdict_without_size(report)
     return f"Not complete. {_progress(report)}"
@@ -154,8 +156,8 @@ def _verdict_without_size(report: Report) -> str:
     """Return the verdict of an input of unknown size, by the check of a list if there is one."""
     check = report.check
     if check is not None and check.ok:
-        rows = f"{check.rows:,} rows of the list that was checked"
-        return f"Complete: each of the {rows} is done, absent or a duplicate."
+        rows = f"{each_of(check.rows, 'row')} of the list that was checked"
+        return f"Complete: {rows} is done, absent or a duplicate."
     return f"The size of the input is not known. {_progress(report)}"
 
 
@@ -163,10 +165,10 @@ def _progress(report: Report) -> str:
     final = sum(report.counts[state] for state in FINAL)
     if report.items is None:
         rest = sum(report.counts.values()) - final
-        return f"{final:,} items are done, absent or duplicates, and {rest:,} are not."
+        return f"Items that are done, absent or duplicates: {final:,}. Others: {rest:,}."
     return (
-        f"{final:,} of {report.items:,} items are done, absent or duplicates,"
-        f" and {report.items - final:,} are not."
+        f"Items that are done, absent or duplicates: {final:,} of {report.items:,}."
+        f" Others: {report.items - final:,}."
     )
 
 
@@ -206,7 +208,8 @@ def _input(report: Report) -> Iterator[tuple[str, Content]]:
     elif "sha256" not in known:
         yield "Input", "not a file, so its content is not recorded"
     if "sha256" in known:
-        yield "Input", f"a file of {known.get('rows', 0):,} rows, {known.get('size', 0):,} bytes"
+        rows = counted(known.get("rows", 0), "row")
+        yield "Input", f"a file of {rows}, {known.get('size', 0):,} bytes"
         yield "SHA-256 of the input", _code(f"{known['sha256']}")
     if report.is_input_verified:
         yield "The file given as input", "has these bytes, or begins with them"
@@ -226,7 +229,7 @@ def _result(report: Report) -> Iterator[Content]:
     heads = ("State", "Items", "Share", "Meaning")
     yield table("Items by their last known state, over all runs", heads, rows, (1, 2))
     if report.left:
-        yield element("p", f"{report.left:,} items are left. {_what_helps(report)}")
+        yield element("p", f"Items left: {report.left:,}. {_what_helps(report)}")
 
 
 def _what_helps(report: Report) -> str:
@@ -373,8 +376,7 @@ def _check(check: Check) -> Iterator[Content]:
     if check.missing_omitted:
         yield element("p", f"And {check.missing_omitted:,} more.")
     if check.without_id:
-        noun = "row" if check.without_id == 1 else "rows"
-        yield element("p", f"{check.without_id:,} {noun} without an id, left out.")
+        yield element("p", f"{counted(check.without_id, 'row')} without an id, left out.")
 
 
 def _empty_items(*, is_detailed: bool) -> Element:

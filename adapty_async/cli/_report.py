@@ -18,6 +18,7 @@ from adapty_async._input.findings import Findings
 from adapty_async._input.rows import Row
 from adapty_async._journal import belongs_to_journal
 from adapty_async._runtime.files import try_lock
+from adapty_async._runtime.plural import counted
 from adapty_async.bulk import (
     BulkReport,
     EarlierStatus,
@@ -281,7 +282,7 @@ def report_text(
     `total` is the number of rows, None if unknown; `noun` is what numbers of rows count.
     """
     meanings = _MEANING | {OutcomeStatus.SKIPPED: _earlier_parts(report)}
-    lines = [f"{_rows(report.total)} in {report.elapsed:.1f} s{_rate_of(report)}", ""]
+    lines = [f"{counted(report.total, 'row')} in {report.elapsed:.1f} s{_rate_of(report)}", ""]
     lines += [
         count_line(status.value, count, meanings[status])
         for status, count in report.counts.items()
@@ -321,7 +322,7 @@ def dry_run_text(
     noun: str = "line",
 ) -> str:
     """Return the report of a dry run; see `report_text`."""
-    lines = [f"Dry run of {_rows(report.total)}; nothing was sent.", ""]
+    lines = [f"Dry run of {counted(report.total, 'row')}; nothing was sent.", ""]
     lines += [f"  {report.done:>11,} can be sent", f"  {report.failed:>11,} cannot"]
     if report.unknown:
         lines.append(f"  {report.unknown:>11,} were sent by an earlier run, outcome unknown")
@@ -344,10 +345,6 @@ def dry_run_text(
 def per_second(rate: float) -> str:
     """Return a rate for people, rounded to two digits if it is low."""
     return f"{rate:,.0f}/s" if rate >= _FAST else f"{rate:.2g}/s"
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _rate_of(report: BulkReport[Row, Any]) -> str:
@@ -385,7 +382,7 @@ def _stop_lines(report: BulkReport[Row, Any], total: int | None) -> list[str]:
         return []
     lines = [_STOPPED[report.stop_reason]]
     if total is None:
-        lines.append(f"After the first {_rows(report.total)}, the input was not read.")
+        lines.append(f"After the first {counted(report.total, 'row')}, the input was not read.")
     elif total > report.total:
         unread = total - report.total
         lines.append(f"Rows that were not read: {unread:,}, all after the first {report.total:,}.")

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from adapty_async._report import Check, intervals
+from adapty_async._runtime.plural import counted, each_of
 from adapty_async.bulk import ItemState, JournalSummary
 from adapty_async.cli._next import left_meaning
 from adapty_async.cli._report import count_line, per_second
@@ -90,7 +91,7 @@ def check_lines(check: Check | None) -> Iterator[str]:
         return
     by, missing = f"by the {check.records}", check.rows - check.final
     if not missing:
-        yield f"{check.input}: each of {check.rows:,} rows has a final outcome, {by}."
+        yield f"{check.input}: {each_of(check.rows, 'row')} has a final outcome, {by}."
     else:
         yield f"{check.input}: rows without a final outcome, {by}: {missing:,} of {check.rows:,}"
     for each in check.missing:
@@ -98,8 +99,7 @@ def check_lines(check: Check | None) -> Iterator[str]:
     if check.missing_omitted:
         yield f"  and {check.missing_omitted:,} more"
     if check.without_id:
-        noun = "row" if check.without_id == 1 else "rows"
-        yield f"  {check.without_id:,} {noun} without an id, left out."
+        yield f"  {counted(check.without_id, 'row')} without an id, left out."
     if check.has_others:
         yield "The outcomes file has outcomes of other runs than the journal's: it proves nothing."
 

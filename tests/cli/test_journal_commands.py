@@ -167,7 +167,7 @@ def test_a_check_of_a_longer_file_names_its_new_rows(
     longer = invoke("report", journal, "--check", path)
 
     assert whole.exit_code == 0
-    assert whole.stderr == "ids.txt: each of 1 rows has a final outcome, by the journal.\n"
+    assert whole.stderr == "ids.txt: the only row has a final outcome, by the journal.\n"
     assert whole.stdout.startswith("<!DOCTYPE html>")
     assert longer.exit_code == 1
     assert longer.stderr.endswith("  line 11: none\n  and 2 more\n")
@@ -306,7 +306,7 @@ def test_an_empty_input_is_complete(sandbox: Sandbox, invoke: Invoke, put: Put) 
 
     assert sandbox.arrivals() == []
     assert result.exit_code == 0
-    assert "Complete: each of the 0 items" in result.stdout
+    assert "Complete: each of 0 items" in result.stdout
 
 
 @pytest.mark.parametrize(

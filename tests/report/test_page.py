@@ -95,6 +95,8 @@ async def a_report(folder: Path, *recorded: Recorded, **options: Any) -> Report:
     return report_of(folder / "run.db", **options)
 
 
+FINAL = "Items that are done, absent or duplicates:"
+UNKNOWN_SIZE = "The size of the input is not known."
 FILE = {"sha256": "ab" * 32, "size": 3}
 CHECK = Check(
     input="ids.csv",
@@ -116,7 +118,7 @@ async def test_the_page_has_the_figures(tmp_path: Path) -> None:
     text = shown(report).text()
 
     for part in (
-        "Not complete. 5 of 10 items are done, absent or duplicates, and 5 are not.",
+        f"Not complete. {FINAL} 5 of 10. Others: 5.",
         "v1 delete by customer-user-id, column customer_user_id, from text",
         "https://api.adapty.io",
         "4f" * 16,
@@ -124,7 +126,7 @@ async def test_the_page_has_the_figures(tmp_path: Path) -> None:
         "ab" * 32,
         "has these bytes, or begins with them",
         "2026-11-30 00:54:01Z to 2026-11-30 01:04:59Z",
-        "4 items are left. The same command resumes with them.",
+        "Items left: 4. The same command resumes with them.",
         "after 2026-11-30 00:56:10Z",
         "stopped: no request succeeded for too long",
         "A run that was killed, or whose machine failed, did not record its end.",
@@ -153,13 +155,16 @@ async def test_the_states_are_explained(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("states", "described", "verdict"),
     [
-        pytest.param("da=", FILE | {"rows": 3}, "Complete: each of the 3 items is", id="complete"),
-        pytest.param("du", FILE | {"rows": 2}, "Not complete. 1 of 2 items", id="unknown"),
-        pytest.param("df", {"job_id": "<7>"}, "The size of the input is not known. 1", id="job"),
+        pytest.param("da=", FILE | {"rows": 3}, "Complete: each of 3 items is", id="complete"),
+        pytest.param("du", FILE | {"rows": 2}, f"Not complete. {FINAL} 1 of 2", id="unknown"),
+        pytest.param("df", {"job_id": "<7>"}, f"{UNKNOWN_SIZE} {FINAL} 1", id="job"),
         pytest.param(
-            "d", FILE | {"rows": 1, "job_id": "<7>"}, "Complete: each of the 1 items", id="both"
+            "d",
+            FILE | {"rows": 1, "job_id": "<7>"},
+            "Complete: the only item is",
+            id="both",
         ),
-        pytest.param("", {}, "The size of the input is not known. 0 items", id="nothing"),
+        pytest.param("", {}, f"{UNKNOWN_SIZE} {FINAL} 0", id="nothing"),
     ],
 )
 async def test_the_verdict_is_the_first_sentence(
@@ -183,13 +188,13 @@ async def test_the_verdict_is_the_first_sentence(
     [
         pytest.param(
             (),
-            "Complete: each of the 3 rows of the list that was checked is done, absent or a",
+            "Complete: each of 3 rows of the list that was checked is done, absent or a",
             "verdict good",
             id="final",
         ),
         pytest.param(
             (MissingLine(2, "none"),),
-            "The size of the input is not known. 3 items are done",
+            f"{UNKNOWN_SIZE} {FINAL} 3",
             "verdict open",
             id="open",
         ),
@@ -223,7 +228,7 @@ async def test_a_run_in_progress_is_not_called_complete(tmp_path: Path) -> None:
     async with in_use(tmp_path / "run.db", recorded, identity=identity):
         text = shown(report_of(tmp_path / "run.db")).text()
 
-    assert "A run is in progress. 1 of 1 items are done" in text
+    assert f"A run is in progress. {FINAL} 1 of 1" in text
     assert "still running" in text
     assert "SHA-256 of the journal" not in text
 
