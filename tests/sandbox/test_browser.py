@@ -234,6 +234,27 @@ async def test_the_page_survives_a_restart(browser: Browser) -> None:
             await expect(page.locator("#requests tr")).to_have_count(1)
 
 
+async def test_a_page_has_one_connection(browser: Browser, sandbox: Sandbox) -> None:
+    """A page that is shown again before its next attempt does not connect twice."""
+    async with await browser.new_context() as context:
+        page = await context.new_page()
+        await page.clock.install()
+        connections: list[str] = []
+        page.on(
+            "request", lambda sent: connections.append(sent.url) if "/events?" in sent.url else None
+        )
+        await page.route("**/events?*", lambda route: route.fulfill(status=503))
+        await page.goto(sandbox.url)
+        await expect(page.locator("#connection")).to_contain_text("Not connected")
+        await page.unroute("**/events?*")
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await expect(page.locator("#connection")).to_have_text("Live")
+        await page.clock.fast_forward(5_000)
+        await page.evaluate("fetch('/')")  # behind what the timers of the page have sent
+
+    assert len(connections) == 2
+
+
 async def test_a_page_of_another_site_switches_nothing(browser: Browser, api: Api) -> None:
     """Its scripts reach neither the faults nor the state; its links open the page."""
     async with Sandbox() as other, await browser.new_context() as context:

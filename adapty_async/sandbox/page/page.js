@@ -427,6 +427,7 @@ function onOverview(overview) {
 }
 
 let source = null;
+let retry; // the timer of the next connection, after a server that rejected one
 let lastEventId = "";
 
 function connected(text, kind) {
@@ -435,24 +436,30 @@ function connected(text, kind) {
 }
 
 function connect() {
+  disconnect();
   // A new source sends no Last-Event-ID of an earlier one.
-  source = new EventSource(`${BASE}events?after=${encodeURIComponent(lastEventId)}`);
-  source.addEventListener("open", () => connected("Live", "live"));
-  source.addEventListener("error", () => {
+  const opened = new EventSource(`${BASE}events?after=${encodeURIComponent(lastEventId)}`);
+  source = opened;
+  opened.addEventListener("open", () => connected("Live", "live"));
+  opened.addEventListener("error", () => {
     connected("Not connected; trying again …", "lost");
-    if (source.readyState === EventSource.CLOSED) setTimeout(connect, 1000);
+    if (opened.readyState === EventSource.CLOSED) retry = setTimeout(connect, 1000);
   });
-  source.addEventListener("requests", (event) => {
+  opened.addEventListener("requests", (event) => {
     lastEventId = event.lastEventId;
     onRequests(JSON.parse(event.data));
   });
-  source.addEventListener("overview", (event) => onOverview(JSON.parse(event.data)));
+  opened.addEventListener("overview", (event) => onOverview(JSON.parse(event.data)));
+}
+
+function disconnect() {
+  clearTimeout(retry);
+  source?.close();
 }
 
 // A browser opens six connections to one origin: tabs that nobody sees leave theirs to others.
 document.addEventListener("visibilitychange", () => {
-  source?.close();
-  source = null;
   if (document.visibilityState === "visible") connect();
+  else disconnect();
 });
 connect();
