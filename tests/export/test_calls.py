@@ -221,6 +221,21 @@ async def test_tables(client: AdaptyExportClient) -> None:
     assert frame.columns == ["date", "segment", "mrr"]
 
 
+async def test_a_country_is_never_null() -> None:
+    """The country code of Namibia is text in both tables, and an empty cell is null."""
+    pytest.importorskip("pyarrow", reason="an extra")
+    pytest.importorskip("polars", reason="an extra")
+    body = b"country,value\nNA,1\nNA,\n"
+    transport = FakeTransport([(200, {}, body)] * 2)
+    limits = Limits(rate=10_000.0)
+    async with AdaptyExportClient("key", transport=transport, limits=limits) as client:
+        export = client.funnel(filters=QUARTER, format="csv")
+        rows = (await export.to_arrow()).to_pylist()
+        assert rows == (await export.to_polars()).to_dicts()
+
+    assert rows == [{"country": "NA", "value": 1}, {"country": "NA", "value": None}]
+
+
 @pytest.mark.parametrize(("body", "error"), [(b"", False), (b"a,b\n1,2,3\n", True)], ids=repr)
 async def test_a_table_of_odd_responses(body: bytes, *, error: bool) -> None:
     """An empty body is an empty table, and what is no table is an error without its text."""
