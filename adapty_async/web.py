@@ -220,7 +220,7 @@ class RemoteConfig(ResultStruct, frozen=True, kw_only=True):
         Raises:
             ValueError: `data` is not JSON.
         """
-        return msgspec.json.decode(self.data)
+        return msgspec.json.decode(self.data or "")  # None if it is odd
 
 
 class Paywall(ResultStruct, frozen=True, kw_only=True):
