@@ -220,7 +220,7 @@ class RemoteConfig(ResultStruct, frozen=True, kw_only=True):
         Raises:
             ValueError: `data` is not JSON.
         """
-        return msgspec.json.decode(self.data)
+        return msgspec.json.decode(self.data or "")  # None if it is odd
 
 
 class Paywall(ResultStruct, frozen=True, kw_only=True):
@@ -255,6 +255,17 @@ def _lock_key(body: Any) -> Hashable:
     return header
 
 
+_paywall_in = data_decoder(Paywall)
+
+
+def _read_paywall(body: bytes) -> Paywall:
+    """Return a paywall, which is useless without its id: a view of it could not be recorded."""
+    paywall = _paywall_in(body)
+    if not paywall.variation_id:
+        raise msgspec.ValidationError("missing - at `$.variation_id`")
+    return paywall
+
+
 GET_PAYWALL: Endpoint[Paywall] = Endpoint(
     name="web.paywalls.get",
     method="POST",
@@ -262,7 +273,7 @@ GET_PAYWALL: Endpoint[Paywall] = Endpoint(
     docs=f"{_DOCS}/getPaywall",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="web",
-    decode=data_decoder(Paywall),
+    decode=_read_paywall,
     encode=to_json,
     absent_if_missing=True,
     lock_key=_lock_key,

@@ -18,6 +18,7 @@ from adapty_async import (
     AdaptyMailClient,
     ConfigError,
     ConnectionLostError,
+    DecodeError,
     InvalidInputError,
     NotFoundError,
     OutcomeStatus,
@@ -132,6 +133,28 @@ async def test_the_paywall_of_the_documentation_is_read_in_full() -> None:
     assert paywall.products[0].offer is None
     assert paywall.remote_config is not None
     assert paywall.remote_config.value == {"default_product_number": 1}
+
+
+async def test_a_remote_config_that_is_odd_has_no_value() -> None:
+    """A config that is no text is as unreadable as one that is no JSON."""
+    body = json.dumps({"variation_id": VARIATION, "remote_config": {"data": {"a": 1}}}).encode()
+    paywall = await client(FakeTransport([(200, {}, body)])).web.paywalls.get(
+        "onboarding", store="app_store", profile_id="p1"
+    )
+
+    assert paywall.odd_fields == {"remote_config.data": {"a": 1}}
+    assert paywall.remote_config is not None
+    with pytest.raises(ValueError, match="truncated"):
+        _ = paywall.remote_config.value
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"data":{"variation_id":null}}'], ids=repr)
+async def test_a_response_without_a_paywall_is_no_paywall(body: bytes) -> None:
+    """A success without the id of a paywall is an error, since its view could not be recorded."""
+    with pytest.raises(DecodeError, match=r"missing - at `\$.variation_id`"):
+        await client(FakeTransport([(200, {}, body)])).web.paywalls.get(
+            "onboarding", store="app_store", profile_id="p1"
+        )
 
 
 async def test_other_calls_keep_the_secret_key() -> None:

@@ -28,6 +28,7 @@ from adapty_async._http.exchange import (
     CONNECTIONS,
     DESYNCHRONISED,
     LARGE_BODY,
+    STREAMED,
     SWITCHING,
     Kept,
     ReadBody,
@@ -163,18 +164,21 @@ def session_sender(
     Return a sender over a session of the client's own, made with `SESSION_OPTIONS`.
 
     The session's headers are those that all requests have in common. Without `read_body`, a body
-    is read at once if it arrived with the headers.
+    is read at once if it arrived with the headers. With it, the body is not decompressed.
 
     With `trust_env`, it sends requests through the proxies that the environment names. aiohttp's
     own option of that name also reads .netrc, and fails if that has a password for the host.
     """
     kept = set() if kept is None else kept
     common = dict(session.headers).items()  # aiohttp adds them
+    added = {} if read_body is None else STREAMED
+    unpack = {} if read_body is None else {"auto_decompress": False}
 
     async def send(request: Request, state: CallState) -> Response:
         target = target_of(request.url)
         options: dict[str, Any] = {
-            "headers": dict(request.headers.items() - common),
+            **unpack,
+            "headers": dict(request.headers.items() - common) | added,
             "allow_redirects": False,
             "data": _data_of(request.body),
             "proxy": _environment_proxy(target.url) if trust_env else None,
@@ -188,9 +192,10 @@ def session_sender(
             except ConnectionDesyncError:
                 response = await _over_another(session, request.method, target.url, options)
             status = response.status
-            body = read_now(response.content) if read_body is None else None
-            if body is None:
-                body = await (read_body or read)(response.content, request, status)
+            if read_body is None:
+                body = read_now(response.content) or await read(response.content, request, status)
+            else:
+                body = await read_body(response, request)
         except BaseException:
             attempt.abort(response)
             raise
@@ -229,14 +234,18 @@ def _data_of(body: bytes | None) -> bytes | io.BytesIO | None:
 
 
 def given_session_sender(
-    session: aiohttp.ClientSession, read_body: ReadBody = read_whole
+    session: aiohttp.ClientSession, read_body: ReadBody | None = None
 ) -> SendOnce:
     """
     Return a sender over a session of the caller's, with its proxies and timeouts.
 
+    With `read_body`, bodies are not decompressed.
+
     A session does not report when it has a connection. An attempt therefore counts as on the wire
     from the call of the session on, until the session raises that it could not connect.
     """
+    is_whole = read_body is None
+    added = {} if is_whole else STREAMED
 
     async def send(request: Request, state: CallState) -> Response:
         state.sent()
@@ -245,9 +254,9 @@ def given_session_sender(
                 request.method,
                 target_of(request.url).url,
                 data=_data_of(request.body),
-                headers=request.headers,
+                headers=request.headers | added,
                 allow_redirects=False,
-                auto_decompress=True,  # this and the next override the session's options
+                auto_decompress=is_whole,  # this and the next override the session's options
                 raise_for_status=False,
                 middlewares=(_send_once,),
             )
@@ -263,10 +272,12 @@ def given_session_sender(
 
 
 async def _body_or_close(
-    response: aiohttp.ClientResponse, request: Request, read_body: ReadBody
+    response: aiohttp.ClientResponse, request: Request, read_body: ReadBody | None
 ) -> bytes:
     try:
-        return await read_body(response.content, request, response.status)
+        if read_body is not None:
+            return await read_body(response, request)
+        return await read_whole(response.content, request, response.status)
     except BaseException:
         response.close()
         raise

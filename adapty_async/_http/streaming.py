@@ -2,14 +2,17 @@
 A reader that passes the body of a success to a sink, block by block, and never holds it whole.
 
 The bodies of all other responses are short, and read whole. Each attempt starts the sink again, so
-a connection that breaks within a body is a failed attempt like any other.
+a connection that breaks within a body is a failed attempt like any other. So is a compressed body
+without its end, which aiohttp takes for a complete one: a server that dies behind a proxy cuts a
+body, and the proxy ends the response as usual.
 """
 
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -18,13 +21,16 @@ from adapty_async._api.operation import Request
 from adapty_async._http.exchange import ReadBody, read_whole
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._runtime.tasks import in_thread
-from adapty_async.errors import RequestTimeoutError
+from adapty_async.errors import ConnectionLostError, DecodeError, RequestTimeoutError
 
 __all__ = ("Sink", "read_into")
 
 # Bytes that are passed to a sink at once. A thread for each of aiohttp's 64 KiB would take longer
 # than writing them.
 _BLOCK = 1024 * 1024
+# zlib's number for the format of gzip.
+_GZIP = zlib.MAX_WBITS | 16
+_GZIP_NAMES = frozenset({"gzip", "x-gzip"})
 
 
 class Sink(Protocol):
@@ -53,6 +59,56 @@ class Sink(Protocol):
         ...
 
 
+class _GzipSink:
+    """A sink that decompresses a body for another one, and rejects a body without its end."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._member: Any = None  # zlib's decompressor of the current part; None before the first
+
+    def restart(self) -> None:
+        self._member = None
+        self._sink.restart()
+
+    def write(self, block: bytes) -> None:
+        is_full = False
+        while block or (is_full and not self._member.eof):
+            if self._member is None or self._member.eof:
+                self._member = zlib.decompressobj(_GZIP)
+            try:
+                piece = self._member.decompress(block, _BLOCK)
+            except zlib.error:
+                raise ConnectionLostError("the compressed response is damaged") from None
+            self._sink.write(piece)
+            is_full = len(piece) == _BLOCK  # more may be there without further input
+            block = self._member.unconsumed_tail or self._member.unused_data
+
+    def finish(self) -> bytes:
+        if self._member is not None and not self._member.eof:
+            raise ConnectionLostError("the response is incomplete")
+        return self._sink.finish()
+
+
+def _receiver(sink: Sink, encoding: str, request: Request, status: int) -> Sink:
+    """Return the sink for a body as it is on the wire."""
+    if encoding in _GZIP_NAMES:
+        return _GzipSink(sink)
+    if encoding not in {"", "identity"}:
+        reason = "the response is compressed, and not with gzip"
+        raise DecodeError(reason, operation=request.operation, status=status)
+    return sink
+
+
+def _unpacked(body: bytes, encoding: str) -> bytes:
+    """Return the body of an error, at most 1 MiB of it if it is compressed."""
+    if encoding not in _GZIP_NAMES:
+        return body
+    try:
+        return zlib.decompressobj(_GZIP).decompress(body, _BLOCK)
+    except zlib.error:
+        return b""
+
+
 def read_into(
     sink: Sink, timeouts: TimeoutScheduler, state: CallState, clock: Callable[[], float]
 ) -> ReadBody:
@@ -63,10 +119,13 @@ def read_into(
     bound. The call's deadline holds for all of it.
     """
 
-    async def read_body(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
+    async def read_body(response: aiohttp.ClientResponse, request: Request) -> bytes:
+        content, status = response.content, response.status
+        encoding = response.headers.get("Content-Encoding", "").lower()
         if not 200 <= status < 300:
-            return await read_whole(content, request, status)
-        await in_thread(sink.restart)
+            return _unpacked(await read_whole(content, request, status), encoding)
+        receiver = _receiver(sink, encoding, request, status)
+        await in_thread(receiver.restart)
         block: list[bytes] = []
         size = 0
         while True:
@@ -77,10 +136,10 @@ def read_into(
             block.append(data)
             size += len(data)
             if size >= _BLOCK:
-                await in_thread(_written(sink, block))
+                await in_thread(_written(receiver, block))
                 size = 0
-        await in_thread(_written(sink, block))
-        return await in_thread(sink.finish)
+        await in_thread(_written(receiver, block))
+        return await in_thread(receiver.finish)
 
     return read_body
 

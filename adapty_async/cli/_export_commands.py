@@ -74,8 +74,8 @@ _CHUNK_OF_PERIOD = {"day": "month", "month": "month", "quarter": "quarter", "yea
 def _day(text: str) -> dt.date:
     """Return the day of a text; other text is a usage error."""
     try:
-        return dt.date.fromisoformat(text)
-    except ValueError:
+        return dt.datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007  a day has no zone
+    except ValueError:  # a week as well, such as 2026-W05, which would be its Monday
         raise click.BadParameter(f"{text!r} is no day, such as 2026-01-31.") from None
 
 

@@ -27,6 +27,7 @@ _HEAD = 512
 _MEMORY_LIMIT = 64 * 1024 * 1024
 # Maximum bytes of the header of a CSV body.
 _HEADER_LIMIT = 1024 * 1024
+_LONG_ERROR = re.compile(rb'\{\s*"(errors|error_code)"\s*:\s*(?!null|\[\s*\])')
 _BLANK_LINES = re.compile(rb"\A(\xef\xbb\xbf)?(?:[ \t]*\r?\n)+")
 
 
@@ -50,12 +51,16 @@ def json_head(head: bytes) -> None:
     Validate the first bytes of a JSON body; a short body is there as a whole.
 
     Raises:
-        ValueError: they are not those of an object, or the whole object is an error or incomplete.
+        ValueError: they are not those of an object, or those of an error, or the whole object is
+            incomplete.
     """
-    if not head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if not text.startswith(b"{"):
         raise msgspec.ValidationError("no JSON object - at `$`")
     if len(head) < _HEAD:
         content_of(head, unwrap=False)
+    elif _LONG_ERROR.match(text):
+        raise ValueError("an error, in spite of the status")
 
 
 class MemorySink:

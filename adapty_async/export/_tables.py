@@ -17,6 +17,8 @@ def read_arrow(file: BinaryIO, operation: str) -> pa.Table:
     """
     Return the table of a CSV file; an empty file is an empty table.
 
+    Only empty cells are null.
+
     Raises:
         DecodeError: it is no CSV.
     """
@@ -27,8 +29,10 @@ def read_arrow(file: BinaryIO, operation: str) -> pa.Table:
         return pa.table({})
     file.seek(0)
     options = csv.ParseOptions(newlines_in_values=True)
+    # by default, NA is null as well, and so is Namibia
+    conversion = csv.ConvertOptions(null_values=[""])
     try:
-        return csv.read_csv(file, parse_options=options)
+        return csv.read_csv(file, parse_options=options, convert_options=conversion)
     except pa.ArrowInvalid:
         raise _unreadable(operation) from None  # its text quotes cells
 

@@ -242,12 +242,19 @@ class WebhookReceiver:
                 return HTTPStatus.OK
             await self._handle(event)
         except Exception as error:  # noqa: BLE001  the reason of a status that Adapty retries
-            self._counts["failed"] += 1
-            _log("left for a retry", event, error)
+            self._failed(event, error)
             return HTTPStatus.INTERNAL_SERVER_ERROR
+        except asyncio.CancelledError as error:
+            if not self._is_closed:  # the callable awaited something that was cancelled
+                self._failed(event, error)
+            raise
         self._counts["processed"] += 1
         await self._record(key, event)
         return HTTPStatus.OK
+
+    def _failed(self, event: Event, error: BaseException) -> None:
+        self._counts["failed"] += 1
+        _log("left for a retry", event, error)
 
     async def _record(self, key: str, event: Event) -> None:
         try:
@@ -349,7 +356,7 @@ async def _in_one_piece(body: bytes) -> AsyncIterator[bytes]:
     yield body
 
 
-def _log(what: str, event: Event, error: Exception) -> None:
+def _log(what: str, event: Event, error: BaseException) -> None:
     """Log an exception by its type and lines; its text may hold personal data."""
     lines = "".join(traceback.format_tb(error.__traceback__))
     kind = event.default_name or "unknown event"

@@ -153,6 +153,7 @@ def test_chunks_of_a_chart(
         (("--json",), "--json needs -o"),
         (("--to", "2024-01-01"), "--from and --to: must not end before it begins"),
         (("--to", "soon"), "Invalid value for '--to': 'soon' is no day, such as 2026-01-31."),
+        (("--to", "2026-W05"), "Invalid value for '--to': '2026-W05' is no day"),
         (("--chart", "brand_new"), "field chart_id"),
     ],
     ids=str,

@@ -221,6 +221,21 @@ async def test_tables(client: AdaptyExportClient) -> None:
     assert frame.columns == ["date", "segment", "mrr"]
 
 
+async def test_a_country_is_never_null() -> None:
+    """The country code of Namibia is text in both tables, and an empty cell is null."""
+    pytest.importorskip("pyarrow", reason="an extra")
+    pytest.importorskip("polars", reason="an extra")
+    body = b"country,value\nNA,1\nNA,\n"
+    transport = FakeTransport([(200, {}, body)] * 2)
+    limits = Limits(rate=10_000.0)
+    async with AdaptyExportClient("key", transport=transport, limits=limits) as client:
+        export = client.funnel(filters=QUARTER, format="csv")
+        rows = (await export.to_arrow()).to_pylist()
+        assert rows == (await export.to_polars()).to_dicts()
+
+    assert rows == [{"country": "NA", "value": 1}, {"country": "NA", "value": None}]
+
+
 @pytest.mark.parametrize(("body", "error"), [(b"", False), (b"a,b\n1,2,3\n", True)], ids=repr)
 async def test_a_table_of_odd_responses(body: bytes, *, error: bool) -> None:
     """An empty body is an empty table, and what is no table is an error without its text."""
@@ -271,6 +286,27 @@ async def test_a_given_transport_needs_no_sink() -> None:
         with pytest.raises(AuthenticationError):
             [line async for line in export]
         assert [line async for line in export] == ["a,b\n", "1,2\n"]
+
+
+@pytest.mark.parametrize("body", [b"", b" \n", b"{}", b'{"data":null}', b'{"meta":1}'], ids=repr)
+async def test_a_response_without_data_is_no_empty_chart(body: bytes) -> None:
+    """A success that has nothing is an error, since a chart without rows would mean no revenue."""
+    transport = FakeTransport([(200, {}, body)] * 2)
+    limits = Limits(rate=10_000.0)
+    async with AdaptyExportClient("key", transport=transport, limits=limits) as client:
+        with pytest.raises(DecodeError, match="unreadable response"):
+            await client.analytics(chart_id="mrr", filters=QUARTER)
+        if not body.strip():
+            with pytest.raises(DecodeError, match="no JSON object"):
+                await client.retention(filters=QUARTER)
+
+
+@pytest.mark.parametrize("body", [b'{"data":{}}', b'\xef\xbb\xbf{"x":1,"data":{ }}'], ids=repr)
+async def test_a_chart_may_have_no_rows(body: bytes) -> None:
+    """Empty data is a chart without rows."""
+    transport = FakeTransport([(200, {}, body)])
+    async with AdaptyExportClient("key", transport=transport) as client:
+        assert not (await client.analytics(chart_id="mrr", filters=QUARTER)).data
 
 
 ODD = b'{"data":{"mrr":{"value":"1.5","title":"MRR"},"arr":5,"new":{"data":[{"x":[1]},{}]}}}'

@@ -60,7 +60,7 @@ async def test_documented_rules_can_be_left_to_the_server(
 ) -> None:
     """A rule of Adapty's documentation is an error before anything is sent, if validated."""
     filters = Filters(date=YEAR, **change)
-    transport = FakeTransport([(200, {}, b"{}")])
+    transport = FakeTransport([(200, {}, b'{"data":[]}')])
     async with AdaptyExportClient("key", transport=transport) as export:
         with pytest.raises(InvalidInputError, match=message):
             await export.funnel(filters=filters)
@@ -72,7 +72,7 @@ async def test_documented_rules_can_be_left_to_the_server(
 
 async def sent(**options: Any) -> tuple[Any, dict[str, str]]:
     """Return the JSON and the headers of an analytics request."""
-    transport = FakeTransport([(200, {}, b"{}")])
+    transport = FakeTransport([(200, {}, b'{"data":{}}')])
     async with AdaptyExportClient("key", transport=transport) as export:
         await export.analytics(**{"chart_id": "mrr", "filters": Filters(date=YEAR), **options})
     [request] = transport.requests
@@ -123,7 +123,7 @@ async def test_all_kinds_of_values_are_sent() -> None:
 @pytest.mark.parametrize("state", [1, "1", None], ids=repr)
 async def test_a_state_is_sent_as_it_is_given(state: str | int | None) -> None:
     """A conversion begins with text or null, as in the schema, or a number, as in its example."""
-    transport = FakeTransport([(200, {}, b"{}")])
+    transport = FakeTransport([(200, {}, b'{"data":{}}')])
     async with AdaptyExportClient("key", transport=transport) as export:
         await export.conversion(filters=Filters(date=YEAR), from_period=state, to_period="6+")
 

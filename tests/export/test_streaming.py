@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -25,6 +26,7 @@ from adapty_async import (
     DecodeError,
     ExportError,
     Limits,
+    RequestRejectedError,
     RequestTimeoutError,
     RetryPolicy,
     ServerError,
@@ -252,9 +254,10 @@ async def test_a_late_block_is_a_timeout() -> None:
     clock = FakeClock(5.0)
     timeouts = TimeoutScheduler(asyncio.get_running_loop(), clock)
     read_body = read_into(MemorySink("test"), timeouts, CallState(deadline=5.0), clock)
+    response: Any = SimpleNamespace(content=aiohttp.EMPTY_PAYLOAD, status=200, headers={})
 
     with pytest.raises(RequestTimeoutError, match="not complete before the deadline"):
-        await read_body(aiohttp.EMPTY_PAYLOAD, a_request(), 200)
+        await read_body(response, a_request())
 
 
 async def test_a_silent_body_is_a_timeout(tmp_path: Path) -> None:
@@ -367,21 +370,97 @@ async def test_lines_are_bounded() -> None:
             [line async for line in chart(client)]
 
 
-async def test_a_compressed_body_is_unpacked(tmp_path: Path) -> None:
-    """A body that is compressed on the wire is written unpacked."""
-    body = HEAD + b"2025-01-01,1\n" * 50_000
-    packed = reply(body=gzip.compress(body), Content_Encoding="gzip")
-    async with RawServer(then=(packed,)) as server, client_of(server) as client:
-        await chart(client).write_to(tmp_path / "chart.csv")
-
-    assert (tmp_path / "chart.csv").read_bytes() == body
-
-
 @contextlib.asynccontextmanager
 async def given_session() -> AsyncIterator[aiohttp.ClientSession]:
     """Return a session of the caller's."""
     async with aiohttp.ClientSession() as session:
         yield session
+
+
+@contextlib.asynccontextmanager
+async def own_session() -> AsyncIterator[None]:
+    """Return no session: the client has its own."""
+    yield None
+
+
+PLAIN = HEAD + b"2025-01-01,1\n" * 200_000
+PACKED = gzip.compress(PLAIN)
+
+
+@pytest.mark.parametrize("session_of", [own_session, given_session])
+async def test_a_compressed_body_is_unpacked(session_of: Any, tmp_path: Path) -> None:
+    """A body of one or several compressed parts, or an empty one, is written unpacked."""
+    bodies = {
+        PACKED: PLAIN,
+        gzip.compress(HEAD) + gzip.compress(b"x,1\n"): HEAD + b"x,1\n",
+        b"": b"",
+    }
+    async with (
+        RawServer(*((reply(body=body, Content_Encoding="GZIP"),) for body in bodies)) as server,
+        session_of() as session,
+        client_of(server, session=session) as client,
+    ):
+        for expected in bodies.values():
+            await chart(client).write_to(tmp_path / "chart.csv")
+            assert (tmp_path / "chart.csv").read_bytes() == expected
+
+    assert {request.headers["accept-encoding"] for request in server.requests} == {"gzip"}
+
+
+@pytest.mark.parametrize("session_of", [own_session, given_session])
+@pytest.mark.parametrize(
+    "torn",
+    [PACKED[:-2000], PACKED[:-1], PACKED[:-8] + bytes(8), PLAIN],
+    ids=["early end", "no end", "wrong checksum", "not compressed"],
+)
+async def test_a_compressed_body_that_is_torn_is_retried(
+    torn: bytes, session_of: Any, tmp_path: Path
+) -> None:
+    """A compressed body without its end is a broken connection, even if its length is right."""
+    async with (
+        RawServer(
+            (reply(body=torn, Content_Encoding="gzip"),),
+            (reply(body=PACKED, Content_Encoding="x-gzip"),),
+        ) as server,
+        session_of() as session,
+        client_of(server, session=session) as client,
+    ):
+        await chart(client).write_to(tmp_path / "chart.csv")
+        assert is_free(client)
+
+    assert (tmp_path / "chart.csv").read_bytes() == PLAIN
+    assert len(server.requests) == 2
+
+
+async def test_a_compressed_body_never_becomes_one_block() -> None:
+    """A small body that unpacks to a large one is bounded by the limit of a typed result."""
+    bomb = reply(body=gzip.compress(bytes(65 * 1024 * 1024), 1), Content_Encoding="gzip")
+    async with RawServer(then=(bomb,)) as server, client_of(server) as client:
+        with pytest.raises(DecodeError, match="response larger than 67108864 bytes"):
+            await typed_chart(client)
+
+
+async def test_an_unknown_compression_is_an_error(tmp_path: Path) -> None:
+    """A body in a compression that was not asked for is not written as if it were a chart."""
+    strange = reply(body=b"\x1b\x00", Content_Encoding="br")
+    async with RawServer(then=(strange,)) as server, client_of(server) as client:
+        with pytest.raises(DecodeError, match="compressed, and not with gzip") as caught:
+            await chart(client).write_to(tmp_path / "chart.csv")
+
+    assert caught.value.status == 200
+    assert not names(tmp_path)
+
+
+async def test_a_compressed_error_has_its_code() -> None:
+    """The body of an error is unpacked as well, if it can be."""
+    body = b'{"errors":[{"source":"filters","errors":["no"]}],"error_code":"odd","status_code":400}'
+    packed = reply(400, gzip.compress(body), Content_Encoding="gzip")
+    torn = reply(400, body, Content_Encoding="gzip")
+    async with RawServer((packed,), (torn,)) as server, client_of(server) as client:
+        for code in ("odd", None):
+            with pytest.raises(RequestRejectedError) as caught:
+                await typed_chart(client)
+            assert caught.value.error_code == code
 
 
 async def test_a_given_session_streams_as_well(tmp_path: Path) -> None:

@@ -197,14 +197,15 @@ async def test_a_body_that_breaks_off_is_sent_again(
 async def test_a_failed_event_is_sent_again_and_not_recorded(
     handler: Handler, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exception gets 500, is logged without its text, and the next delivery runs again."""
+    """A failure, or a cancellation, is logged without its text; the next delivery runs again."""
     receiver = WebhookReceiver(handler, secret=SECRET)
     handler.errors = [ValueError(CANARY_EMAIL), TimeoutError(), asyncio.CancelledError()]
 
     assert [await post(receiver, body_of()) for _ in range(5)] == [500, 500, 503, 200, 200]
     assert len(handler.events) == 4
-    assert receiver.statistics() == WebhookStatistics(failed=2, processed=1, duplicates=1)
+    assert receiver.statistics() == WebhookStatistics(failed=3, processed=1, duplicates=1)
     assert "subscription_started left for a retry: ValueError" in caplog.text
+    assert "subscription_started left for a retry: CancelledError" in caplog.text
     assert "test_receiver.py" in caplog.text
     assert CANARY_EMAIL not in caplog.text
     assert "UserIdInYourSystem" not in caplog.text
