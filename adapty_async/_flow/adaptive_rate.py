@@ -158,6 +158,10 @@ class AdaptiveRateLimiter:
         self._pause = PauseState(min(self._pause.until, self._clock()))
         self._start(rate)
 
+    def pause_until(self, moment: float) -> None:
+        """Continue a pause of another limiter: send nothing before a time on the clock."""
+        self._pause.until = max(self._pause.until, moment)
+
     def snapshot(self) -> RateSnapshot:
         """Return a copy of the whole state, from which `restore` makes an equal limiter."""
         return RateSnapshot(

@@ -45,6 +45,8 @@ _CATCH_UP = 0.05
 # Seconds by which the clock of a store may be set back. The new server of a store that failed over
 # has another clock; the times of the state are then of no use.
 _BACK = 1.0
+# Maximum seconds of a pause that a member brings back.
+_MAX_PAUSE = 3600.0
 
 
 class Response(msgspec.Struct, frozen=True, array_like=True):
@@ -89,6 +91,7 @@ class Report(msgspec.Struct, frozen=True):
         restart: the rate starts again, since 429 responses were not due to the limit.
         restart_limit: the limit with which it starts again; None to search for it.
         is_leaving: the member leaves; its share is free.
+        paused_until: time before which nothing is sent, as the member knows; it may be past.
     """
 
     member: str
@@ -105,6 +108,7 @@ class Report(msgspec.Struct, frozen=True):
     restart: bool = False
     restart_limit: float | None = None
     is_leaving: bool = False
+    paused_until: float = -math.inf
 
 
 class Member(msgspec.Struct, array_like=True):
@@ -202,6 +206,8 @@ class _Exchange:
             self._limiter.expect(report.known)
         if report.expected is not None:
             self._limiter.expect(report.expected)
+        if state is None or report.has_gap:  # a pause of before or without the store
+            self._limiter.pause_until(min(report.paused_until, now + _MAX_PAUSE))
         self._recorded = -math.inf if state is None else state.recorded
         self._epoch = 0 if state is None else state.epoch
         self._revoked = 0 if state is None else state.revoked

@@ -116,8 +116,11 @@ class ExchangeLoop:
         began = self._clock()
         self._next = began + INTERVAL
         results = await self._results(keys)
-        for key, result in results.items():
-            self.sources[key].accept(*result, began)
+        for key in keys:
+            if key in results:
+                self.sources[key].accept(*results[key])
+            else:
+                self.sources[key].lose()
         if len(results) == len(keys):
             self._lost = 0
         else:
@@ -126,7 +129,7 @@ class ExchangeLoop:
             self._next = min(self._next, again)
             self._lost += 1
 
-    async def _results(self, keys: Sequence[str]) -> dict[str, tuple[Report, Grant]]:
+    async def _results(self, keys: Sequence[str]) -> dict[str, tuple[Report, Grant, float]]:
         """Attempt an exchange, and once more: the connection may only have been idle for long."""
         try:
             return await self._attempt(keys)
@@ -137,19 +140,19 @@ class ExchangeLoop:
 
     async def _attempt(
         self, keys: Sequence[str], *, is_leaving: bool = False
-    ) -> dict[str, tuple[Report, Grant]]:
-        """Return the results of an exchange by key, where no other member was faster."""
+    ) -> dict[str, tuple[Report, Grant, float]]:
+        """Return the results of an exchange and its start by key, if no member was faster."""
         asked = self._clock()
         loaded = await self._store.load(keys)
         received = self._clock()
-        results: dict[str, tuple[Report, Grant]] = {}
+        results: dict[str, tuple[Report, Grant, float]] = {}
         changes = []
         for key, (version, value, now) in zip(keys, loaded, strict=True):
             member = self.sources[key].member
             member.store_clock.record(asked, now, received)
             report = member.report(is_leaving=is_leaving)
             state, grant = _exchanged(value, now, report)
-            results[key] = report, grant
+            results[key] = report, grant, asked
             changes.append(Change(key, version, _encode(state)))
         swapped = await self._store.swap(changes)
         return {key: results[key] for key, won in zip(keys, swapped, strict=True) if won}

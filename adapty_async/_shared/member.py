@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
-from adapty_async._shared.exchange import Grant, Report, Response
+from adapty_async._shared.exchange import AHEAD, Grant, Report, Response
 
 __all__ = ("INTERVAL", "Member", "StoreClock", "limiter_alone")
 
@@ -21,6 +21,9 @@ _ASK_AGAIN = 0.25
 # Seconds after which an unused permit is void. Requests of a process that stood still would
 # otherwise be sent as a burst.
 _LATE = 0.1
+# Maximum seconds of an exchange whose permits are of use. They cover `AHEAD` and as much behind, so
+# a process whose exchanges take longer has less than it has alone.
+_SLOW = 0.15
 # Seconds by which a request may be early, so that thousands per second need fewer timers.
 _EARLY = 0.001
 _MIN_WAIT = 0.002
@@ -76,6 +79,8 @@ class Member:
         limit: the measured limit of the server; None during a search for it.
         paused_until: time before which nothing is sent; it may be past.
         members: number of members as of the last exchange.
+        late_since: time of the first exchange in a row without a result in time; None after
+            one with such a result.
     """
 
     def __init__(
@@ -108,6 +113,7 @@ class Member:
         self.limit: float | None = None
         self.paused_until = clock()
         self.members = 1
+        self.late_since: float | None = None
 
     @property
     def rate(self) -> float:
@@ -251,6 +257,7 @@ class Member:
             restart=self._is_restarting,
             restart_limit=self._restart_limit,
             is_leaving=is_leaving,
+            paused_until=to_store(self.paused_until),
         )
 
     def _wanted(self, now: float) -> int:
@@ -261,23 +268,54 @@ class Member:
 
     def accept(self, report: Report, grant: Grant, began: float) -> None:
         """Use the result of an exchange that began at `began`."""
-        to_local = self.store_clock.to_local
+        now, to_local = self._clock(), self.store_clock.to_local
+        in_time = now - began <= _SLOW
+        if in_time:
+            self.late_since = None
+        else:
+            self.lose()
         before, self._grant, self._last = self._grant, grant, began
-        self.limit, self.members = grant.limit, grant.members
-        self._known = self._known if grant.limit is None else grant.limit
-        self.paused_until = to_local(grant.paused_until)
+        self.members = grant.members
+        self._is_restarting = self._is_restarting and not report.restart
+        if not self._is_restarting:  # otherwise it was restarted during the exchange
+            self.limit = grant.limit
+            self._known = self._known if grant.limit is None else grant.limit
+            self.paused_until = to_local(grant.paused_until)
         if before is not None and before.epoch < grant.revoked:
             self._permits.clear()
-        self._permits.extend((to_local(permit), grant.epoch) for permit in grant.permits)
+        # a store at a distance returns permits late; they are of use for a moment all the same
+        first = now - AHEAD if in_time else -math.inf
+        self._permits.extend(
+            (max(to_local(permit), first), grant.epoch) for permit in grant.permits
+        )
         self._ask_at = began + min(grant.again, _ASK_AGAIN)
         self._calls -= report.calls
         del self._responses[: len(report.responses)]
         self._is_hungry, self._used = False, 0
-        self._expected = self._search_from = None
-        self._is_restarting = self._has_gap = False
+        if self._expected == report.expected:
+            self._expected = None
+        if self._search_from == report.search_from:
+            self._search_from = None
+        self._has_gap = False
         self.due = began + _HEARTBEAT
-        if self._calls or self._responses or grant.permits:
+        if self._has_news or grant.permits:
             self._exchange_by(began + INTERVAL)
+
+    @property
+    def _has_news(self) -> bool:
+        """Whether something happened during an exchange that the next one reports."""
+        return bool(
+            self._calls
+            or self._responses
+            or self._is_restarting
+            or self._expected
+            or self._search_from
+        )
+
+    def lose(self) -> None:
+        """Record that an exchange had no result in time: it was slow, or others were faster."""
+        if self.late_since is None:
+            self.late_since = self._clock()
 
     def postpone(self, moment: float) -> None:
         """Perform the next exchange at another time, since the present one had no result."""
@@ -303,13 +341,20 @@ def _rest(response: Response) -> tuple[int, bool, bool, float | None, float]:
 
 
 def limiter_alone(
-    clock: Callable[[], float], known: float, fallback: float, members: int
+    clock: Callable[[], float],
+    known: float,
+    fallback: float,
+    members: int,
+    paused_until: float = -math.inf,
 ) -> AdaptiveRateLimiter:
     """
     Return the limiter of a process whose store is down.
 
-    All members together use at most the share `fallback` of the rate `known`, in any second.
+    All members together use at most the share `fallback` of the rate `known`, in any second. A
+    pause continues.
     """
     share = fallback * known / members
     highest = max(share / 2, _ALONE * share - 1.0)
-    return AdaptiveRateLimiter(clock, rate=highest, min_rate=min(0.1, highest), max_rate=highest)
+    limiter = AdaptiveRateLimiter(clock, rate=highest, min_rate=min(0.1, highest), max_rate=highest)
+    limiter.pause_until(paused_until)
+    return limiter

@@ -64,8 +64,9 @@ class PostgresStore:
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
 
     async def open(self) -> None:
-        """Connect, and create the table if there is none."""
+        """Connect, and create the table if there is none; raise if it is only readable."""
         await self._within(self._create())
+        await self.swap([])
 
     async def _create(self) -> None:
         connection = await self._connected()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
@@ -36,6 +37,13 @@ return 1
 """
 # Milliseconds after which an unused value expires: a day.
 _EXPIRY = 24 * 60 * 60 * 1000
+# The exchanges depend on these; the URL of an application may have other ones in its query.
+_OPTIONS = {
+    "socket_timeout": TIMEOUT,
+    "socket_connect_timeout": TIMEOUT,
+    "retry": Retry(NoBackoff(), 0),  # a member does that
+    "decode_responses": False,
+}
 
 
 class RedisStore:
@@ -52,19 +60,16 @@ class RedisStore:
 
     def __init__(self, url: str) -> None:
         try:
-            self._client = redis.asyncio.Redis.from_url(
-                url,
-                socket_timeout=TIMEOUT,
-                socket_connect_timeout=TIMEOUT,
-                retry=Retry(NoBackoff(), 0),  # a member does that
-                decode_responses=False,
-            )
-        except ValueError:
+            self._client = redis.asyncio.Redis.from_url(url)
+            pool = self._client.connection_pool
+            pool.connection_kwargs.update(_OPTIONS)  # also those of the URL's query
+            pool.connection_class(**pool.connection_kwargs)
+        except (ValueError, TypeError, redis.exceptions.RedisError):
             raise ConfigError("url is not a valid URL of Redis") from None
 
     async def open(self) -> None:
-        """Connect."""
-        await _result(self._client.ping())
+        """Connect, and store a value that expires at once: the server may only be readable."""
+        await self._store([Change(f"adapty:rate:open:{secrets.token_hex(8)}", 0, b"")], 1)
 
     async def load(self, keys: Sequence[str]) -> list[Loaded]:
         """Return the values of keys, in their order."""
@@ -76,14 +81,18 @@ class RedisStore:
 
     async def swap(self, changes: Sequence[Change]) -> list[bool]:
         """Store each value whose key still has its `version`; return which ones had it."""
+        return await self._store(changes, _EXPIRY)
+
+    async def _store(self, changes: Sequence[Change], expiry: int) -> list[bool]:
         pipeline = self._client.pipeline(transaction=False)
         for key, version, value in changes:
-            pipeline.eval(_SWAP, 1, key, version, version + 1, value, _EXPIRY)
+            pipeline.eval(_SWAP, 1, key, version, version + 1, value, expiry)
         return [bool(swapped) for swapped in await _result(pipeline.execute())]
 
     async def aclose(self) -> None:
         """Close the connections."""
-        with contextlib.suppress(StoreError):  # the connection is broken already
+        # the connection is broken already, or its event loop is closed
+        with contextlib.suppress(StoreError, RuntimeError):
             await _result(self._client.aclose())
 
 

@@ -17,6 +17,8 @@ logger = logging.getLogger("adapty_async")
 
 # Seconds until a store that is down is tried again.
 _RETRY = 0.25
+# Seconds without an exchange in time after which a process continues alone.
+_STARVED = 1.0
 
 
 class SharedSource:
@@ -122,6 +124,7 @@ class SharedSource:
     def succeeded(self, sent: float, *, paced: bool = True) -> None:
         """Record a response other than 429 to a request that was sent at `sent`."""
         self._source.succeeded(sent, paced=paced)
+        self._keep_pause()
 
     def throttled(
         self, sent: float, retry_after: float | None = None, *, within: float = math.inf
@@ -132,6 +135,12 @@ class SharedSource:
         The next probe is due `within` these seconds: it is of no use later.
         """
         self._source.throttled(sent, retry_after, within=within)
+        self._keep_pause()
+
+    def _keep_pause(self) -> None:
+        """Report the pause of a process alone when the store is back."""
+        if self._alone is not None:
+            self.member.paused_until = self._alone.paused_until
 
     def search_from(self, rate: float) -> None:
         """Start the search at the rate of counted requests, unless a search began before."""
@@ -160,9 +169,22 @@ class SharedSource:
         """Use the result of an exchange that began at `began`; the store is up."""
         self.member.accept(report, grant, began)
         self.exchanges += 1
-        if self._alone is not None:
+        if self.member.late_since is not None:
+            self._require_timely()
+        elif self._alone is not None:
             self._alone = None
             logger.info("shared rate: the store is back; the processes share one rate again")
+
+    def lose(self) -> None:
+        """Record that other processes were faster than an exchange."""
+        self.member.lose()
+        self._require_timely()
+
+    def _require_timely(self) -> None:
+        """Continue alone if exchanges take so long, or lose so often, that permits are void."""
+        since = self.member.late_since
+        if self._alone is not None or (since is not None and self._clock() - since > _STARVED):
+            self.fail(StoreError("exchanges with the store take too long, or others are faster"))
 
     def fail(self, error: StoreError) -> None:
         """Continue without the other processes, since the store is down."""
@@ -176,7 +198,10 @@ class SharedSource:
         self.member.interrupt(self._clock() + _RETRY)
 
     def _limiter_alone(self) -> AdaptiveRateLimiter:
-        return limiter_alone(self._clock, self.member.known, self._fallback, self.member.members)
+        member = self.member
+        return limiter_alone(
+            self._clock, member.known, self._fallback, member.members, member.paused_until
+        )
 
     def close(self) -> None:
         """Admit no further request."""

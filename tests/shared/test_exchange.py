@@ -55,6 +55,27 @@ def test_the_first_member_of_an_empty_store_seeds_it_with_what_it_knows() -> Non
     assert grant.limit == 400.0
 
 
+def test_the_first_member_of_an_empty_store_brings_back_the_pause() -> None:
+    """A store that lost its values in a long `Retry-After` does not end it."""
+    state, grant = exchange(None, NOW, a_report(paused_until=NOW + 90.0, wanted=5, hungry=True))
+    _, other = ask(state, NOW + 1.0, "b")
+
+    assert grant.paused_until == other.paused_until == NOW + 90.0
+    assert grant.permits == other.permits == ()
+    _, bounded = exchange(None, NOW, a_report(paused_until=NOW + 1e9))
+    assert bounded.paused_until == NOW + 3600.0
+
+
+def test_a_pause_of_a_time_without_the_store_holds_for_all() -> None:
+    """A member that was told to wait while it was alone tells the others."""
+    state, _ = ask(None, NOW)
+    _, late = exchange(state, NOW, a_report("b", paused_until=NOW + 90.0))
+    _, grant = exchange(state, NOW, a_report("b", paused_until=NOW + 90.0, has_gap=True))
+
+    assert late.paused_until <= NOW
+    assert grant.paused_until == NOW + 90.0
+
+
 def test_a_members_limit_does_not_replace_that_of_the_store() -> None:
     """Only an empty store is seeded."""
     state, _ = exchange(None, NOW, a_report(known=400.0))

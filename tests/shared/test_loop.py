@@ -221,21 +221,57 @@ def test_a_bucket_that_becomes_busy_waits_for_the_next_exchange(moment: float) -
 
 
 def test_a_bucket_that_always_loses_does_not_hold_up_another_one() -> None:
-    """The other one has its rate, and the process still attempts few exchanges."""
+    """The other one has its rate, few exchanges are attempted, and the loser continues alone."""
 
     async def main() -> None:
         ((store, exchanges),) = processes(1)
         loser, other = known(exchanges, 100.0), known(exchanges, 400.0)
         store.losing = {"limit 100.0"}
-        done, _ = await asyncio.gather(
+        done, alone = await asyncio.gather(
             work(other, Bucket(400.0, 40.0), 5.0), work(loser, Bucket(100.0, 10.0), 5.0)
         )
 
         assert done == pytest.approx(2000, rel=0.05)
-        assert not loser.is_alone
+        assert loser.is_alone
+        assert not other.is_alone
         assert loser.exchanges == 0
+        assert alone == pytest.approx(4 * 0.5 * 100, rel=0.1)
         assert len(store.loads) <= 200
         await exchanges.aclose()
+
+    virtually(main())
+
+
+@pytest.mark.parametrize(
+    ("way", "is_alone", "least"),
+    [
+        pytest.param(0.01, False, 1800, id="20 ms"),
+        pytest.param(0.02, False, 1000, id="40 ms"),
+        pytest.param(0.03, False, 1000, id="60 ms"),
+        pytest.param(0.1, True, 700, id="200 ms"),
+        pytest.param(0.24, True, 350, id="480 ms"),
+    ],
+)
+def test_a_store_at_a_distance_stops_nobody(way: float, is_alone: bool, least: int) -> None:  # noqa: FBT001  a parameter
+    """Processes send whatever a round trip takes; if permits would be void, each goes on alone."""
+
+    async def main() -> None:
+        both = processes(2)
+        server = Bucket(400.0, 40.0)
+        for store, _ in both:
+            store.way = way
+        sources = [known(exchanges, 400.0) for _, exchanges in both]
+        done = await asyncio.gather(*(work(source, server, 5.0) for source in sources))
+
+        assert [source.is_alone for source in sources] == [is_alone] * 2
+        assert sum(done) >= least
+        assert min(done) >= 0.2 * max(done)
+        for store, _ in both:
+            store.way = _WAY
+        await asyncio.sleep(1.5)
+        assert [source.is_alone for source in sources] == [False] * 2
+        for _, exchanges in both:
+            await exchanges.aclose()
 
     virtually(main())
 

@@ -155,9 +155,8 @@ def test_an_exchange_comes_soon_after_news_and_otherwise_once_a_second() -> None
 
 def test_responses_are_reported_once_in_the_stores_time() -> None:
     """A report that did not arrive is reported again, together with what came since."""
-    clock = FakeClock(10.0)
+    clock = FakeClock(9.8)
     member = a_member(clock, 9.8, epoch=7)
-    clock.now = 9.8
     member.acquire()
     clock.now = 10.0
     member.succeeded(9.9, paced=True)
@@ -303,6 +302,43 @@ def test_a_restart_is_reported_until_it_arrived() -> None:
     assert not member.report().restart
 
 
+def test_what_changes_during_an_exchange_is_reported_by_the_next_one() -> None:
+    """A restart, a limit or a rate that comes between report and result is not lost."""
+    clock = FakeClock(10.0)
+    member = a_member(clock, limit=None)
+    before = member.report()
+    member.expect(300.0)
+    member.search_from(120.0)
+    member.accept(before, a_grant(limit=None), clock.now)
+    report = member.report()
+    assert (report.expected, report.search_from) == (300.0, 120.0)
+    assert member.due == pytest.approx(10.0 + INTERVAL)
+
+    member.restart(400.0)
+    member.accept(report, a_grant(limit=20.0, paused_until=40.0 + AHEAD_OF_US), clock.now)
+    report = member.report()
+    assert (report.restart, report.restart_limit, report.expected) == (True, 400.0, None)
+    assert (member.limit, member.known) == (400.0, 400.0)
+    assert member.paused_until <= 10.0
+    member.accept(report, a_grant(limit=400.0), clock.now)
+    assert not member.report().restart
+
+
+@pytest.mark.parametrize(("seconds", "usable"), [(0.14, True), (0.16, False)])
+def test_permits_of_a_slow_exchange_are_of_use_up_to_a_bound(
+    seconds: float,
+    usable: bool,  # noqa: FBT001  a parameter
+) -> None:
+    """A permit that arrives late may be used for a moment, unless the process stood still."""
+    clock = FakeClock(10.0)
+    member = a_member(clock)
+    report = member.report()
+    clock.now += seconds
+    member.accept(report, a_grant(9.98), 10.0)
+
+    assert (member.acquire() == 0.0) is usable
+
+
 def test_the_last_report_wants_nothing() -> None:
     """A member that leaves gives its share back."""
     clock = FakeClock(10.0)
@@ -379,6 +415,46 @@ def test_a_source_restarts_with_and_without_a_store() -> None:
 
     assert source.paused_until <= 10.0
     assert source.rate == pytest.approx(0.97 * 96, rel=0.02)
+
+
+def test_a_pause_continues_without_the_store_and_after_it() -> None:
+    """Nothing is sent into a pause because the store goes down, or is back."""
+    clock = FakeClock(10.0)
+    source = SharedSource("name", 0.5, clock)
+    source.member.store_clock.record(10.0, 10.0 + AHEAD_OF_US, 10.0)
+    grant = a_grant(limit=400.0, paused_until=40.0 + AHEAD_OF_US)
+    source.accept(source.member.report(), grant, 10.0)
+    source.fail(StoreError("Redis is down"))
+    assert source.paused_until == 40.0
+    assert source.acquire() > 1.0
+
+    clock.now = 41.0
+    assert source.acquire() == 0.0
+    source.throttled(41.0, 90.0)
+    report = source.member.report()
+    assert report.has_gap
+    assert report.paused_until == pytest.approx(131.0 + AHEAD_OF_US)
+    clock.now = 42.0
+    source.succeeded(41.9)  # by a single call: the pause is not meant literally
+    assert source.member.report().paused_until == pytest.approx(42.0 + AHEAD_OF_US)
+
+
+def test_an_exchange_during_which_the_process_stood_still_is_not_the_stores_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its permits are void, and only a second one in a row lets the process continue alone."""
+    clock = FakeClock(10.0)
+    source = SharedSource("name", 0.5, clock)
+    report = source.member.report()
+    clock.now = 70.0
+    source.accept(report, a_grant(10.0), 10.0)
+    assert (source.is_alone, caplog.text) == (False, "")
+    assert source.acquire() > 0.0
+
+    clock.now = 72.0
+    source.accept(source.member.report(), a_grant(71.0), 71.0)
+    assert source.is_alone
+    assert "exchanges with the store take too long, or others are faster; this" in caplog.text
 
 
 def test_a_closed_source_admits_nothing() -> None:

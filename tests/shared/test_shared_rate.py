@@ -301,6 +301,29 @@ def test_another_event_loop_needs_its_own_shared_rate(url: str) -> None:
     asyncio.run(main())
 
 
+def test_a_shared_rate_is_closed_after_its_event_loop(redis_url: str) -> None:
+    """A close in another event loop ends without an error, and that loop may enter."""
+    code = f"""
+import asyncio
+from adapty_async.shared import SharedRate
+
+rate = SharedRate({redis_url!r})
+
+async def again():
+    await rate.aclose()
+    async with rate:
+        pass
+
+asyncio.run(rate.__aenter__())
+asyncio.run(again())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_leaving_a_hundred_times_leaves_no_task_and_no_thread(url: str) -> None:
     """A process that enters and leaves again and again ends like any other."""
     code = f"""

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import psycopg
+import psycopg.conninfo
+import psycopg.sql
 import pytest
 import redis
 
@@ -293,6 +295,47 @@ async def test_a_damaged_hash_of_redis_counts_as_lost(
     await store.aclose()
 
 
+async def test_options_in_a_url_of_redis_do_not_change_what_exchanges_need(
+    redis_url: str, key: str
+) -> None:
+    """A URL that an application uses for other things, too, works with the store's settings."""
+    store = RedisStore(f"{redis_url.rstrip('/')}/0?decode_responses=True&socket_timeout=30")
+    await store.open()
+    assert await swap(store, key, 0, b"\xff\x00")
+    assert (await load(store, key))[:2] == (1, b"\xff\x00")
+    settings = store._client.connection_pool.connection_kwargs
+    assert settings["socket_timeout"] == settings["socket_connect_timeout"] == 0.5
+    await store.aclose()
+
+
+async def test_a_redis_that_is_only_readable_is_an_error_at_the_start() -> None:
+    """Otherwise each process would continue alone, and no process would know of another."""
+    with OwnRedis() as server, redis.Redis.from_url(server.url) as observer:
+        store = RedisStore(server.url)
+        await store.open()
+        await asyncio.sleep(0.01)
+        assert observer.keys("*") == []  # the value that was stored has expired
+        observer.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(StoreError, match="rejected a command: ReadOnlyError"):
+            await store.open()
+        await store.aclose()
+
+
+async def test_a_postgres_that_is_only_readable_is_an_error_at_the_start(postgres_url: str) -> None:
+    """The table of a standby may be there, and no value can be stored in it."""
+    with fresh_database(postgres_url) as url:
+        store = PostgresStore(url)
+        await store.open()
+        await store.aclose()
+        name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+        with psycopg.connect(url, autocommit=True) as connection:
+            setting = psycopg.sql.SQL("alter database {} set default_transaction_read_only = on")
+            connection.execute(setting.format(psycopg.sql.Identifier(str(name))))
+        with pytest.raises(StoreError, match="rejected a command: ReadOnlySqlTransaction"):
+            await store.open()
+        await store.aclose()
+
+
 async def test_the_stores_clock_runs(stores: tuple[Store, Store], key: str) -> None:
     """All members see one clock, whose resolution is far below a millisecond."""
     times = [(await load(stores[number % 2], key)).now for number in range(6)]
@@ -362,6 +405,7 @@ def _down() -> Store:
     ("kind", "url"),
     [
         pytest.param(RedisStore, "redis://:secret@host:port", id="redis"),
+        pytest.param(RedisStore, "redis://:secret@host?option=1", id="unknown option"),
         pytest.param(PostgresStore, "postgresql://user:secret@host:port:1/%zz", id="postgres"),
     ],
 )
