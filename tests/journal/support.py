@@ -52,6 +52,8 @@ BY_KEY = JournalIdentity(
 )
 OWED = 16
 SECTOR = 4096
+# Bytes of the header of a write-ahead log.
+_HEADER = 32
 
 
 def accept(found: dict[str, Any]) -> None:
@@ -225,7 +227,9 @@ class InFile:
         """Return copies in which unflushed sectors of the log are as they were before."""
         content, flushed = self._flushed
         log = bytearray(_read(self.log))
-        before = flushed.ljust(len(log), b"\0")
+        # A log that starts again has a new header, which SQLite flushes before it writes a frame:
+        # otherwise old frames could come back one by one.
+        before = (bytes(log[:_HEADER]) + flushed[_HEADER:]).ljust(len(log), b"\0")
         for start in range(0, len(log), SECTOR):
             sector = slice(start, start + SECTOR)
             if log[sector] != before[sector] and not is_kept():
