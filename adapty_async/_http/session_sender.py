@@ -193,7 +193,8 @@ def session_sender(
                 response = await _over_another(session, request.method, target.url, options)
             status = response.status
             if read_body is None:
-                body = read_now(response.content) or await read(response.content, request, status)
+                arrived = read_now(response.content)
+                body = await read(response.content, request, status) if arrived is None else arrived
             else:
                 body = await read_body(response, request)
         except BaseException:
