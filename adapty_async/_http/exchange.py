@@ -43,7 +43,6 @@ __all__ = (
     "CONNECTIONS",
     "DESYNCHRONISED",
     "LARGE_BODY",
-    "STREAMED",
     "SWITCHING",
     "Kept",
     "ReadBody",
@@ -65,8 +64,6 @@ SendOnce: TypeAlias = Layer
 Kept: TypeAlias = set["weakref.ref[Any]"]
 #: Reads the body of a response as it is on the wire, and returns what the decoder needs of it.
 ReadBody: TypeAlias = Callable[[aiohttp.ClientResponse, Request], Awaitable[bytes]]
-#: The headers of a request whose body a `ReadBody` reads: it knows no other compression.
-STREAMED = {"Accept-Encoding": "gzip"}
 
 # Maximum bytes of a response's body, which is held in memory.
 _BODY_LIMIT = 8 * 1024 * 1024

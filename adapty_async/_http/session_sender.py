@@ -28,7 +28,6 @@ from adapty_async._http.exchange import (
     CONNECTIONS,
     DESYNCHRONISED,
     LARGE_BODY,
-    STREAMED,
     SWITCHING,
     Kept,
     ReadBody,
@@ -171,15 +170,13 @@ def session_sender(
     """
     kept = set() if kept is None else kept
     common = dict(session.headers).items()  # aiohttp adds them
-    added = {} if read_body is None else STREAMED
-    unpack = {} if read_body is None else {"auto_decompress": False}
 
     async def send(request: Request, state: CallState) -> Response:
         target = target_of(request.url)
         options: dict[str, Any] = {
-            **unpack,
-            "headers": dict(request.headers.items() - common) | added,
+            "headers": dict(request.headers.items() - common),
             "allow_redirects": False,
+            "auto_decompress": read_body is None,
             "data": _data_of(request.body),
             "proxy": _environment_proxy(target.url) if trust_env else None,
         }
@@ -245,8 +242,6 @@ def given_session_sender(
     A session does not report when it has a connection. An attempt therefore counts as on the wire
     from the call of the session on, until the session raises that it could not connect.
     """
-    is_whole = read_body is None
-    added = {} if is_whole else STREAMED
 
     async def send(request: Request, state: CallState) -> Response:
         state.sent()
@@ -255,9 +250,10 @@ def given_session_sender(
                 request.method,
                 target_of(request.url).url,
                 data=_data_of(request.body),
-                headers=request.headers | added,
+                headers=request.headers,
                 allow_redirects=False,
-                auto_decompress=is_whole,  # this and the next override the session's options
+                # these two override the session's options
+                auto_decompress=read_body is None,
                 raise_for_status=False,
                 middlewares=(_send_once,),
             )

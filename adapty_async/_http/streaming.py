@@ -23,7 +23,10 @@ from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._runtime.tasks import in_thread
 from adapty_async.errors import ConnectionLostError, DecodeError, RequestTimeoutError
 
-__all__ = ("Sink", "read_into")
+__all__ = ("STREAMED", "Sink", "read_into")
+
+#: The headers of a request whose body is read by `read_into`: it knows no other compression.
+STREAMED = {"Accept-Encoding": "gzip"}
 
 # Bytes that are passed to a sink at once. A thread for each of aiohttp's 64 KiB would take longer
 # than writing them.

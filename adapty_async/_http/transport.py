@@ -25,7 +25,7 @@ from adapty_async._api.operation import Request, Response
 from adapty_async._http.direct_sender import fastest_sender, patch_check, stamp, why_standard
 from adapty_async._http.exchange import Kept, ReadBody, SendOnce, failure_of
 from adapty_async._http.session_sender import SESSION_OPTIONS, given_session_sender, session_sender
-from adapty_async._http.streaming import Sink, read_into
+from adapty_async._http.streaming import STREAMED, Sink, read_into
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._runtime.fork import SocketFactory, register_fork_handler
 from adapty_async._runtime.loop_local import LoopLocal
@@ -119,6 +119,7 @@ class Transport:
         if sink is not None:
             read_body = read_into(sink, resources.timeouts, state, self._clock)
             send = self._streaming_sender(pool, read_body)
+            request = request.with_headers(STREAMED)
         return await self._send(resources, pool, send, request, state)
 
     async def _send(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
@@ -164,11 +164,13 @@ class _Attempts:
 
 def _request_attributes(method: str, host: str) -> dict[str, AttributeValue]:
     """Return the attributes that a span and a metric of an attempt have in common."""
+    return {"http.request.method": method, **_server_attributes(host)}
+
+
+@lru_cache  # a client has a few hosts, and asks twice for each attempt
+def _server_attributes(host: str) -> dict[str, AttributeValue]:
     parts = urlsplit(f"//{host}")
-    attributes: dict[str, AttributeValue] = {
-        "http.request.method": method,
-        "server.address": parts.hostname or host,
-    }
+    attributes: dict[str, AttributeValue] = {"server.address": parts.hostname or host}
     if parts.port is not None:
         attributes["server.port"] = parts.port
     return attributes
