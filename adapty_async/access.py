@@ -392,8 +392,9 @@ class AccessCache:
     async def _fetch(self, key: _Key, invalidations: int) -> _Entry:
         by, value = key
         read_at, read_on = self._clock(), time.monotonic()
+        profile: Profile | None
         try:
-            profile = _identified(await self._client.execute(get_profile(**{by: value})))
+            profile = await self._client.execute(get_profile(**{by: value}))
         except NotFoundError:
             profile = None
         entry = _Entry(profile, read_at, read_on)
@@ -475,19 +476,6 @@ def _key(customer_user_id: str | None, profile_id: str | None) -> _Key:
     raise InvalidInputError(
         "customer_user_id", "exactly one of customer_user_id and profile_id is required, as text"
     )
-
-
-def _identified(profile: Profile) -> Profile:
-    """
-    Return the profile of a response that has one.
-
-    Raises:
-        DecodeError: it has none, such as the empty success of a gateway, which does not mean that
-            the user has no access.
-    """
-    if not profile.profile_id:
-        raise DecodeError("the response has no profile", operation="v2.profiles.get", status=200)
-    return profile
 
 
 def _ids(key: _Key, profile: Profile | None) -> set[_Key]:

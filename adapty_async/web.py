@@ -255,17 +255,6 @@ def _lock_key(body: Any) -> Hashable:
     return header
 
 
-_paywall_in = data_decoder(Paywall)
-
-
-def _read_paywall(body: bytes) -> Paywall:
-    """Return a paywall, which is useless without its id: a view of it could not be recorded."""
-    paywall = _paywall_in(body)
-    if not paywall.variation_id:
-        raise msgspec.ValidationError("missing - at `$.variation_id`")
-    return paywall
-
-
 GET_PAYWALL: Endpoint[Paywall] = Endpoint(
     name="web.paywalls.get",
     method="POST",
@@ -273,7 +262,7 @@ GET_PAYWALL: Endpoint[Paywall] = Endpoint(
     docs=f"{_DOCS}/getPaywall",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="web",
-    decode=_read_paywall,
+    decode=data_decoder(Paywall, requires="variation_id"),  # a view is recorded with it
     encode=to_json,
     absent_if_missing=True,
     lock_key=_lock_key,

@@ -135,13 +135,24 @@ def _stripped(body: bytes) -> bytes:
 
 
 def data_decoder(
-    result: type[ResultT], dec_hook: DecodeHook | None = None, *, unwrap: bool = True
+    result: type[ResultT],
+    dec_hook: DecodeHook | None = None,
+    *,
+    unwrap: bool = True,
+    requires: str | None = None,
 ) -> Callable[[bytes], ResultT]:
     """
     Return a decoder of an object that stands alone or under ``data``; an empty body is ``{}``.
 
     The decoder reads a `ResultStruct` field by field only if strict decoding fails, since that
     takes more time.
+
+    Args:
+        result: the type of the object.
+        dec_hook: decodes types that msgspec does not support.
+        unwrap: the object stands under ``data`` if there is such a field.
+        requires: a field that must be there and not null, for reads: an empty success of a gateway
+            would otherwise look like a user without access, or an empty list.
     """
     strict = msgspec.json.Decoder(result, dec_hook=dec_hook)
     is_result = _is_result(result)
@@ -157,7 +168,21 @@ def data_decoder(
         decoded: ResultT = read_by_field(kind, content, dec_hook)
         return decoded
 
-    return read
+    return read if requires is None else _requiring(requires, read, unwrap=unwrap)
+
+
+def _requiring(
+    name: str, read: Callable[[bytes], ResultT], *, unwrap: bool
+) -> Callable[[bytes], ResultT]:
+    def read_required(body: bytes) -> ResultT:
+        decoded = read(body)
+        if not getattr(decoded, name):  # an empty list, or left out
+            content = _parsed_content(_stripped(body) or b"{}", unwrap=unwrap)
+            if content.get(name) in (None, ""):
+                raise msgspec.ValidationError(f"missing - at `$.{name}`")
+        return decoded
+
+    return read_required
 
 
 def json_decoder(result: type[ResultT], *, unwrap: bool = True) -> Callable[[bytes], ResultT]:

@@ -14,7 +14,7 @@ import msgspec
 from adapty_async._api.codec import to_json
 from adapty_async._api.documented import struct_in
 from adapty_async._api.operation import Endpoint, Operation, RetrySafety
-from adapty_async._api.results import ResultStruct, content_of, data_decoder
+from adapty_async._api.results import ResultStruct, data_decoder
 from adapty_async._api.validation import one_of
 from adapty_async.errors import InvalidInputError
 from adapty_async.export._exports import CsvExport, JsonExport, Plan, Stream
@@ -75,25 +75,15 @@ def _check(operation: Operation[Any]) -> None:
     struct_in("filters", operation.body.filters)
 
 
-class _WithData(msgspec.Struct):
-    data: dict[str, msgspec.Raw] | list[msgspec.Raw]
-
-
-_require_data = msgspec.json.Decoder(_WithData).decode
-
-
 def _decoder(result: type[T]) -> Callable[[bytes], T]:
     """Return a decoder that takes neither an empty body nor one without its data for no rows."""
-    read = data_decoder(result, unwrap=False)
     is_all_data = issubclass(result, ResultStruct) and "data" in result.essential
+    read = data_decoder(result, unwrap=False, requires="data" if is_all_data else None)
 
     def read_result(body: bytes) -> T:
         if not body.strip():
             raise msgspec.ValidationError("no JSON object - at `$`")
-        decoded = read(body)
-        if is_all_data and not getattr(decoded, "data", None):
-            _require_data(content_of(body, unwrap=False))
-        return decoded
+        return read(body)
 
     return read_result
 

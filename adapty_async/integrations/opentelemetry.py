@@ -40,13 +40,17 @@ __all__ = ("instrument",)
 
 _NAME = "adapty_async"
 
-Read: TypeAlias = Callable[[CallbackOptions], Iterable[Observation]]
+_Attributes: TypeAlias = dict[str, AttributeValue]
+_Measured: TypeAlias = list[tuple["weakref.ref[Client]", _Attributes]]
+_Values: TypeAlias = list[tuple[float, _Attributes]]
+_Read: TypeAlias = Callable[[CallbackOptions], Iterable[Observation]]
 
 
 def instrument(
     client: Client,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
+    name: str | None = None,
 ) -> None:
     """
     Trace a client's calls and measure them. Call it once, before the client's first call.
@@ -58,13 +62,16 @@ def instrument(
         client: the client; clients that `AdaptyClient.with_options` makes of it are included.
         tracer_provider: where spans go; by default the global one.
         meter_provider: where measurements go; by default the global one.
+        name: the value of the attribute ``adapty.client`` of the metrics ``adapty.client.*``, for
+            clients of one API on one meter provider; by default they do not have it.
     """
     tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
     meter = metrics.get_meter(_NAME, __version__, meter_provider)
     client.add_middleware(_Attempts(tracer))
-    client.add_hook(_Calls(tracer, meter))
+    named: _Attributes = {} if name is None else {"adapty.client": name}
+    client.add_hook(_Calls(tracer, meter, named))
     is_global = meter_provider is None or meter_provider is metrics.get_meter_provider()
-    _measure(client, meter, metrics if is_global else meter_provider)
+    _measure(client, named, meter, metrics if is_global else meter_provider)
 
 
 class _Call:
@@ -93,8 +100,9 @@ _current: ContextVar[_Call | None] = ContextVar("adapty_async.call", default=Non
 class _Calls:
     """A hook that opens a span when a call starts, and measures and closes it when it ends."""
 
-    def __init__(self, tracer: Tracer, meter: Meter) -> None:
+    def __init__(self, tracer: Tracer, meter: Meter, named: _Attributes) -> None:
         self._tracer = tracer
+        self._named = named
         self._calls = meter.create_histogram(
             "adapty.client.call.duration",
             unit="s",
@@ -122,7 +130,7 @@ class _Calls:
             self._end(event)
 
     def _end(self, event: CallEnded) -> None:
-        measured: dict[str, AttributeValue] = {"adapty.operation": event.operation}
+        measured = {"adapty.operation": event.operation, **self._named}
         if event.error is not None:
             measured["error.type"] = event.error
         self._calls.record(event.elapsed, measured)
@@ -162,22 +170,22 @@ class _Attempts:
             return response
 
 
-def _request_attributes(method: str, host: str) -> dict[str, AttributeValue]:
+def _request_attributes(method: str, host: str) -> _Attributes:
     """Return the attributes that a span and a metric of an attempt have in common."""
     return {"http.request.method": method, **_server_attributes(host)}
 
 
 @lru_cache  # a client has a few hosts, and asks twice for each attempt
-def _server_attributes(host: str) -> dict[str, AttributeValue]:
+def _server_attributes(host: str) -> _Attributes:
     parts = urlsplit(f"//{host}")
-    attributes: dict[str, AttributeValue] = {"server.address": parts.hostname or host}
+    attributes: _Attributes = {"server.address": parts.hostname or host}
     if parts.port is not None:
         attributes["server.port"] = parts.port
     return attributes
 
 
-def _result_attributes(status: int | None, error: str | None) -> dict[str, AttributeValue]:
-    attributes: dict[str, AttributeValue] = {}
+def _result_attributes(status: int | None, error: str | None) -> _Attributes:
+    attributes: _Attributes = {}
     if status is not None:
         attributes["http.response.status_code"] = status
     if status is not None and status >= 400:
@@ -196,27 +204,32 @@ def _set_result(span: Span, status: int | None, error: str | None) -> None:
 
 # The measured clients of each meter provider, since a meter ignores an instrument that it has. The
 # module `metrics` stands for the global provider, which may be set after a client was measured.
-_measured: weakref.WeakKeyDictionary[object, list[weakref.ref[Client]]] = (
-    weakref.WeakKeyDictionary()
-)
+_measured: weakref.WeakKeyDictionary[object, _Measured] = weakref.WeakKeyDictionary()
 
 
-def _measure(client: Client, meter: Meter, provider: object) -> None:
+def _measure(client: Client, named: _Attributes, meter: Meter, provider: object) -> None:
     """Let the instruments of a provider, which its first client creates, read a client, too."""
     clients = _measured.get(provider)
     if clients is None:
         clients = _measured[provider] = []
         _create_gauges(meter, clients)
-    clients[:] = [*(each for each in clients if each() is not None), weakref.ref(client)]
+    clients[:] = [
+        *(each for each in clients if each[0]() is not None),
+        (weakref.ref(client), named),
+    ]
 
 
-def _create_gauges(meter: Meter, clients: Iterable[weakref.ref[Client]]) -> None:
+def _create_gauges(meter: Meter, clients: _Measured) -> None:
     """Create the instruments that read the clients' statistics when they are collected."""
 
-    def observing(read: Callable[[Statistics], list[Observation]]) -> Read:
+    def observing(read: Callable[[Statistics], _Values]) -> _Read:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            found = [client for each in clients if (client := each()) is not None]
-            return [one for client in found for one in read(client.statistics())]
+            found = [(client, named) for each, named in clients if (client := each()) is not None]
+            return [
+                Observation(value, attributes | named)
+                for client, named in found
+                for value, attributes in read(client.statistics())
+            ]
 
         return observe
 
@@ -229,15 +242,14 @@ def _create_gauges(meter: Meter, clients: Iterable[weakref.ref[Client]]) -> None
     counter("adapty.client.bulk.items", [observing(_items)], "{item}", BULK_ITEMS)
 
 
-def _by_bucket(read: Callable[[BucketStatistics], float], now: Statistics) -> list[Observation]:
-    found = now.buckets.items()
-    return [Observation(read(each), {"adapty.bucket": name}) for name, each in found]
+def _by_bucket(read: Callable[[BucketStatistics], float], now: Statistics) -> _Values:
+    return [(read(each), {"adapty.bucket": name}) for name, each in now.buckets.items()]
 
 
-def _budget(now: Statistics) -> list[Observation]:
-    return [Observation(now.budget)]
+def _budget(now: Statistics) -> _Values:
+    return [(now.budget, {})]
 
 
-def _items(now: Statistics) -> list[Observation]:
+def _items(now: Statistics) -> _Values:
     found = now.bulk_items.items()
-    return [Observation(count, {"adapty.status": str(status)}) for status, count in found]
+    return [(count, {"adapty.status": str(status)}) for status, count in found]

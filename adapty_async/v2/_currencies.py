@@ -264,7 +264,7 @@ LIST_VIRTUAL_CURRENCY_TRANSACTIONS: Endpoint[VirtualCurrencyTransactionsHistory]
     docs=f"{DOCS}/listVirtualCurrencyTransactions",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=whole_reader(VirtualCurrencyTransactionsHistory),
+    decode=whole_reader(VirtualCurrencyTransactionsHistory, "data"),
     absent_if_missing=True,
     check=_check_history,
 )
@@ -275,7 +275,7 @@ LIST_VIRTUAL_CURRENCY_BALANCES: Endpoint[VirtualCurrencyBalanceList] = Endpoint(
     docs=f"{DOCS}/listVirtualCurrencyBalances",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=whole_reader(VirtualCurrencyBalanceList),
+    decode=whole_reader(VirtualCurrencyBalanceList, "data"),
     absent_if_missing=True,
 )
 

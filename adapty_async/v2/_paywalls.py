@@ -199,7 +199,7 @@ LIST_PAYWALLS: Endpoint[PaywallList] = Endpoint(
     docs=f"{DOCS}/listPaywalls",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=whole_reader(PaywallList),
+    decode=whole_reader(PaywallList, "data"),
     check=_check_page,
 )
 GET_PAYWALL: Endpoint[Paywall] = Endpoint(
@@ -209,7 +209,7 @@ GET_PAYWALL: Endpoint[Paywall] = Endpoint(
     docs=f"{DOCS}/getPaywall",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=reader(Paywall),
+    decode=reader(Paywall, "paywall_id"),
     absent_if_missing=True,
 )
 UPDATE_PAYWALL: Endpoint[Paywall] = Endpoint(

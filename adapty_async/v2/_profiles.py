@@ -24,6 +24,7 @@ from adapty_async._input.items import TableSource, ids_in, pairs_in
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.v2._attributes import ATTRIBUTE_COLUMNS, Platform, ProfileAttributes
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
+from adapty_async.v2._read import reader
 
 __all__ = (
     "CREATE_PROFILE",
@@ -69,7 +70,7 @@ GET_PROFILE: Endpoint[Profile] = Endpoint(
     docs=f"{DOCS}/getProfile",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=read_profile,
+    decode=reader(Profile, "profile_id"),
     absent_if_missing=True,
 )
 UPDATE_PROFILE: Endpoint[Profile] = Endpoint(

@@ -92,7 +92,7 @@ GET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
     docs=f"{DOCS}/getRefundSaverSettings",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=reader(RefundSaverSettingsResponse),
+    decode=reader(RefundSaverSettingsResponse, "profile_id"),
     absent_if_missing=True,
 )
 SET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(

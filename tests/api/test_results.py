@@ -197,14 +197,14 @@ def test_the_page_has_the_essential_fields() -> None:
 @pytest.mark.parametrize("odd", [b"", b',"timestamp":"x"'], ids=["strict", "by field"])
 def test_of_two_fields_of_one_name_the_last_one_holds(odd: bytes) -> None:
     """A name that comes twice is read as parsers of JSON do."""
-    profile = v2.GET_PROFILE.decode(b'{"app_id":"a","app_id":"b"' + odd + b"}")
+    profile = v2.GET_PROFILE.decode(b'{"profile_id":"p","app_id":"a","app_id":"b"' + odd + b"}")
 
     assert profile.app_id == "b"
 
 
 def profile_with(**fields: Any) -> v2.Profile:
     """Return the profile that is decoded from those fields."""
-    return v2.GET_PROFILE.decode(json.dumps({"data": fields}).encode())
+    return v2.GET_PROFILE.decode(json.dumps({"data": {"profile_id": "p1", **fields}}).encode())
 
 
 def test_the_raw_value_is_with_the_struct_and_with_what_holds_it() -> None:
@@ -231,7 +231,7 @@ def test_the_raw_value_is_with_the_struct_and_with_what_holds_it() -> None:
 )
 def test_what_python_cannot_hold_is_kept_as_it_was_written(written: str, kept: str) -> None:
     """A number beyond all bounds is the text of the JSON."""
-    body = f'{{"data":{{"timestamp":{written},"app_id":"a"}}}}'.encode()
+    body = f'{{"data":{{"profile_id":"p","timestamp":{written},"app_id":"a"}}}}'.encode()
     profile = v2.GET_PROFILE.decode(body)
 
     assert profile.odd_fields == {"timestamp": kept}
@@ -252,7 +252,7 @@ def test_what_is_no_object_stays_unreadable(body: bytes) -> None:
         v2.GET_PROFILE.decode(body)
 
 
-@pytest.mark.parametrize("unwrap", [v2.GET_PROFILE, v2.LIST_PAYWALLS], ids=["profile", "list"])
+@pytest.mark.parametrize("unwrap", [v2.CREATE_PROFILE, v1.CREATE_PROFILE], ids=["v2", "v1"])
 def test_a_surrogate_beside_the_content_changes_nothing(unwrap: Endpoint[Any]) -> None:
     """The envelope is taken off as it always is, and an error is still an error."""
     assert unwrap.decode(b'{"data":null,"new":"\\ud800"}') == unwrap.decode(b'{"data":null}')
@@ -273,7 +273,11 @@ async def test_an_odd_field_is_logged_once_and_without_its_value(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One record names operation and fields, however often they come; nothing shows a value."""
-    data = {"app_id": [CANARY_EMAIL], "access_levels": [{"store": 1}, {"store": 2}, CANARY_EMAIL]}
+    data = {
+        "profile_id": "p1",
+        "app_id": [CANARY_EMAIL],
+        "access_levels": [{"store": 1}, {"store": 2}, CANARY_EMAIL],
+    }
     replies: list[Reply] = [(200, {}, msgspec.json.encode({"data": data}))] * 3
     more: Reply = (200, {}, msgspec.json.encode({"data": {**data, "timestamp": "x"}}))
     with caplog.at_level(logging.WARNING, "adapty_async"):

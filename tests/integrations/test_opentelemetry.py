@@ -337,6 +337,26 @@ async def test_each_client_of_a_provider_is_measured(telemetry: Telemetry) -> No
     assert {point.attributes["adapty.status"]: point.value for point in items}["done"] == 2
 
 
+async def test_clients_of_one_api_are_told_apart_by_name(telemetry: Telemetry) -> None:
+    """Each value of the client's own metrics has the name, so that none replaces another's."""
+    clients = {}
+    for name in ("anvil", "brush"):
+        client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")] * 2))
+        opentelemetry.instrument(client, telemetry.tracers, telemetry.meters, name=name)
+        clients[name] = client
+    await clients["anvil"].v2.profiles.bulk_delete([USER], by="customer_user_id")
+
+    def named(metric: str) -> dict[Any, Any]:
+        return {each.attributes["adapty.client"]: each for each in telemetry.points(metric)}
+
+    assert named("adapty.client.call.duration").keys() == {"anvil"}
+    assert named("adapty.client.retry_budget").keys() == clients.keys()
+    assert named("adapty.client.bulk.items").keys() == {"anvil"}
+    assert named("adapty.client.requests")["anvil"].attributes["adapty.bucket"] == "v2"
+    [attempt] = telemetry.points("http.client.request.duration")
+    assert "adapty.client" not in attempt.attributes
+
+
 async def test_a_dropped_client_leaves_no_values(telemetry: Telemetry) -> None:
     """The instruments do not keep the client alive."""
     client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")]))

@@ -7,7 +7,7 @@ from typing import Any
 
 from adapty_async import AdaptyClient, v2
 from adapty_async._api.operation import Operation
-from adapty_async.testing import FakeTransport
+from adapty_async.testing import FakeTransport, Reply
 
 KEY = "secret_live_x.y"
 ORIGIN = "https://api.adapty.io"
@@ -80,6 +80,22 @@ ABOUT_PROFILES: dict[str, Callable[..., Operation[Any]]] = {
     "virtual_currencies.list_transactions": v2.list_virtual_currency_transactions,
     "virtual_currencies.list_balances": v2.list_virtual_currency_balances,
 }
+
+# What a read cannot do without; any other call takes an empty object for a success.
+LEAST = {
+    "profiles.get": b'{"profile_id":"p1"}',
+    "refund_saver.get": b'{"profile_id":"p1"}',
+    "paywalls.get": b'{"paywall_id":"w1"}',
+    "paywalls.list": b'{"data":[]}',
+    "virtual_currencies.list_transactions": b'{"data":[]}',
+    "virtual_currencies.list_balances": b'{"data":[]}',
+}
+
+
+def success(call: str) -> Reply:
+    """Return the shortest success of a call, such as ``profiles.get`` or ``v2.profiles.get``."""
+    return (200, {}, LEAST.get(call.removeprefix("v2."), b"{}"))
+
 
 CALLS: dict[str, Callable[[v2.V2], Awaitable[Any]]] = {
     # every method, as it is called

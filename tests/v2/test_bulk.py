@@ -14,7 +14,7 @@ from adapty_async import AdaptyClient, OutcomeStatus, RetryPolicy, v2
 from adapty_async._api.operation import Request, Response
 from adapty_async.errors import ConnectionLostError, InvalidInputError
 from adapty_async.testing import FakeTransport, Reply
-from tests.v2.samples import IDS, KEY, PAYWALL, client, coins, one_time, subscription
+from tests.v2.samples import IDS, KEY, PAYWALL, client, coins, one_time, subscription, success
 
 FOUND: Reply = (200, {}, b'{"data":{"profile_id":"p1"}}')
 MISSING: Reply = (404, {}, b'{"errors":[],"error_code":"profile_does_not_exist","status_code":404}')
@@ -149,14 +149,14 @@ async def test_operations_of_every_kind_run_together() -> None:
     operations: list[Any] = [
         v2.get_paywall("a"),
         v2.get_paywall("b"),
-        v2.get_paywall("a"),
         v2.list_virtual_currency_transactions(cursor="x", **IDS),
         v2.list_virtual_currency_transactions(cursor="y", **IDS),
         v2.create_virtual_currency_transaction([coins(1)], **IDS),
         v2.set_transaction(one_time(), **IDS),
         v2.update_paywall(PAYWALL, [v2.RemoteConfig.of("en", 1)]),
+        v2.get_paywall("a"),
     ]
-    transport = FakeTransport([(200, {}, b"{}")] * 8)
+    transport = FakeTransport([success(one.endpoint.name) for one in operations])
     report = await client(transport).bulk(operations, dedupe=True)
 
     assert (report.done, report.skipped) == (7, 1)
@@ -171,7 +171,7 @@ async def test_equal_parameters_differ_from_similar_ones() -> None:
         {},
     ]
     operations = [v2.list_virtual_currency_transactions(**page, **IDS) for page in pages]
-    transport = FakeTransport([(200, {}, b"{}")] * 3)
+    transport = FakeTransport([success("virtual_currencies.list_transactions")] * 3)
     report = await client(transport).bulk(operations * 2, dedupe=True)
 
     assert (report.done, report.skipped) == (3, 3)

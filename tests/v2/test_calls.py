@@ -13,12 +13,11 @@ import pytest
 from adapty_async import v2
 from adapty_async._api.operation import Endpoint, Operation, RetrySafety
 from adapty_async.errors import InvalidInputError
-from adapty_async.testing import FakeTransport, Reply
+from adapty_async.testing import FakeTransport
 from tests import typing
-from tests.v2.samples import ABOUT_PROFILES, CALLS, KEY, ORIGIN, PAYWALL, client
+from tests.v2.samples import ABOUT_PROFILES, CALLS, KEY, ORIGIN, PAYWALL, client, success
 
 API = "/api/v2/server-side-api"
-EMPTY: Reply = (200, {}, b"{}")
 ROWS = {
     row.name.removeprefix("v2."): row
     for name in v2.__all__
@@ -146,7 +145,7 @@ def test_every_call_has_a_row_and_every_row_a_call() -> None:
 async def test_each_call_is_one_request(call: str) -> None:
     """A call has its method, path, query, body and media type, the key and its profile's id."""
     method, target, body, headers = SENT[call]
-    transport = FakeTransport([EMPTY])
+    transport = FakeTransport([success(call)])
     await CALLS[call](client(transport).v2)
 
     [request] = transport.requests

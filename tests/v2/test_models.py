@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from adapty_async import v2
 from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.testing import FakeTransport, Reply
-from tests.v2.samples import CALLS, IDS, PAYWALL, client
+from tests.v2.samples import CALLS, IDS, LEAST, PAYWALL, client
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
 
 
 async def profile_of(**data: Any) -> v2.Profile:
-    """Return the profile of a response with those fields."""
-    reply: Reply = (200, {}, msgspec.json.encode({"data": data}))
+    """Return the profile of a response with those fields and an id."""
+    reply: Reply = (200, {}, msgspec.json.encode({"data": {"profile_id": "p1", **data}}))
     return await client(FakeTransport([reply])).v2.profiles.get(customer_user_id="u1")
 
 
@@ -127,9 +127,9 @@ async def test_what_the_documents_do_not_know_is_no_trouble() -> None:
 async def test_null_where_the_documents_have_none_is_nothing() -> None:
     """Collections and texts that are null are empty, as if they were left out."""
     names = v2.Profile.__struct_fields__
-    profile = await profile_of(**dict.fromkeys(names))
+    profile = await profile_of(**dict.fromkeys(names) | {"profile_id": "p1"})
 
-    assert profile == v2.Profile()
+    assert profile == v2.Profile(profile_id="p1")
     assert profile.custom_attributes == {}
 
 
@@ -196,13 +196,36 @@ async def test_a_response_that_is_no_object_is_an_error(call: str, body: bytes) 
 
 
 @pytest.mark.parametrize("reply", [(200, {}, b""), (204, {}, b""), (200, {}, b"{}")], ids=str)
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", sorted(CALLS.keys() - LEAST.keys()))
 async def test_an_empty_response_is_a_success(call: str, reply: Any) -> None:
-    """A success without content is no failure of any call."""
+    """A success without content is no failure of a write."""
     transport = FakeTransport([reply])
     await CALLS[call](client(transport).v2)
 
     assert len(transport.requests) == 1
+
+
+EMPTY = [b"", b" \n", b"{}", b'{"data":null}', b'{"app_id":"a1"}', b'{"new":"\\ud800"}']
+
+
+@pytest.mark.parametrize("body", EMPTY, ids=repr)
+@pytest.mark.parametrize("call", LEAST)
+async def test_an_empty_response_is_no_result(call: str, body: bytes) -> None:
+    """A gateway's empty success is neither a user without access nor an empty list."""
+    transport = FakeTransport([(200, {}, body)])
+
+    with pytest.raises(DecodeError, match=r"missing - at `\$\.(profile_id|paywall_id|data)`"):
+        await CALLS[call](client(transport).v2)
+    assert len(transport.requests) == 1
+
+
+@pytest.mark.parametrize("raw", [b'""', b"null"])
+async def test_an_empty_id_is_no_result(raw: bytes) -> None:
+    """An id that is there and empty identifies nobody."""
+    transport = FakeTransport([(200, {}, b'{"data":{"profile_id":' + raw + b"}}")])
+
+    with pytest.raises(DecodeError, match=r"missing - at `\$\.profile_id`"):
+        await CALLS["profiles.get"](client(transport).v2)
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -215,7 +238,7 @@ async def test_an_error_with_the_status_of_a_success_is_none(call: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"data":null}', b""], ids=["object", "null", "nothing"])
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", sorted(CALLS.keys() - LEAST.keys()))
 async def test_a_byte_order_mark_and_blanks_say_nothing(call: str, body: bytes) -> None:
     """What proxies put around a body is no part of it, whether or not it has to be mended."""
     transport = FakeTransport([(200, {}, codecs.BOM_UTF8 + b" \r\n" + body + b"\n")])
@@ -225,12 +248,12 @@ async def test_a_byte_order_mark_and_blanks_say_nothing(call: str, body: bytes) 
 
 
 async def test_a_null_under_data_is_a_success() -> None:
-    """Stripe's validation responds with null, and a profile may come so as well."""
+    """Stripe's validation responds with null, and a profile that was written may come so, too."""
     transport = FakeTransport([(200, {}, b'{"data":null}')] * 2)
     api = client(transport).v2
 
     await api.purchases.validate_stripe(customer_user_id="u", stripe_token="t")
-    assert await api.profiles.get(**IDS) == v2.Profile()
+    assert await api.profiles.create(**IDS) == v2.Profile()
 
 
 async def test_settings_identifiers_and_paywalls_stand_alone() -> None:

@@ -60,7 +60,6 @@ async def test_numbered_pages_are_read_to_the_last() -> None:
         ),
         pytest.param([paywalls("a", page=7, pages=1)], ["a"], id="a wrong number"),
         pytest.param([(200, {}, b'{"data":[{"title":"a"}],"meta":null}')], ["a"], id="no meta"),
-        pytest.param([(200, {}, b'{"data":null}')], [], id="no data"),
     ],
 )
 async def test_numbered_pages_come_to_an_end(replies: list[Reply], titles: list[str]) -> None:
@@ -68,6 +67,15 @@ async def test_numbered_pages_come_to_an_end(replies: list[Reply], titles: list[
     read = [one.title async for one in client(FakeTransport(replies)).v2.paywalls.list()]
 
     assert read == titles
+
+
+@pytest.mark.parametrize("body", [b'{"data":null}', b'{"meta":null}', b"{}", b""])
+async def test_a_page_without_data_is_not_the_last_one(body: bytes) -> None:
+    """The empty success of a gateway does not end a list."""
+    transport = FakeTransport([paywalls("a", pages=2), (200, {}, body)])
+
+    with pytest.raises(DecodeError, match=r"missing - at `\$\.data`"):
+        await read_all(client(transport).v2.paywalls.list())
 
 
 async def test_a_list_begins_at_its_cursor() -> None:

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from adapty_async import UNSET, v2
 from adapty_async._api.operation import Operation
 from adapty_async.errors import AdaptyError, InvalidInputError
-from adapty_async.testing import FakeTransport, Reply
-from tests.v2.samples import IDS, PAYWALL, client, coins, one_time, subscription
+from adapty_async.testing import FakeTransport
+from tests.v2.samples import IDS, PAYWALL, client, coins, one_time, subscription, success
 
-EMPTY: Reply = (200, {}, b"{}")
 BOUGHT = "2024-01-15T10:30:00Z"
 EARLIER = "2024-01-15T10:29:59.999Z"
 LATER = dt.datetime(2024, 1, 15, 12, 30, 0, 1, tzinfo=dt.timezone(dt.timedelta(hours=2)))
@@ -292,8 +291,9 @@ async def test_a_client_can_leave_the_rules_to_the_server(
     describe: Callable[[], Operation[Any]],
 ) -> None:
     """With validate=False the same call is sent; with_options() keeps that choice."""
-    transport = FakeTransport([EMPTY])
-    await client(transport, validate=False).with_options(timeout=5).execute(describe())
+    operation = describe()
+    transport = FakeTransport([success(operation.endpoint.name)])
+    await client(transport, validate=False).with_options(timeout=5).execute(operation)
 
     assert len(transport.requests) == 1
 
@@ -344,8 +344,9 @@ KEPT: dict[str, Callable[[], Operation[Any]]] = {
 @pytest.mark.parametrize("describe", KEPT.values(), ids=KEPT)
 async def test_what_the_documents_allow_is_sent(describe: Callable[[], Operation[Any]]) -> None:
     """The edges of every rule are inside."""
-    transport = FakeTransport([EMPTY])
-    await client(transport).execute(describe())
+    operation = describe()
+    transport = FakeTransport([success(operation.endpoint.name)])
+    await client(transport).execute(operation)
 
     assert len(transport.requests) == 1
 
