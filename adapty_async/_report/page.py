@@ -431,7 +431,7 @@ def _how_to_verify(report: Report) -> Iterator[Content]:
         ),
         (
             "Whether each id of a list has a final outcome (exit code 0 if so):",
-            f"adapty-async report {journal}{_check_options(report)} --format json",
+            f"adapty-async report {journal} {_check_options(report)} --format json",
         ),
     ]
     yield element(
