@@ -236,6 +236,24 @@ class Sandbox:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """
+        The environment variables by which the clients of another process find this server.
+
+        Raises:
+            RuntimeError: the sandbox is not running.
+
+        """
+        return {
+            "ADAPTY_BASE_URL": self.url,
+            "ADAPTY_API_KEY": self.api_key,
+            "ADAPTY_PUBLIC_KEY": self.public_key,
+            "ADAPTY_MAIL_BASE_URL": self.url,
+            "ADAPTY_MAIL_API_KEY": self.mail_api_key,
+            "ADAPTY_EXPORT_BASE_URL": self.url,
+        }
+
     def seed_profiles(self, customer_user_ids: Iterable[str]) -> int:
         """Add server-side profiles without any request, and return the number of new ones."""
         return self._store().seed(customer_user_ids)
