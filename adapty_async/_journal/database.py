@@ -1,4 +1,4 @@
-"""A thread that owns a database connection, so that no SQL runs in an event loop."""
+"""A thread that owns a database connection, so no SQL runs in an event loop; SQLite helpers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async.errors import JournalError
 
-__all__ = ("DatabaseThread", "code_of", "explain")
+__all__ = ("DatabaseThread", "code_of", "explain", "set_durable")
 
 ResultT = TypeVar("ResultT")
 
@@ -58,6 +58,11 @@ def explain(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "it is damaged"
     return str(error)
+
+
+def set_durable(database: sqlite3.Connection, *, is_durable: bool) -> None:
+    """Let the next commits wait for the disk, or not: the next durable one makes them durable."""
+    database.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
 
 
 class DatabaseThread(Generic[OwnedT]):

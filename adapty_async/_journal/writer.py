@@ -20,7 +20,7 @@ import math
 import time
 from collections.abc import Callable
 
-from adapty_async._journal.counts import OutcomeCounter, WhyNot
+from adapty_async._journal.changes import ItemStates, OutcomeCounter, WhyNot
 from adapty_async._journal.keys import EntryKeys
 from adapty_async._journal.model import (
     Changes,
@@ -30,7 +30,6 @@ from adapty_async._journal.model import (
     JournalIdentity,
     Run,
 )
-from adapty_async._journal.states import ItemStates
 from adapty_async._runtime.tasks import result_of
 from adapty_async.errors import JournalError
 
