@@ -383,7 +383,7 @@ class _ReservedAhead:
         self.renew_from = 0
 
     def use(self, position: int) -> None:
-        """Tell that an item is about to be sent."""
+        """Record that an item is about to be sent."""
         if position >= self._next:
             self._next = position + 1
 
