@@ -9,10 +9,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from adapty_async._journal.database import code_of, explain
 from adapty_async._journal.log import verify_log
 from adapty_async._journal.model import DamageError
 from adapty_async._journal.schema import verify_schema
+from adapty_async._runtime.database import code_of, explain
 from adapty_async._runtime.files import is_at, status_of
 from adapty_async.errors import JournalError
 

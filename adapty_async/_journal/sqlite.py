@@ -22,7 +22,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from adapty_async._journal.database import DatabaseThread, code_of, set_durable
 from adapty_async._journal.file import (
     PRIVATE,
     FileLock,
@@ -59,6 +58,7 @@ from adapty_async._journal.schema import (
     write_identity,
     write_span,
 )
+from adapty_async._runtime.database import DatabaseThread, code_of, set_durable
 from adapty_async._runtime.files import flush_folder, is_at, status_of
 from adapty_async._runtime.tasks import result_of
 from adapty_async.errors import JournalError

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from adapty_async._bulk.settings import MAX_CONCURRENCY
-from adapty_async._runtime.sqlite import path_in_url
+from adapty_async._runtime.database import path_in_url
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.cli._apis import ALL_BY, api_option, require_kind
 from adapty_async.cli._app import _exit_on_error, _run

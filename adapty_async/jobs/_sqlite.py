@@ -15,10 +15,15 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from adapty_async._journal.database import DatabaseThread, code_of, explain, set_durable
 from adapty_async._journal.file import PRIVATE, FileLock, connected, is_in_use
 from adapty_async._journal.model import DamageError
-from adapty_async._runtime.sqlite import use_write_ahead_log
+from adapty_async._runtime.database import (
+    DatabaseThread,
+    code_of,
+    explain,
+    set_durable,
+    use_write_ahead_log,
+)
 from adapty_async._runtime.tasks import until_ended
 from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive
 from adapty_async.jobs._errors import JobError, StoreUnavailableError
