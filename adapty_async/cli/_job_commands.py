@@ -31,7 +31,7 @@ from adapty_async.cli._job_text import (
 )
 from adapty_async.cli._job_work import Connection, Worker, call_of, make_client, relocated, work_on
 from adapty_async.cli._journal_commands import cli
-from adapty_async.cli._numbers import RATE, SECONDS
+from adapty_async.cli._options import RATE, SECONDS
 from adapty_async.cli._streams import output_failed, write_error
 from adapty_async.cli._terminal import echo, visible
 from adapty_async.errors import InvalidInputError
