@@ -1,5 +1,5 @@
 """
-The value types of a call, from operation to response. They have no behaviour.
+The value types of a call, from operation to response. They do no I/O.
 
 An `Endpoint` is one definition in an API's endpoint table. An `Operation` is an endpoint plus the
 caller's values. The codec encodes it as a `Request`, and the transport returns a `Response` for
