@@ -157,7 +157,7 @@ def adapty_sandbox(
 
     The marker ``adapty_sandbox`` sets its options. Its methods may be called from any thread.
     """
-    import adapty_async.integrations._sandbox_thread as support  # noqa: PLC0415  see above
+    from adapty_async.integrations._sandbox_thread import serving  # noqa: PLC0415  see above
     from adapty_async.sandbox import Sandbox  # noqa: PLC0415
 
     options: dict[str, Any] = {}
@@ -169,10 +169,10 @@ def adapty_sandbox(
         sandbox = Sandbox(**options)
     except (TypeError, ValueError) as error:
         raise pytest.UsageError(f"marker adapty_sandbox: {error}") from None
-    with support.serving(sandbox) as serving:
-        for name, value in support.environment_of(sandbox).items():
+    with serving(sandbox) as server:
+        for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        yield serving
+        yield server
 
 
 @pytest.fixture

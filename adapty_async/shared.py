@@ -28,8 +28,8 @@ from typing import NoReturn, Self
 
 import msgspec
 
+from adapty_async._runtime.database import path_in_url
 from adapty_async._runtime.fork import register_fork_handler
-from adapty_async._runtime.sqlite import path_in_url
 from adapty_async._shared.loop import ExchangeLoop
 from adapty_async._shared.source import SharedSource
 from adapty_async._shared.store import Store

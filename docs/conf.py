@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,15 +164,21 @@ def _fill(_: Sphinx, page: str, source: list[str]) -> None:
         source[0] = source[0].replace("<!-- packages -->", "\n".join(reversed(rows)))
 
 
-# Mends of the theme's pages for people who use a keyboard or a screen reader, as axe asks for them:
-# patterns of HTML and their replacements, which match none of the patterns.
-_MENDS = {
+def _breakable(name: re.Match[str]) -> str:
+    """Let a name in the text break after a dot or between its words, as narrow tables need it."""
+    return re.sub(r"(?<=\w)[._=(/](?=\w)", r"\g<0><wbr>", name[0])
+
+
+# Mends of the theme's pages for people who use a keyboard, a screen reader (as axe asks for them)
+# or a telephone: patterns of HTML and their replacements, which match none of the patterns.
+_MENDS: dict[str, str | Callable[[re.Match[str]], str]] = {
     '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="Pages">',
     '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="On this page">',
     'class="caption" role="heading">': 'class="caption" role="heading" aria-level="2">',
     '<div class="highlight"><pre>': '<div class="highlight"><pre tabindex="0">',  # it may scroll
     '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',  # so may this
     r'<th class="head[^"]*"><p></p></th>': "<td></td>",  # an empty cell is no header
+    r'<span class="pre">[^<]*</span>': _breakable,
     '<div id="search-results">': '<h1>Search</h1>\n<div class="results" id="search-results">',
 }
 

@@ -15,7 +15,6 @@ from types import SimpleNamespace
 import pytest
 
 from adapty_async import AdaptyClient, v1, v2, web
-from adapty_async.integrations._sandbox_thread import environment_of
 from adapty_async.sandbox import Sandbox
 from tests.warm import run_warm
 
@@ -38,7 +37,7 @@ async def _run(arguments: Sequence[str], sandbox: Sandbox, folder: Path) -> tupl
         "-W",
         "error",
         *arguments,
-        env=os.environ | environment_of(sandbox),
+        env=os.environ | sandbox.environment,
         cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -82,7 +81,7 @@ async def test_example_runs(code: str, tmp_path: Path) -> None:
     """An example runs to its end against the sandbox, without a warning."""
     async with Sandbox() as sandbox:
         sandbox.seed_profiles(f"user_{number}" for number in range(1000))
-        status, output = await run_warm(code, environment_of(sandbox), tmp_path)
+        status, output = await run_warm(code, sandbox.environment, tmp_path)
     assert status == 0, output
     assert "failed=" not in output
 

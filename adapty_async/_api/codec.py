@@ -15,6 +15,7 @@ import msgspec
 from multidict import istr
 
 from adapty_async._api.operation import (
+    IDENTITIES,
     Headers,
     Operation,
     Request,
@@ -72,8 +73,6 @@ _REQUEST_ID, _X_REQUEST_ID = istr("Request-Id"), istr("X-Request-Id")
 # A constant, since the lookup of an enumeration member takes 0.1 µs in Python 3.11.
 _WITH_KEY = RetrySafety.WITH_KEY
 _PLAIN = re.compile(r"[!-~]{1,128}")
-# The headers of nearly all calls, whose names need no validation.
-_IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
 # Segments that lead to another path: proxies and servers remove them, also if the dots, or the
 # slashes around them, are encoded.
 _DOTS = frozenset({".", ".."})
@@ -249,7 +248,7 @@ def _headers(operation: Operation[Any], defaults: RequestDefaults) -> Headers:
     """Return the headers of a request: those of the client, of the call and of its endpoint."""
     headers = dict(defaults.authorized(public=operation.endpoint.uses_public_key))
     for name, value in operation.headers:
-        if name not in _IDENTITIES:
+        if name not in IDENTITIES:  # as in nearly all calls, whose names need no validation
             header_name(name)
             headers = {one: kept for one, kept in headers.items() if one.lower() != name.lower()}
         if not _is_plain(value):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
 from adapty_async._api.codec import to_json
-from adapty_async._api.operation import Endpoint, Operation
+from adapty_async._api.operation import IDENTITY_HEADERS, Endpoint, Operation
 from adapty_async._api.validation import as_numbers, one_of
 from adapty_async.errors import InvalidInputError
 
@@ -31,12 +31,7 @@ ResultT = TypeVar("ResultT")
 By = Literal["customer_user_id", "profile_id"]
 Identity = tuple[tuple[str, str], ...]
 
-_HEADERS: Mapping[str, str] = {
-    "customer_user_id": "adapty-customer-user-id",
-    "profile_id": "adapty-profile-id",
-}
-
-require_kind = one_of(*_HEADERS)
+require_kind = one_of(*IDENTITY_HEADERS)
 
 
 def identity(
@@ -49,7 +44,7 @@ def identity(
         InvalidInputError: no id was passed, or one too many.
     """
     ids = {"customer_user_id": customer_user_id, "profile_id": profile_id}
-    given = [(_HEADERS[name], value) for name, value in ids.items() if value is not None]
+    given = [(IDENTITY_HEADERS[name], value) for name, value in ids.items() if value is not None]
     if len(given) == 1 or (given and both):
         return tuple(given)
     number = "at least" if both else "exactly"
@@ -60,12 +55,12 @@ def identity(
 
 def identity_by(by: By, value: str) -> Identity:
     """Return the header that identifies a profile by an id of the kind `by`."""
-    return ((_HEADERS[by], value),)
+    return ((IDENTITY_HEADERS[by], value),)
 
 
 def operations_by(endpoint: Endpoint[ResultT], by: By) -> Callable[[str], Operation[ResultT]]:
     """Return a builder of the operation on one profile, identified by an id of the kind `by`."""
-    header = _HEADERS[by]
+    header = IDENTITY_HEADERS[by]
     return lambda value: Operation(endpoint, ((header, value),))
 
 

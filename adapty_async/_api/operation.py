@@ -1,5 +1,5 @@
 """
-The value types of a call, from operation to response. They have no behaviour.
+The value types of a call, from operation to response. They do no I/O.
 
 An `Endpoint` is one definition in an API's endpoint table. An `Operation` is an endpoint plus the
 caller's values. The codec encodes it as a `Request`, and the transport returns a `Response` for
@@ -19,6 +19,8 @@ from adapty_async._api.validation import header_name, matching, text
 from adapty_async.errors import InvalidInputError
 
 __all__ = (
+    "IDENTITIES",
+    "IDENTITY_HEADERS",
     "Endpoint",
     "Execute",
     "Headers",
@@ -33,6 +35,13 @@ __all__ = (
 ResultT = TypeVar("ResultT")
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 
+#: The headers that identify a profile, by the names of its ids; other headers are options.
+IDENTITY_HEADERS: Mapping[str, str] = {
+    "customer_user_id": "adapty-customer-user-id",
+    "profile_id": "adapty-profile-id",
+}
+#: The same headers, without the names.
+IDENTITIES = frozenset(IDENTITY_HEADERS.values())
 
 _require_method = matching(r"[A-Z]+", "must be an HTTP method in capitals, such as GET")
 # A query belongs to the parameters of an operation, and a host to the client.
@@ -63,6 +72,12 @@ class Headers(dict[str, str]):
 
     Its repr hides the values: the API key and ids.
     """
+
+    def merged(self, headers: Mapping[str, str]) -> Headers:
+        """Return a copy with more headers, or other values for those it has, in any case."""
+        given = {name.lower() for name in headers}
+        kept = {name: value for name, value in self.items() if name.lower() not in given}
+        return Headers({**kept, **headers})
 
     def __repr__(self) -> str:
         return f"Headers({', '.join(self)})"
@@ -274,9 +289,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
 
     def with_headers(self, headers: Mapping[str, str]) -> Request:
         """Return a copy with more headers, or other values for those it has, in any case."""
-        given = {name.lower() for name in headers}
-        kept = {name: value for name, value in self.headers.items() if name.lower() not in given}
-        return msgspec.structs.replace(self, headers=Headers({**kept, **headers}))
+        return msgspec.structs.replace(self, headers=self.headers.merged(headers))
 
     def __repr__(self) -> str:
         return f"Request({self.operation})"

@@ -26,7 +26,7 @@ from adapty_async._bulk.source import source_of
 from adapty_async._bulk.stop_policy import StopPolicy
 from adapty_async._bulk.worker_pool import Worker
 from adapty_async._flow.limiter_registry import LimiterRegistry
-from adapty_async._flow.run_limits import NO_LIMITS, RunLimits, look_every
+from adapty_async._flow.run_limits import RunLimits, look_every
 from adapty_async._journal import KEY_SIZE, OBJECT_KEY_SIZE, KeyIndex
 from adapty_async._pipeline.creation import lost_creation
 from adapty_async._pipeline.item_counter import ItemCounter
@@ -95,7 +95,7 @@ class ClientParts(msgspec.Struct, frozen=True):
     clock: Callable[[], float]
     limiters: LimiterRegistry
     items: ItemCounter
-    limits: RunLimits = NO_LIMITS
+    limits: RunLimits
 
 
 class Records(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,12 +7,9 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Any
 
-from adapty_async._api.operation import Operation
+from adapty_async._api.operation import IDENTITIES, Operation
 
-__all__ = ("IDENTITIES", "KeyedLock", "lock_key_of")
-
-#: The headers that identify a profile; other headers are options.
-IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
+__all__ = ("KeyedLock", "lock_key_of")
 
 
 class KeyedLock:

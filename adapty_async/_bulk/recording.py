@@ -10,14 +10,13 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
-from adapty_async._api.operation import Operation
+from adapty_async._api.operation import IDENTITIES, Operation
 from adapty_async._bulk.bulk_run import BulkRun, Lifespan, Process
-from adapty_async._bulk.item_ids import id_of
 from adapty_async._bulk.outcome import Outcome
 from adapty_async._bulk.outcomes_file import Entry, OutcomesFile
 from adapty_async._bulk.worker_pool import Worker
 
-__all__ = ("Identify", "OutcomesPath", "Recording", "numbering_of")
+__all__ = ("Identify", "OutcomesPath", "Recording", "id_of", "numbering_of")
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -132,10 +131,35 @@ class Recording(Generic[ItemT, ResultT]):
     def _id_of(self, item: ItemT, operation: Operation[Any] | None) -> str | None:
         with contextlib.suppress(Exception):  # the error is in the item's outcome
             return id_of(self._build(item) if operation is None else operation)
-        return _id_in(item)
+        return _id_in_item(item)
 
 
-def _id_in(item: Any) -> str | None:
+def id_of(operation: Operation[Any]) -> str | None:
+    """
+    Return the id of the profile or object of an operation; None if it has no id.
+
+    1. The body contains it: a Mail profile, an event, a purchase. The first of several ids counts.
+    2. A header contains the profile's id. Of two ids, the customer user id counts.
+    3. The URL's path contains it, such as that of a paywall.
+    """
+    key_of = operation.endpoint.lock_key
+    if key_of is not None:
+        return _id_in_key(key_of(operation.body))
+    named = [pair for pair in operation.headers if pair[0] in IDENTITIES]
+    if not named:
+        path = operation.endpoint.path
+        named = [pair for pair in operation.parameters if f"{{{pair[0]}}}" in path]
+    return _id_in_key(min(named, default=None))
+
+
+def _id_in_key(lock_key: Any) -> str | None:
+    """Return the id in a lock key: an id, a pair of a name and an id, or several such pairs."""
+    while isinstance(lock_key, tuple) and lock_key:
+        lock_key = lock_key[-1] if isinstance(lock_key[0], str) else lock_key[0]
+    return str.__str__(lock_key) if isinstance(lock_key, str) else None
+
+
+def _id_in_item(item: Any) -> str | None:
     """
     Return the id of an item whose operation could not be built; None if it has no visible id.
 

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from adapty_async._html import Content, Element, element, html
-from adapty_async._runtime.durations import duration_text
-from adapty_async._runtime.plural import counted
+from adapty_async._runtime.words import counted, duration_text
 
 __all__ = ("COLORS", "Figures", "report_html")
 

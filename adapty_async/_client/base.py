@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, TypeVa
 import msgspec
 
 from adapty_async._api.codec import RequestDefaults, missing_key
-from adapty_async._api.operation import Headers, Middleware, Operation, Send
+from adapty_async._api.operation import IDENTITIES, Headers, Middleware, Operation, Send
 from adapty_async._api.raw import RawResponse
 from adapty_async._api.validation import header_name, header_value
 from adapty_async._bulk.executor import CallOptions, Executor
@@ -42,9 +42,6 @@ __all__ = ("BaseClient", "bulk_with_key")
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
-
-# The headers of a profile's identity, which a client must not send with each of its calls.
-_IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
 
 
 class BaseClient:
@@ -363,16 +360,12 @@ def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:
 def _with_headers(defaults: RequestDefaults, headers: Mapping[str, str]) -> RequestDefaults:
     """Return the request defaults with headers of the caller, which replace equal names."""
     for name, value in headers.items():
-        header_name(name, reserved=_IDENTITIES)
+        header_name(name, reserved=IDENTITIES)  # a client must not send one with each call
         header_value(f"headers.{name}", value, encoding="ascii")
-    given = {name.lower() for name in headers}
-
-    def merged(defaults: Headers) -> Headers:
-        kept = {name: value for name, value in defaults.items() if name.lower() not in given}
-        return Headers(kept | {**headers})
-
     return msgspec.structs.replace(
-        defaults, headers=merged(defaults.headers), public_headers=merged(defaults.public_headers)
+        defaults,
+        headers=defaults.headers.merged(headers),
+        public_headers=defaults.public_headers.merged(headers),
     )
 
 

@@ -190,7 +190,7 @@ class AdaptiveRateLimiter:
 
     @property
     def estimate(self) -> float:
-        """Return the limit, or the rate during a search for it; a later limiter starts with it."""
+        """The limit, or the rate during a search for it; a later limiter starts with it."""
         return self.rate if self.limit is None else self.limit
 
     @property
@@ -200,23 +200,13 @@ class AdaptiveRateLimiter:
 
     @property
     def probing(self) -> bool:
-        """Return whether the server rejects everything, so that only single probes are sent."""
+        """Whether the server rejects everything, so that only single probes are sent."""
         return self._pause.closed > 0
 
     @property
     def overstated(self) -> bool:
         """Whether the server accepts requests before the end of a long `Retry-After`."""
         return self._pause.overstated
-
-    @property
-    def burst(self) -> float:
-        """Return the number of requests that may be sent at once at the current rate."""
-        return 1.0 + _CATCH_UP * self.rate
-
-    def delay(self) -> float:
-        """Return the seconds until the next request may be sent."""
-        now = self._clock()
-        return self._delay(now, self._next_at(now))
 
     def _delay(self, now: float, next_at: float) -> float:
         wait = next_at - _CATCH_UP - now

@@ -19,7 +19,7 @@ from typing import ParamSpec, TypeVar
 
 from adapty_async._flow.circuit_breaker import CircuitBreaker, Sign, sign_of
 from adapty_async._flow.endpoint_monitor import EndpointMonitor
-from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, RateLimiter
+from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter
 from adapty_async._flow.rate_source import RateSource
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._flow.wait_queue import RunOrder
@@ -120,7 +120,7 @@ class BucketState:
     def __init__(
         self,
         timing: Timing,
-        rate_limiter: RateLimiter | None,
+        rate_limiter: FixedRateLimiter | None,
         rate_source: RateSource,
         *,
         is_endpoint: bool = False,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.bucket_limiter import BucketState
-from adapty_async._flow.rate_limiter import RateLimiter
+from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.rate_source import RateSource
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.fork import register_fork_handler
@@ -29,7 +29,7 @@ class LimiterRegistry:
     def __init__(
         self,
         timing: Timing,
-        rate_limiter: RateLimiter | None = None,
+        rate_limiter: FixedRateLimiter | None = None,
         rate_source: Callable[[str], RateSource] | None = None,
     ) -> None:
         self._timing = timing

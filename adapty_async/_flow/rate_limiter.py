@@ -1,32 +1,15 @@
-"""A rate limiter with a fixed rate and a small burst, and the protocol of rate limiters."""
+"""A rate limiter with a fixed rate and a small burst."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from adapty_async._flow.wait_queue import RunOrder
 
-__all__ = ("CLOCK_RESOLUTION", "FixedRateLimiter", "RateLimiter")
+__all__ = ("CLOCK_RESOLUTION", "FixedRateLimiter")
 
 #: Seconds that are not worth a wait; some clocks resolve no shorter time.
 CLOCK_RESOLUTION = 1e-6
-
-
-class RateLimiter(Protocol):
-    """A rate limiter of this process, or one that several machines share."""
-
-    rate: float
-    burst: int
-    run_order: RunOrder
-
-    def delay(self) -> float:
-        """Return the seconds until a request may be sent; 0 if it may be sent now."""
-        ...
-
-    def acquire(self) -> object:
-        """Count a request that is sent."""
-        ...
 
 
 class FixedRateLimiter:

@@ -23,13 +23,13 @@ from adapty_async._flow.bucket_limiter import (
 )
 from adapty_async._flow.circuit_breaker import OutageTimer, WakefulClock
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
-from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, RateLimiter
+from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter
 from adapty_async._flow.rate_source import RateSource
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._flow.wait_queue import RunOrder, WaitQueue
 from adapty_async.errors import AdaptyError, CircuitOpenError, DeadlineError
 
-__all__ = ("NO_LIMITS", "RunLimiter", "RunLimits", "look_every", "wakeful")
+__all__ = ("RunLimiter", "RunLimits", "look_every", "wakeful")
 
 # Seconds without a success after which items no longer wait for an endpoint that has a limit of its
 # own. They would occupy the run's workers, and other items could not be sent.
@@ -56,7 +56,7 @@ class RunLimits(msgspec.Struct, frozen=True):
         stopping: set by the run when it sends and retries nothing more.
     """
 
-    rate_limiter: RateLimiter | None = None
+    rate_limiter: FixedRateLimiter | None = None
     concurrency: ConcurrencyLimit | None = None
     max_outage: float = 900.0
     timers: dict[str, OutageTimer] = msgspec.field(default_factory=dict)
@@ -74,9 +74,18 @@ class RunLimits(msgspec.Struct, frozen=True):
         if timer is not None:  # an endpoint with a limit of its own ends no run
             timer.hold(seconds)
 
-    def patience(self) -> float:
-        """Return the seconds until an outage ends the run, if no request succeeds."""
-        return self.max_outage - max((each.lasted for each in self.timers.values()), default=0.0)
+    def patience(self, paused_for: Callable[[str], float] = lambda _: 0.0) -> float:
+        """
+        Return the seconds until an outage ends the run, if no request succeeds.
+
+        Args:
+            paused_for: returns the rest of a bucket's pause, which counts in full if items wait.
+        """
+        lasting = (
+            timer.lasted + (paused_for(bucket) if timer.is_held else 0.0)
+            for bucket, timer in self.timers.items()
+        )
+        return self.max_outage - max(lasting, default=0.0)
 
 
 def look_every(max_outage: float) -> float:
@@ -87,9 +96,6 @@ def look_every(max_outage: float) -> float:
 def wakeful(clock: Callable[[], float], max_outage: float) -> WakefulClock:
     """Return a clock for a run's timers; the run has to call its `tick` at each check."""
     return WakefulClock(clock, _LATE * look_every(max_outage))
-
-
-NO_LIMITS = RunLimits()
 
 
 class _Wait(msgspec.Struct, frozen=True):
@@ -138,7 +144,7 @@ class RunLimiter(BucketLimiter):
         self._rate = state.run_rate = None if run.rate_limiter is None else run.rate_limiter.rate
         self._is_adaptive = state.configured_rate(self._rate) is None
         # the rates that the run shares with others, and the order of the runs that wait for each
-        self._shared: list[tuple[RunOrder, RateLimiter | RateSource]]
+        self._shared: list[tuple[RunOrder, FixedRateLimiter | RateSource]]
         self._shared = [(state.run_order, state.rate_source)]
         if state.rate_limiter is not None:
             self._shared.append((state.rate_limiter.run_order, state.rate_limiter))

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from adapty_async._runtime.plural import counted
+from adapty_async._runtime.words import counted
 
 __all__ = ("Findings", "escaped", "kind_of", "listed", "shown")
 

@@ -1,34 +1,95 @@
-"""A read-only view of a journal's file, with checks of its type and structure."""
+"""A journal's file: its lock, its checks of type and structure, and a read-only view."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from adapty_async._journal.database import code_of, explain
 from adapty_async._journal.log import verify_log
 from adapty_async._journal.model import DamageError
 from adapty_async._journal.schema import verify_schema
+from adapty_async._runtime.database import code_of, explain
+from adapty_async._runtime.files import is_at, status_of
 from adapty_async.errors import JournalError
 
 __all__ = (
+    "PRIVATE",
+    "FileLock",
     "belongs_to_journal",
     "classified",
     "connected",
     "copy_journal",
     "files_of",
     "is_empty_database",
+    "is_in_use",
     "log_of",
     "named",
     "reading",
     "verify_structure",
 )
 
+#: The permissions of every file that belongs to a journal: only its owner can read it.
+PRIVATE = 0o600
 _MAGIC = b"SQLite format 3\0"
 _OLD_MAGIC = b"adapty-async journal "
+
+
+class FileLock:
+    """
+    An exclusive lock on a file next to the journal, held until this is closed or the process ends.
+
+    It is SQLite's own lock on an empty database, so it works wherever SQLite does. Only SQLite
+    opens that file: a process that closes a file releases all its locks on it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = _lock_of(path)
+        while True:
+            before = status_of(self._path)
+            if before is not None and not stat.S_ISREG(before.st_mode):
+                raise DamageError(f"{self._path.name} is not a regular file")
+            self._db = self._connected()
+            try:
+                self._db.execute("PRAGMA journal_mode = MEMORY")
+                self._db.execute("BEGIN EXCLUSIVE")
+                with contextlib.suppress(FileNotFoundError):
+                    self._path.chmod(PRIVATE)
+                # this may have created it just now, or its last owner may have removed it
+                if before is not None and is_at(self._path, before):
+                    return
+            except BaseException:
+                self._db.close()
+                raise
+            self._db.close()
+
+    def _connected(self) -> sqlite3.Connection:
+        try:
+            # a reader holds it briefly, to check whether a run does
+            return sqlite3.connect(self._path, timeout=0.1, isolation_level=None)
+        except sqlite3.OperationalError:
+            # the operating system's error is more exact
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT))
+            raise
+
+    def close(self) -> None:
+        """Remove the file, and release the lock."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        self._db.close()
+
+
+def is_in_use(path: Path) -> bool:
+    """Return whether a run has a journal open. Blocks."""
+    try:
+        with contextlib.closing(connected(_lock_of(path), "mode=ro", timeout=0)) as db:
+            db.execute("PRAGMA schema_version").fetchone()  # which needs the lock briefly
+    except sqlite3.Error as error:
+        return code_of(error) == sqlite3.SQLITE_BUSY
+    return False
 
 
 @contextlib.contextmanager
@@ -134,6 +195,10 @@ def files_of(path: Path) -> tuple[Path, ...]:
 def belongs_to_journal(path: Path, journal: Path) -> bool:
     """Return whether a path, however it is written, is one of a journal's paths."""
     return path.resolve() in {each.resolve() for each in files_of(journal)}
+
+
+def _lock_of(path: Path) -> Path:
+    return Path(f"{path}-lock")
 
 
 def log_of(path: Path) -> Path:

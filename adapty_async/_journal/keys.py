@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import TypeAlias
 
-from adapty_async._journal.database import DatabaseThread, explain
 from adapty_async._journal.model import KEY_SIZE, SPAN_SIZE, ItemState, Spans
+from adapty_async._runtime.database import DatabaseThread, explain
 from adapty_async.errors import JournalError
 
 __all__ = ("OBJECT_KEY_SIZE", "EntryKeys", "KeyIndex")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
 import msgspec
@@ -40,6 +40,8 @@ __all__ = (
     "write_identity",
     "write_span",
 )
+
+StructT = TypeVar("StructT", Run, Minute, Reason)
 
 _APPLICATION_ID = int.from_bytes(b"adpy", "big")
 # The version of the tables. Formats 1 to 5 were not SQLite databases, and no release wrote them.
@@ -163,6 +165,12 @@ def _rows(db: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
         yield tuple(row)
 
 
+def _structs(db: sqlite3.Connection, table: str, kind: type[StructT]) -> list[StructT]:
+    """Return the rows of a table whose columns are the fields of a struct, in their order."""
+    names = kind.__struct_fields__
+    return [kind(**dict(zip(names, row, strict=True))) for row in _rows(db, table)]
+
+
 def create_schema(db: sqlite3.Connection) -> None:
     """Create the tables in an empty database, within the current transaction."""
     db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -266,17 +274,7 @@ def read_runs(db: sqlite3.Connection) -> list[Run]:
     Raises:
         DamageError: a row is damaged or missing.
     """
-    runs = [
-        Run(
-            number=number,
-            started_at=started_at,
-            last_at=last_at,
-            ended_at=ended_at,
-            stop_reason=stop_reason,
-            rate=rate,
-        )
-        for number, started_at, last_at, ended_at, stop_reason, rate in _rows(db, "run")
-    ]
+    runs = _structs(db, "run", Run)
     if [run.number for run in runs] != list(range(1, len(runs) + 1)):
         raise DamageError("the table run lacks a row")
     return runs
@@ -320,8 +318,7 @@ def read_minutes(db: sqlite3.Connection) -> list[Minute]:
     Raises:
         DamageError: a row is damaged.
     """
-    names = Minute.__struct_fields__
-    return [Minute(**dict(zip(names, row, strict=True))) for row in _rows(db, "minute")]
+    return _structs(db, "minute", Minute)
 
 
 def read_reasons(db: sqlite3.Connection) -> list[Reason]:
@@ -331,5 +328,4 @@ def read_reasons(db: sqlite3.Connection) -> list[Reason]:
     Raises:
         DamageError: a row is damaged.
     """
-    names = Reason.__struct_fields__
-    return [Reason(**dict(zip(names, row, strict=True))) for row in _rows(db, "reason")]
+    return _structs(db, "reason", Reason)

@@ -22,8 +22,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from adapty_async._journal.database import DatabaseThread, code_of
 from adapty_async._journal.file import (
+    PRIVATE,
+    FileLock,
     classified,
     connected,
     copy_journal,
@@ -33,7 +34,6 @@ from adapty_async._journal.file import (
     reading,
     verify_structure,
 )
-from adapty_async._journal.lock import PRIVATE, FileLock, status_of
 from adapty_async._journal.log import verify_log
 from adapty_async._journal.model import (
     Changes,
@@ -58,7 +58,8 @@ from adapty_async._journal.schema import (
     write_identity,
     write_span,
 )
-from adapty_async._runtime.files import flush_folder, is_at
+from adapty_async._runtime.database import DatabaseThread, code_of, set_durable
+from adapty_async._runtime.files import flush_folder, is_at, status_of
 from adapty_async._runtime.tasks import result_of
 from adapty_async.errors import JournalError
 
@@ -104,7 +105,6 @@ class _JournalFile:
         self._vfs = vfs
         self._space = _CHECKPOINT_PAGES + _PAGES_PER_ITEM * (owed + 1)
         self._pages = 0  # in the write-ahead log, at most
-        self._is_durable: bool | None = None
         with named(path, "cannot be used"), contextlib.ExitStack() as stack:
             stack.callback(FileLock(path).close)
             found = status_of(path)
@@ -171,7 +171,7 @@ class _JournalFile:
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{self._path}{suffix}").chmod(PRIVATE)
         self._turn_on_log()
-        self._set_durable(is_durable=True)
+        set_durable(self._db, is_durable=True)
         with self._transaction():
             if is_empty:
                 create_schema(self._db)
@@ -181,11 +181,6 @@ class _JournalFile:
         trouble = self._checkpoint()
         if trouble is not None:
             raise trouble
-
-    def _set_durable(self, *, is_durable: bool) -> None:
-        if self._is_durable is not is_durable:
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
-            self._is_durable = is_durable
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -202,7 +197,7 @@ class _JournalFile:
         """Store changes; return an error if there may be no space for more."""
         with named(self._path, "cannot be written"):
             self._require_in_place()
-            self._set_durable(is_durable=durable)
+            set_durable(self._db, is_durable=durable)
             if not write_span(self._db, changes):
                 with self._transaction():
                     write_changes(self._db, changes)
@@ -233,7 +228,7 @@ class _JournalFile:
         """
         with contextlib.closing(self), named(self._path, "cannot be written"):
             self._require_in_place()
-            self._set_durable(is_durable=True)
+            set_durable(self._db, is_durable=True)
             try:
                 self._db.execute("PRAGMA journal_mode = DELETE")
             except sqlite3.OperationalError as error:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sqlite3
 from pathlib import Path
 
 import msgspec
 
-from adapty_async._journal.database import code_of
-from adapty_async._journal.file import connected, reading
+from adapty_async._journal.file import is_in_use, reading
 from adapty_async._journal.model import ItemState, JournalIdentity, Minute, Reason, Run
 from adapty_async._journal.schema import (
     read_identity,
@@ -20,7 +17,7 @@ from adapty_async._journal.schema import (
     read_spans,
 )
 
-__all__ = ("OUTCOMES", "JournalSummary", "is_in_use", "read_journal", "summarise")
+__all__ = ("OUTCOMES", "JournalSummary", "read_journal", "summarise")
 
 #: The states that are outcomes, which are counted by the minute.
 OUTCOMES = tuple(state for state in ItemState if state.name.lower() in Minute.__struct_fields__)
@@ -123,13 +120,3 @@ def read_journal(path: Path) -> tuple[JournalSummary, dict[int, bytes]]:
             reasons=tuple(read_reasons(db)),
         )
     return summary, spans
-
-
-def is_in_use(path: Path) -> bool:
-    """Return whether a run has a journal open. Blocks."""
-    try:
-        with contextlib.closing(connected(Path(f"{path}-lock"), "mode=ro", timeout=0)) as db:
-            db.execute("PRAGMA schema_version").fetchone()  # which needs the lock for an instant
-    except sqlite3.Error as error:
-        return code_of(error) == sqlite3.SQLITE_BUSY
-    return False

@@ -20,7 +20,7 @@ import math
 import time
 from collections.abc import Callable
 
-from adapty_async._journal.counts import OutcomeCounter, WhyNot
+from adapty_async._journal.changes import ItemStates, OutcomeCounter, WhyNot
 from adapty_async._journal.keys import EntryKeys
 from adapty_async._journal.model import (
     Changes,
@@ -30,7 +30,6 @@ from adapty_async._journal.model import (
     JournalIdentity,
     Run,
 )
-from adapty_async._journal.states import ItemStates
 from adapty_async._runtime.tasks import result_of
 from adapty_async.errors import JournalError
 
@@ -384,7 +383,7 @@ class _ReservedAhead:
         self.renew_from = 0
 
     def use(self, position: int) -> None:
-        """Tell that an item is about to be sent."""
+        """Record that an item is about to be sent."""
         if position >= self._next:
             self._next = position + 1
 

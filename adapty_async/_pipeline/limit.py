@@ -115,12 +115,8 @@ def look(limiters: LimiterRegistry, run: RunLimits) -> float:
     """
     Return the seconds until an outage ends a run, if no request succeeds.
 
-    A run calls it at regular intervals. A pause counts in full if items wait for its end.
+    A run calls it at regular intervals.
     """
     if run.awake is not None:
         run.awake.tick()
-    lasting = [
-        timer.lasted + (limiters.get(bucket).paused_for if timer.is_held else 0.0)
-        for bucket, timer in run.timers.items()
-    ]
-    return run.max_outage - max(lasting, default=0.0)
+    return run.patience(lambda bucket: limiters.get(bucket).paused_for)

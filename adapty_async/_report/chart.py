@@ -14,8 +14,7 @@ import msgspec
 
 from adapty_async._html import Content, Element, element
 from adapty_async._report.figures import Interval, RunFigures
-from adapty_async._runtime.durations import duration_text
-from adapty_async._runtime.plural import counted
+from adapty_async._runtime.words import counted, duration_text
 
 __all__ = ("TimeScale", "bar_of_states", "chart_over_time")
 

@@ -12,8 +12,7 @@ from adapty_async._report.chart import bar_of_states, chart_over_time
 from adapty_async._report.check import Check
 from adapty_async._report.figures import Report, RunFigures
 from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary
-from adapty_async._runtime.durations import duration_text
-from adapty_async._runtime.plural import counted, each_of
+from adapty_async._runtime.words import counted, duration_text, each_of
 
 __all__ = ("page", "verdict")
 
@@ -431,7 +430,7 @@ def _how_to_verify(report: Report) -> Iterator[Content]:
         ),
         (
             "Whether each id of a list has a final outcome (exit code 0 if so):",
-            f"adapty-async report {journal}{_check_options(report)} --format json",
+            f"adapty-async report {journal} {_check_options(report)} --format json",
         ),
     ]
     yield element(

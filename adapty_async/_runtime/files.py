@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ("flush_folder", "is_at", "try_lock")
+__all__ = ("flush_folder", "is_at", "status_of", "try_lock")
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """Return the status of a file or link; None if it does not exist."""
+    try:
+        return path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def is_at(path: Path, status: os.stat_result) -> bool:
     """Return whether a path still names the file that has this status."""
-    try:
-        return os.path.samestat(path.lstat(), status)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    found = status_of(path)
+    return found is not None and os.path.samestat(found, status)
 
 
 def try_lock(handle: int) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from adapty_async._runtime.sqlite import use_write_ahead_log
+from adapty_async._runtime.database import use_write_ahead_log
 from adapty_async._shared.store import TIMEOUT, Change, Loaded
 from adapty_async.errors import StoreError
 

@@ -34,8 +34,7 @@ from adapty_async.cli._header import checked_header
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
 from adapty_async.cli._next import next_steps
-from adapty_async.cli._numbers import RATE, FiniteRange
-from adapty_async.cli._options import CommonOptions, key_in
+from adapty_async.cli._options import RATE, CommonOptions, FiniteRange, key_in
 from adapty_async.cli._proxies import connection_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sample import sample, sample_json, sample_text

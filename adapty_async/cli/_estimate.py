@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from adapty_async._runtime.durations import duration_text
+from adapty_async._runtime.words import duration_text
 from adapty_async.cli._earlier import EarlierRuns
 
 __all__ = ("Estimate", "estimate_of")

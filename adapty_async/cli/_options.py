@@ -1,10 +1,12 @@
-"""The values of the options that several commands share."""
+"""The values of the options that several commands share, and their types."""
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -12,7 +14,7 @@ import msgspec
 from adapty_async._input.rows import Format
 from adapty_async.errors import ConfigError
 
-__all__ = ("CommonOptions", "key_in")
+__all__ = ("RATE", "SECONDS", "CommonOptions", "FiniteRange", "key_in")
 
 
 class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,3 +61,22 @@ def key_in(path: Path) -> str:
     if not key:
         raise ConfigError(f"{name} is empty")
     return key
+
+
+class FiniteRange(click.FloatRange):
+    """A finite number in a range; `click.FloatRange` alone accepts NaN and infinity, too."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number of a text; other text is a usage error."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+#: Requests per second; with fewer, a run would take years.
+RATE = FiniteRange(min=0.001)
+#: Seconds that are waited.
+SECONDS = FiniteRange(min=0.001)

@@ -18,7 +18,7 @@ from adapty_async._input.findings import Findings
 from adapty_async._input.rows import Row
 from adapty_async._journal import belongs_to_journal
 from adapty_async._runtime.files import try_lock
-from adapty_async._runtime.plural import counted
+from adapty_async._runtime.words import counted
 from adapty_async.bulk import (
     BulkReport,
     EarlierStatus,

@@ -31,7 +31,7 @@ async def serve(server: Sandbox, seed_file: Path | None) -> None:
                 _seed(server, seed_file)
             click.echo(f"Sandbox at {server.url}, until Ctrl-C.")
             click.echo(f"Its page is {server.url}/. To use it:\n")
-            for name, value in _variables(server):  # one a line, for narrow terminals
+            for name, value in server.environment.items():  # one a line, for narrow terminals
                 click.echo(f"export {name}={value}")
             await asyncio.Event().wait()
         finally:
@@ -45,16 +45,6 @@ async def _start(server: Sandbox) -> None:
         raise ConfigError(f"--port cannot be used: {error.strerror}") from None
     except sqlite3.Error as error:
         raise ConfigError(f"--db cannot be used: {error}") from None
-
-
-def _variables(server: Sandbox) -> Iterator[tuple[str, str]]:
-    """Yield the environment variables of the clients of a sandbox."""
-    yield "ADAPTY_BASE_URL", server.url
-    yield "ADAPTY_API_KEY", server.api_key
-    yield "ADAPTY_PUBLIC_KEY", server.public_key
-    yield "ADAPTY_MAIL_BASE_URL", server.url
-    yield "ADAPTY_MAIL_API_KEY", server.mail_api_key
-    yield "ADAPTY_EXPORT_BASE_URL", server.url
 
 
 @contextlib.contextmanager

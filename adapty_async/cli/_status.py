@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from adapty_async._report import Check, intervals
-from adapty_async._runtime.plural import counted, each_of
+from adapty_async._runtime.words import counted, each_of
 from adapty_async.bulk import ItemState, JournalSummary
 from adapty_async.cli._next import left_meaning
 from adapty_async.cli._report import count_line, per_second

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from adapty_async.sandbox import Sandbox
 
-__all__ = ("environment_of", "serving")
+__all__ = ("serving",)
 
 T = TypeVar("T")
 
@@ -63,15 +63,3 @@ def serving(sandbox: Sandbox) -> Iterator[Sandbox]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
-
-
-def environment_of(sandbox: Sandbox) -> dict[str, str]:
-    """Return the environment variables by which clients find a sandbox that serves."""
-    return {
-        "ADAPTY_API_KEY": sandbox.api_key,
-        "ADAPTY_PUBLIC_KEY": sandbox.public_key,
-        "ADAPTY_BASE_URL": sandbox.url,
-        "ADAPTY_MAIL_API_KEY": sandbox.mail_api_key,
-        "ADAPTY_MAIL_BASE_URL": sandbox.url,
-        "ADAPTY_EXPORT_BASE_URL": sandbox.url,
-    }

@@ -96,7 +96,7 @@ class PartJournal:
         """Store changes in one transaction; see `Journal.commit`."""
         key = self._key
         if key is None:
-            return _raise(JournalError("the journal is closed"))
+            raise JournalError("the journal is closed")
         spans, run = dict(changes.spans), changes.run
         statements = statements_of(key, changes)
         if run is None or run.ended_at is None:
@@ -121,7 +121,3 @@ class PartJournal:
         lock, self._lock, self._key = self._lock, None, None
         if lock is not None:
             await until_ended(asyncio.ensure_future(lock.release()))
-
-
-async def _raise(error: JournalError) -> None:
-    raise error

@@ -1,7 +1,7 @@
 """
 A job store in an SQLite file, for several processes of one machine.
 
-A lock is a file next to the database; see `adapty_async._journal.lock`. The end of its process
+A lock is a file next to the database; see `adapty_async._journal.file`. The end of its process
 releases it. No SQL runs in the event loop.
 """
 
@@ -15,12 +15,15 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from adapty_async._journal.database import DatabaseThread, code_of, explain
-from adapty_async._journal.file import connected
-from adapty_async._journal.lock import PRIVATE, FileLock
+from adapty_async._journal.file import PRIVATE, FileLock, connected, is_in_use
 from adapty_async._journal.model import DamageError
-from adapty_async._journal.summary import is_in_use
-from adapty_async._runtime.sqlite import use_write_ahead_log
+from adapty_async._runtime.database import (
+    DatabaseThread,
+    code_of,
+    explain,
+    set_durable,
+    use_write_ahead_log,
+)
 from adapty_async._runtime.tasks import until_ended
 from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive
 from adapty_async.jobs._errors import JobError, StoreUnavailableError
@@ -188,7 +191,6 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._texts: dict[str, str] = {}
-        self._is_durable: bool | None = None
         with _translated(path):
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))
@@ -202,13 +204,13 @@ class _File:
     def execute_alone(self, statement: Statement, *, durable: bool) -> Rows:
         """Execute a statement as a transaction of its own."""
         with _translated(self._path):
-            self._set_durable(is_durable=durable)
+            set_durable(self._db, is_durable=durable)
             return self._execute(statement)
 
     def transact(self, steps: Steps[ResultT], *, durable: bool) -> ResultT:
         """Execute steps as one transaction."""
         with _translated(self._path):
-            self._set_durable(is_durable=durable)
+            set_durable(self._db, is_durable=durable)
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 result = drive(steps, self._execute)
@@ -229,11 +231,6 @@ class _File:
             cursor = self._db.executemany(text, rows)
         found: list[tuple[Any, ...]] = cursor.fetchall()
         return [(cursor.rowcount,)] if cursor.description is None else found
-
-    def _set_durable(self, *, is_durable: bool) -> None:
-        if self._is_durable is not is_durable:
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
-            self._is_durable = is_durable
 
     def close(self) -> None:
         """Close the connection."""

@@ -8,7 +8,7 @@ from typing import Self
 
 from adapty_async._journal import JournalIdentity, MemoryJournal
 from adapty_async._journal.model import require_same_run
-from adapty_async._runtime.sqlite import path_in_url
+from adapty_async._runtime.database import path_in_url
 from adapty_async.config import positive
 from adapty_async.errors import ConfigError
 from adapty_async.jobs._database import Database

@@ -58,7 +58,6 @@ class Sandbox:
         api_key: the secret key of the server-side API and the export analytics API.
         mail_api_key: the secret key of the Mail API.
         public_key: the public key of the web API.
-
     """
 
     def __init__(  # noqa: PLR0913 - each is one independent property of the server
@@ -128,7 +127,6 @@ class Sandbox:
         Raises:
             ValueError: a number is out of range, the URL or header of the webhook cannot be used,
                 or an option has another value than those listed.
-
         """
         _require_above_0("body_timeout", body_timeout)
         _require_above_0("export_rate", export_rate)
@@ -192,7 +190,6 @@ class Sandbox:
             RuntimeError: the sandbox is running already.
             OSError: the address cannot be listened on.
             sqlite3.Error: the database cannot be opened.
-
         """
         if self._open is not None:
             raise RuntimeError("the sandbox is running already")
@@ -230,11 +227,27 @@ class Sandbox:
 
         Raises:
             RuntimeError: the sandbox is not running.
-
         """
         self._store()
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """
+        The environment variables by which the clients of another process find this server.
+
+        Raises:
+            RuntimeError: the sandbox is not running.
+        """
+        return {
+            "ADAPTY_BASE_URL": self.url,
+            "ADAPTY_API_KEY": self.api_key,
+            "ADAPTY_PUBLIC_KEY": self.public_key,
+            "ADAPTY_MAIL_BASE_URL": self.url,
+            "ADAPTY_MAIL_API_KEY": self.mail_api_key,
+            "ADAPTY_EXPORT_BASE_URL": self.url,
+        }
 
     def seed_profiles(self, customer_user_ids: Iterable[str]) -> int:
         """Add server-side profiles without any request, and return the number of new ones."""
@@ -259,7 +272,6 @@ class Sandbox:
             ValueError: a line is wrong, or has the id of another; the message names the line,
                 the field and the rule. Nothing is added.
             OSError: the file cannot be read.
-
         """
         store = self._store()
         return _seed.apply(_seed.parsed(Path(path).read_bytes()), store, self._shop())
@@ -296,7 +308,6 @@ class Sandbox:
 
         Raises:
             ValueError: not exactly one id was passed.
-
         """
         profile = self._find(customer_user_id, profile_id)
         return profile and _v1.view(profile)
@@ -309,7 +320,6 @@ class Sandbox:
 
         Raises:
             ValueError: not exactly one id was passed.
-
         """
         profile = self._find(customer_user_id, profile_id)
         return profile and self._shop().settings(profile.profile_id, "attribution")
@@ -351,7 +361,6 @@ class Sandbox:
 
         Raises:
             RuntimeError: the sandbox is not running, or has no `webhook_url`.
-
         """
         return await self._sender().verify()
 
@@ -361,7 +370,6 @@ class Sandbox:
 
         Raises:
             RuntimeError: the sandbox is not running, or has no `webhook_url`.
-
         """
         await self._sender().wait()
 
@@ -371,7 +379,6 @@ class Sandbox:
 
         Raises:
             RuntimeError: the sandbox is not running, or has no `webhook_url`.
-
         """
         return list(self._sender().deliveries)
 
@@ -390,7 +397,6 @@ class Sandbox:
 
         Raises:
             ValueError: one of them is not a fault; none is assigned.
-
         """
         self._faults.script(*faults)
 
@@ -400,7 +406,6 @@ class Sandbox:
 
         Raises:
             ValueError: a share is wrong; nothing is changed.
-
         """
         self._faults.set_faults(Faults.parse(faults) if isinstance(faults, str) else faults)
 
@@ -410,7 +415,6 @@ class Sandbox:
 
         Raises:
             ValueError: it is not a number from 0 up.
-
         """
         self._faults.set_latency(latency)
 

@@ -41,7 +41,6 @@ class Activity:
 
     Attributes:
         statuses: the number of requests by the status of the response, 0 for none.
-
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

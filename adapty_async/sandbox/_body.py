@@ -26,7 +26,6 @@ def unpacked(body: bytes, codings: str, limit: int | None = LENGTH_MAX) -> bytes
     Raises:
         Refusal: the body is not in its coding, or too long after unpacking, or the coding is none
             of gzip, deflate and identity.
-
     """
     for coding in reversed([one.strip().lower() for one in storable(codings).split(",")]):
         if coding in ("gzip", "x-gzip"):

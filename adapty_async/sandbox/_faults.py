@@ -30,7 +30,6 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
         stall: no response comes until the client disconnects or the server stops; the operation
             is not carried out.
         throttled: the response is a 429, whatever the rate, and the operation is not carried out.
-
     """
 
     error: float = 0.0
@@ -45,7 +44,6 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             ValueError: a share is not between 0 and 1, or they add up to more than 1.
-
         """
         for name, share in msgspec.structs.asdict(self).items():
             if not 0 <= share <= 1:
@@ -60,7 +58,6 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             ValueError: a part is wrong; the message names the part and the rule.
-
         """
         shares: dict[str, float] = {}
         for part in filter(None, map(str.strip, spec.split(","))):
@@ -93,7 +90,6 @@ class FaultPlan:
 
         Raises:
             ValueError: the latency is not a number from 0 up.
-
         """
         self._scripted: deque[str] = deque()
         self._random = Random(seed)  # noqa: S311 - repeatable is the point
@@ -113,7 +109,6 @@ class FaultPlan:
 
         Raises:
             ValueError: it is not a number from 0 up.
-
         """
         if not 0 <= latency < math.inf:
             raise ValueError(f"latency={latency}: must be 0 seconds or more")
@@ -130,7 +125,6 @@ class FaultPlan:
 
         Raises:
             ValueError: a name is not a fault; none of them is assigned.
-
         """
         for name in names:
             _check_name(name)

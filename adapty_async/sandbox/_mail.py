@@ -48,7 +48,6 @@ class Mail:
 
         Raises:
             Refusal: one of them is wrong, or there is no profile to delete.
-
         """
         if call.headers.get("Authorization") != self._authorization:
             raise Refusal(

@@ -18,7 +18,6 @@ class TokenBucket:
 
     Attributes:
         rate: requests per second.
-
     """
 
     def __init__(
@@ -33,7 +32,6 @@ class TokenBucket:
 
         Raises:
             ValueError: `rate` is not above 0, or `burst` below 1.
-
         """
         self.rate = rate
         self._burst = max(1.0, rate / 10) if burst is None else burst

@@ -40,7 +40,6 @@ async def complete(
 
     Raises:
         Refusal: the body is incomplete after `timeout` seconds.
-
     """
     if request.content.is_eof():
         return await read()  # almost every body is here; a timer would cost more than reading it

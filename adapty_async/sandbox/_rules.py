@@ -251,7 +251,6 @@ def updated(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
     Raises:
         Invalid: the profile would have more than 30 custom attributes.
-
     """
     result = _merged(stored, changes)
     if len(result.get("custom_attributes", ())) > _ATTRIBUTES_MAX:

@@ -40,7 +40,6 @@ def parsed(content: bytes) -> list[Seed]:
 
     Raises:
         ValueError: a line is wrong; the message names the line, the field and the rule.
-
     """
     seeds: list[Seed] = []
     lines: dict[tuple[str, str], int] = {}
@@ -68,7 +67,6 @@ def apply(seeds: Iterable[Seed], store: Store, shop: Shop) -> int:
 
     Raises:
         ValueError: an access level is none of the app's, or two profiles have one id.
-
     """
     profiles = ProfilesV2(store, shop)
     count = 0

@@ -132,7 +132,6 @@ def decoded(body: bytes) -> Any:
 
     Raises:
         Invalid: `body` is not JSON, or is nested too deeply.
-
     """
     try:
         return msgspec.json.decode(body)
@@ -165,7 +164,6 @@ def check_documented(call: Call) -> None:
     Raises:
         Invalid: the body breaks its schema.
         Refusal: likewise, with the status that the document has for that.
-
     """
     if call.check is not None:
         call.check(call.method, call.path, call.body)
@@ -177,7 +175,6 @@ def check_media_type(call: Call, expected: str = "application/json") -> None:
 
     Raises:
         Refusal: it declares another media type, or none.
-
     """
     given = storable(call.headers.get("Content-Type", ""))
     if given.partition(";")[0].strip().lower() != expected:

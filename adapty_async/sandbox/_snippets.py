@@ -54,7 +54,6 @@ class Sent(msgspec.Struct, frozen=True):
         headers: those of `SENT_HEADERS` that it has.
         body: the body; `None` if it is not UTF-8, or larger than the sandbox keeps.
         size: the length of the body in bytes.
-
     """
 
     method: str

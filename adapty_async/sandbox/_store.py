@@ -123,7 +123,6 @@ class Arrival(msgspec.Struct, frozen=True):
         status: the status of the response; 0 if none was sent, or none has been sent yet.
         fault: the injected fault, such as ``502-html`` or ``reset``; `None` without one.
         applied: whether the operation was carried out, even if its response was lost.
-
     """
 
     number: int
@@ -154,7 +153,6 @@ class Store:
 
         Raises:
             sqlite3.Error: the file cannot be opened, or is not a database of the sandbox.
-
         """
         # Tests may read a sandbox from another thread than the one that serves.
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

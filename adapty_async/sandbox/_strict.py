@@ -49,7 +49,6 @@ class Documents:
         Raises:
             Invalid: the body breaks its schema.
             Refusal: likewise, if the document has a 422 for that.
-
         """
         for body in self._bodies.get(method, ()):
             if body.path.fullmatch(path):

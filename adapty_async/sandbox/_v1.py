@@ -51,7 +51,6 @@ class ServerSideV1:
 
         Raises:
             Refusal: one of them is wrong, or there is no such profile.
-
         """
         if call.headers.get("Authorization") != self._authorization:
             raise not_authenticated()

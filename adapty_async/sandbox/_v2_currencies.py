@@ -105,7 +105,6 @@ class CurrenciesV2:
 
         Raises:
             Refusal: a currency is unknown, or a balance would be too small or too large.
-
         """
         known, balances = self._shop.currencies(), self._shop.balances(profile_id)
         after = {}

@@ -49,7 +49,6 @@ def header_ids(call: Call, *, both: bool = False) -> dict[str, str]:
 
     Raises:
         Invalid: there is none, there is one too many, or one is not UTF-8.
-
     """
     ids = {by: value for by, name in HEADERS.items() if (value := call.headers.get(name))}
     if not ids or (len(ids) > 1 and not both):
@@ -70,7 +69,6 @@ def require_profile(store: Store, call: Call, missing: Refusal | None = None) ->
 
     Raises:
         Refusal: there is none; `missing`, or by default that of most operations.
-
     """
     [(by, value)] = header_ids(call).items()
     profile = store.find(by, value)

@@ -353,7 +353,6 @@ def transaction(value: Any) -> dict[str, Any]:
     Raises:
         Invalid: a field is missing or wrong.
         Refusal: the fields contradict each other; it has the documented code.
-
     """
     is_subscription = isinstance(value, dict) and value.get("purchase_type") == "subscription"
     purchase: dict[str, Any] = (_subscription if is_subscription else _one_time)(value)
@@ -400,7 +399,6 @@ def currency_transaction(value: Any) -> dict[str, Any]:
 
     Raises:
         Refusal: a 422 if the body breaks its schema, otherwise a 400 with the documented code.
-
     """
     try:
         body: dict[str, Any] = _currency_transaction(value)

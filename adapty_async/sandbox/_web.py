@@ -87,7 +87,6 @@ class Web:
 
         Raises:
             Refusal: one of them is wrong, or there is no such profile or paywall.
-
         """
         if call.headers.get("Authorization") != self._authorization:
             raise not_authenticated()

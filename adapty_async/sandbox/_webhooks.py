@@ -44,7 +44,6 @@ class Delivery(msgspec.Struct, frozen=True):
         profile_event_id: the id of the event; `None` for the verification request.
         attempt: the number of the attempt, from 1.
         status: the status of the response; 0 without one.
-
     """
 
     at: float

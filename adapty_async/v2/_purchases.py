@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from adapty_async._api.codec import to_json
-from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
+from adapty_async._api.operation import IDENTITY_HEADERS, Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import no_result
 from adapty_async._api.validation import Check, RequestStruct, identifier
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
@@ -69,7 +69,7 @@ VALIDATE_STRIPE_PURCHASE: Endpoint[None] = Endpoint(
     bucket="v2",
     decode=no_result,
     encode=_write_stripe,
-    lock_key=lambda request: ("adapty-customer-user-id", request.customer_user_id),
+    lock_key=lambda request: (IDENTITY_HEADERS["customer_user_id"], request.customer_user_id),
     media_type="application/vnd.api+json",
 )
 VALIDATE_PADDLE_PURCHASE: Endpoint[Profile] = Endpoint(
@@ -81,7 +81,7 @@ VALIDATE_PADDLE_PURCHASE: Endpoint[Profile] = Endpoint(
     bucket="v2",
     decode=read_profile,
     encode=to_json,
-    lock_key=lambda request: ("adapty-customer-user-id", request.customer_user_id),
+    lock_key=lambda request: (IDENTITY_HEADERS["customer_user_id"], request.customer_user_id),
 )
 
 

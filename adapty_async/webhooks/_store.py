@@ -16,9 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from adapty_async._journal.database import DatabaseThread, explain
+from adapty_async._runtime.database import DatabaseThread, explain, use_write_ahead_log
 from adapty_async._runtime.fork import register_fork_handler
-from adapty_async._runtime.sqlite import use_write_ahead_log
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import JournalError
 

@@ -38,7 +38,6 @@ from adapty_async import (
 )
 from adapty_async._api.operation import Request, Response
 from adapty_async._bulk import outcomes_file as _outcomes_file
-from adapty_async._bulk.item_ids import id_of
 from adapty_async._bulk.outcomes_file import (
     Entry,
     OutcomesFile,
@@ -46,6 +45,7 @@ from adapty_async._bulk.outcomes_file import (
     error_facts,
     parse_line,
 )
+from adapty_async._bulk.recording import id_of
 from adapty_async.bulk import EarlierStatus, StopReason
 from adapty_async.errors import ApiError, ConnectionLostError, InvalidInputError
 from adapty_async.mail import delete_profile

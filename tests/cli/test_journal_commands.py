@@ -193,7 +193,7 @@ def test_another_list_is_checked_by_the_outcomes_file(
         "by the outcomes file: 1 of 3\n  line 5: none\n  1 row without an id, left out.\n"
     )
     assert "1 row without an id, left out." in result.stdout
-    again = "--check INPUT --outcomes outcomes.ndjson --column user --format json"
+    again = f"report {journal.name} --check INPUT --outcomes outcomes.ndjson --column user"
     assert again in result.stdout
     assert invoke("report", journal, *given).stderr == (
         'adapty-async: header: has no column "customer_user_id"; found: mail, user; name it with '
@@ -221,7 +221,7 @@ def test_another_list_may_have_an_encoding_or_a_sheet(
     assert wrong.exit_code == 2
     assert wrong.stderr.startswith('adapty-async: --sheet: "Old" ')
     assert not_for_text.stderr.startswith("adapty-async: --sheet: is for spreadsheets only")
-    assert "--check INPUT --outcomes outcomes.ndjson --encoding cp1252 --format json" in shown
+    assert " --check INPUT --outcomes outcomes.ndjson --encoding cp1252 --format json" in shown
 
 
 @pytest.mark.parametrize("option", ["--encoding", "--sheet"])

@@ -327,7 +327,8 @@ async def test_a_stopped_sandbox_says_so() -> None:
     """Before the start and after the end there is no address and no state."""
     sandbox = Sandbox()
     await sandbox.stop()
-    for look in (lambda: sandbox.url, sandbox.arrivals, sandbox.customer_user_ids):
+    address = (lambda: sandbox.url, lambda: sandbox.environment)
+    for look in (*address, sandbox.arrivals, sandbox.customer_user_ids):
         with pytest.raises(RuntimeError, match="isn't running"):
             look()
 

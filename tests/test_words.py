@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapty_async._runtime.durations import duration_text
+from adapty_async._runtime.words import duration_text
 
 
 @pytest.mark.parametrize(

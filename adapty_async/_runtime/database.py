@@ -1,4 +1,4 @@
-"""A thread that owns a database connection, so that no SQL runs in an event loop."""
+"""A thread that owns a database connection, so no SQL runs in an event loop; SQLite helpers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import urllib.parse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async.errors import JournalError
 
-__all__ = ("DatabaseThread", "code_of", "explain")
+__all__ = (
+    "DatabaseThread",
+    "code_of",
+    "explain",
+    "path_in_url",
+    "set_durable",
+    "use_write_ahead_log",
+)
 
 ResultT = TypeVar("ResultT")
 
@@ -38,6 +47,7 @@ _TEXTS = {
     sqlite3.SQLITE_NOTADB: "it is damaged",
 }
 _PRIMARY_CODE = 0xFF
+_SCHEME = "sqlite:///"
 
 
 def code_of(error: sqlite3.Error) -> int:
@@ -58,6 +68,29 @@ def explain(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "it is damaged"
     return str(error)
+
+
+def path_in_url(url: str) -> Path | None:
+    """Return the path in a URL such as ``sqlite:///file``; None for any other URL."""
+    path = url.removeprefix(_SCHEME) if url.startswith(_SCHEME) else ""
+    return Path(urllib.parse.unquote(path)) if path else None
+
+
+def use_write_ahead_log(database: sqlite3.Connection) -> None:
+    """
+    Let a database have a write-ahead log, unless another process changes its mode right now.
+
+    The mode stays in the file. SQLite does not wait for a process that changes it, which sets the
+    same mode. A file that cannot be written fails at the next statement.
+    """
+    if database.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        with contextlib.suppress(sqlite3.OperationalError):
+            database.execute("PRAGMA journal_mode = WAL")
+
+
+def set_durable(database: sqlite3.Connection, *, is_durable: bool) -> None:
+    """Let the next commits wait for the disk, or not: the next durable one makes them durable."""
+    database.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
 
 
 class DatabaseThread(Generic[OwnedT]):

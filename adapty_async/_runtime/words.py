@@ -1,10 +1,10 @@
-"""Durations as text for people."""
+"""Durations and numbers in words, for messages and reports."""
 
 from __future__ import annotations
 
 import math
 
-__all__ = ("duration_text",)
+__all__ = ("counted", "duration_text", "each_of")
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -26,3 +26,13 @@ def duration_text(seconds: float, *, round_up: bool = False) -> str:
         if count or parts:
             parts.append(f"{count:,} {unit}" if count else "")
     return " ".join(part for part in parts[:2] if part)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number and its noun, such as ``1 row`` or ``5,000 rows``."""
+    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def each_of(count: int, noun: str) -> str:
+    """Return the start of a sentence about all of them, such as ``each of 5,000 rows``."""
+    return f"the only {noun}" if count == 1 else f"each of {count:,} {noun}s"

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapty_async._journal.database import DatabaseThread, explain
+from adapty_async._runtime.database import DatabaseThread, explain
 from adapty_async.errors import JournalError
 
 FORKED = """
 import asyncio, os, sys
-from adapty_async._journal.database import DatabaseThread
+from adapty_async._runtime.database import DatabaseThread
 from adapty_async.errors import JournalError
 
 class Owned:

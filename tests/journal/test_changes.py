@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapty_async._journal import Changes, ItemState, Minute, Reason
-from adapty_async._journal.counts import OutcomeCounter
+from adapty_async._journal.changes import OutcomeCounter
 
 
 class Clock:
