@@ -172,9 +172,13 @@ def require_one_file(path: str, joint: bytes) -> None:
 
 
 class _Pipe(io.FileIO):
-    """A raw stream of a pipe, whose first read returns enough bytes to detect the format."""
+    """
+    A raw stream of a pipe or a terminal, which ends once.
 
-    _has_head = False
+    Its first read returns enough bytes to detect the format.
+    """
+
+    _has_head = _has_ended = False
 
     def readinto(self, buffer: Any) -> int:
         """Read available bytes, or wait: another process may have made the pipe non-blocking."""
@@ -188,8 +192,11 @@ class _Pipe(io.FileIO):
         return count
 
     def _wait_for(self, part: memoryview) -> int:
+        if self._has_ended:  # a terminal would wait for another Ctrl-D
+            return 0
         while (count := super().readinto(part)) is None:
             select.select([self], [], [])
+        self._has_ended = not count
         return count
 
 

@@ -258,6 +258,30 @@ def test_pipe_with_a_name_is_confirmed_without_its_count(sandbox: Sandbox, tmp_p
     assert sandbox.customer_user_ids() == {"u2"}
 
 
+def test_ids_that_are_typed_end_with_one_ctrl_d(sandbox: Sandbox) -> None:
+    """A terminal is an input as well, and its end is not waited for again."""
+    sandbox.seed_profiles(["u0", "u1"])
+    with Terminal("delete", "-", "--format", "text", *V1, "--yes") as terminal:
+        terminal.type("u0\n\x04")  # shorter than what shows the format
+        assert terminal.end() == 0
+    assert sandbox.customer_user_ids() == {"u1"}
+
+
+def test_without_standard_input_there_is_no_terminal_to_ask_on(sandbox: Sandbox, put: Put) -> None:
+    """A service whose standard input is closed gets the error that names the option."""
+    command = [*COMMAND, "delete", put("ids.txt", ids(1)), *V1]
+    ended = subprocess.run(
+        ["/bin/sh", "-c", '"$@" <&-', "sh", *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "There is no terminal to ask on: add --yes. Delete 1 user in" in ended.stderr
+    assert sandbox.arrivals() == []
+
+
 def test_sandbox_runs_until_ctrl_c() -> None:
     """The sandbox prints its usage, verifies the webhook, responds, and exits cleanly."""
     os.environ["ADAPTY_WEBHOOK_SECRET"] = "Bearer s3cret"
