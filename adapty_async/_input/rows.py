@@ -74,6 +74,9 @@ _FAILURE_KEYS = frozenset({"line", "item", "status", "attempts"})
 _TOO_LONG = f"is longer than {RECORD_CHARACTERS} characters"
 _NOT_JSON = "is not JSON"
 _NOT_UTF8 = "is not UTF-8: set its encoding, such as cp1252"
+_CUT_OFF = (
+    "has no line break at its end, so it may be cut off: add one, or write the input to a file"
+)
 _UNREAD = {"type": "InvalidInputError", "field_name": "row"}
 # The formats by the suffix of a file's name.
 _SUFFIXES: dict[str, Format] = {
@@ -221,7 +224,9 @@ class Rows:
     def _read_text(self, findings: Findings) -> Iterator[Row]:
         with open_text(self.path, self._content, self._layout.encoding) as stream:
             lines, reader = LineReader(stream), RowReader(self.path, self._layout, findings)
-            yield from reader.rows(lines, reader.header(lines))
+            rows = reader.rows(lines, reader.header(lines))
+            may_be_cut = self._content is None and self.form != "ndjson"  # half a value is no JSON
+            yield from _whole_rows(rows, lines) if may_be_cut else rows
 
     def _read_table(self, findings: Findings) -> Iterator[Row]:
         self._require_same_table()
@@ -475,6 +480,20 @@ def _require_matching(path: str, form: Format, encoding: str | None, sheet: str 
         raise InvalidInputError("encoding", f"is for text only; {form} files have their own")
     if is_read_once(path):
         raise InvalidInputError(path, f"must be a file to be read as {form}, not a pipe")
+
+
+def _whole_rows(rows: Iterator[Row], lines: LineReader) -> Iterator[Row]:
+    """
+    Yield the rows of a pipe; the last one is broken if its line has no line break.
+
+    A pipe also ends, at any byte, if its writer is killed. Half an id is another id.
+    """
+    for row in rows:
+        if lines.is_open and row.broken is None:
+            value = row.value
+            text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            row = Row(row.line, text, _CUT_OFF)  # noqa: PLW2901  the row as it is yielded
+        yield row
 
 
 def _text_rows(lines: LineReader) -> Iterator[Row]:

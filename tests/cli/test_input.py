@@ -28,6 +28,9 @@ from adapty_async.errors import InvalidInputError
 Put = Callable[[str, str | bytes], Path]
 
 _FORMS: tuple[Format, ...] = ("csv", "ndjson", "text")
+_CUT_OFF = (
+    "has no line break at its end, so it may be cut off: add one, or write the input to a file"
+)
 
 
 def any_columns(names: list[str]) -> None:
@@ -608,6 +611,27 @@ def test_pipe_may_begin_with_one_byte(pieces: socket.socket, content: bytes) -> 
     pieces.close()
     rows = [row.value for row in open_rows("-", "text", any_columns)]
     assert rows == (["u1", "u2"] if len(content) > 1 else list(content.decode()))
+
+
+@pytest.mark.parametrize(
+    ("form", "content", "last"),
+    [
+        pytest.param("text", "u1\nu2", Row(2, "u2", _CUT_OFF), id="text"),
+        pytest.param("text", "u1\r\nu2\r", Row(2, "u2\r", _CUT_OFF), id="half-a-line-break"),
+        pytest.param("text", "u1\nu2\n  ", Row(2, "u2"), id="blanks"),
+        pytest.param("csv", "id,x\n1,2\nu2,y", Row(3, '{"id":"u2","x":"y"}', _CUT_OFF), id="csv"),
+        pytest.param("csv", "id\nu2\n", Row(2, {"id": "u2"}), id="whole"),
+        pytest.param("ndjson", '"u1"\n"u2"', Row(2, "u2"), id="ndjson"),
+    ],
+)
+def test_half_an_id_in_a_pipe_is_none(
+    pieces: socket.socket, form: Format, content: str, last: Row
+) -> None:
+    """A pipe whose writer was killed may end in the middle of an id, which would be another one."""
+    pieces.send(content.encode())
+    pieces.close()
+    *_, found = open_rows("-", form, any_columns)
+    assert found == last
 
 
 def test_pipe_may_be_non_blocking(pieces: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,20 @@ def test_pipe_that_breaks_off_is_accounted_for(sandbox: Sandbox) -> None:
     assert report["stop_reason"] == "stopped"
 
 
+def test_pipe_that_ends_in_an_id_does_not_erase_another_user(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """The last id of a program that was killed is not sent, and is in the failures file."""
+    sandbox.seed_profiles(["100045", "100046", "1000"])
+    noted = tmp_path / "failures.ndjson"
+    options = ("--format", "text", *V1, "--yes", "--failures", noted)
+    ended = run("delete", "-", *options, stdin=b"100045\n1000")
+    assert ended.returncode == 1
+    assert "has no line break at its end, so it may be cut off" in ended.stdout
+    assert json.loads(noted.read_text())["item"] == "1000"
+    assert sandbox.customer_user_ids() == {"100046", "1000"}
+
+
 def test_input_must_not_be_written_over(sandbox: Sandbox, put: Put) -> None:
     """The failures file is not the input, also when that is standard input."""
     path = put("ids.txt", ids(3))
