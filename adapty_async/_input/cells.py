@@ -27,6 +27,7 @@ __all__ = (
     "MAX_CELL_BYTES",
     "ODD_CELL",
     "FaultyCell",
+    "TotalCell",
     "UnusableCellError",
     "exact_float",
     "id_text",
@@ -70,6 +71,20 @@ class FaultyCell(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return ""
+
+
+class TotalCell(msgspec.Struct, frozen=True):
+    """
+    A cell whose formula counts or adds up other cells, such as below a list of ids.
+
+    Attributes:
+        value: its result, which may be a field, but is no id.
+    """
+
+    value: Any
+
+    def __str__(self) -> str:
+        return str(self.value)
 
 
 #: Stands for a cell that Python has no value for.
@@ -123,6 +138,8 @@ def id_text(value: Any, exact: float = EXACT_DOUBLE) -> str | None:
         return _short_text(value)
     if kind is int:
         return str(value)
+    if kind is TotalCell:
+        raise UnusableCellError("has a formula that counts or adds up other cells, so it is no id")
     found, exact = plain(value), min(exact, _exact_of(value))
     if isinstance(found, float | Decimal) and math.isfinite(found) and found != _whole(found):
         raise UnusableCellError("has a fraction, so it is not an id")
@@ -182,6 +199,8 @@ def number(value: Any, exact: float = EXACT_DOUBLE) -> Any:
 
 def plain(value: Any) -> Any:
     """Return a cell as a value of Python's own types: those of numpy, and missing ones."""
+    if isinstance(value, TotalCell):
+        value = value.value
     if type(value).__name__ in _MISSING_TYPES:
         return None
     if _is_numpy(value):

@@ -11,8 +11,8 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from adapty_async._input.cells import FaultyCell, UnusableCellError, text
-from adapty_async._input.sheet_xml import column_letters
+from adapty_async._input.cells import FaultyCell, TotalCell, UnusableCellError, text
+from adapty_async._input.sheet_xml import TOTAL, column_letters
 from adapty_async._input.spreadsheet_scan import SpreadsheetScan
 from adapty_async._runtime.extras import require
 from adapty_async.errors import InvalidInputError
@@ -49,11 +49,12 @@ class _Sheet:
                 self.label, "must begin with a row of column names, but is empty"
             )
         for column, fault in faults.get(number, {}).items():
-            raise InvalidInputError(
-                self.label,
-                "must begin with a row of column names; the cell "
-                f"{column_letters(column)}{number} {fault.reason}",
-            )
+            if fault is not TOTAL:
+                raise InvalidInputError(
+                    self.label,
+                    "must begin with a row of column names; the cell "
+                    f"{column_letters(column)}{number} {fault.reason}",
+                )
         self.names: Sequence[str] = [self._name(cell) for cell in header]
         self.exact: Sequence[float] = [_EXACT] * len(header)
 
@@ -89,8 +90,9 @@ class _Sheet:
 
     def _put_faults(self, row: list[Any], number: int) -> None:
         for column, fault in self._faults[number].items():
-            if 0 <= column - self._first < len(row):
-                row[column - self._first] = fault
+            at = column - self._first
+            if 0 <= at < len(row):
+                row[at] = TotalCell(row[at]) if fault is TOTAL else fault
 
 
 def _is_filled(cell: Any) -> bool:

@@ -18,6 +18,7 @@ from adapty_async._input.cells import FaultyCell
 
 __all__ = (
     "MAX_CELLS",
+    "TOTAL",
     "OpenDocumentReader",
     "SheetFindings",
     "SheetReader",
@@ -43,6 +44,20 @@ _UNCALCULATED = FaultyCell(
 )
 _INEXACT = FaultyCell("has content that is not plain text, such as a tab, a line break or a note")
 
+#: Marks a cell that has a value, but cannot be an id.
+TOTAL = FaultyCell("has a formula that counts or adds up other cells")
+# A formula that begins with a function of many cells, as both formats write it.
+_AGGREGATE = re.compile(
+    r"(?:[a-z]+:)?=?[\s+]*(?:_xlfn\.)?"
+    r"(?:(?P<list>SUBTOTAL|AGGREGATE)|(?:SUM|COUNT|AVERAGE|MIN|MAX)[A-Z]*|ROWS)\(",
+    re.IGNORECASE,
+)
+# The first and the last row of a range, and a column of a table that is not that of one row.
+_RANGE = re.compile(r"[A-Z]\$?([0-9]+):\.?\$?[A-Z]{1,3}\$?([0-9]+)", re.IGNORECASE)
+_TABLE_COLUMN = re.compile(r"\w\[(?!\[?#This Row)", re.IGNORECASE)
+# Characters of a formula that are read.
+_FORMULA_LENGTH = 256
+
 _Attributes: TypeAlias = Mapping[str, str]
 
 
@@ -57,7 +72,8 @@ class SheetFindings(msgspec.Struct):
     Attributes:
         hidden: the number of the first hidden row, as people see it; None if there is none.
         merged: the first merged cell; None if there is none, or if it was not searched.
-        faults: the cells that cannot be used, by number of the row and index of the column.
+        faults: the cells that cannot be used, by number of the row and index of the column; `TOTAL`
+            for those that cannot be ids.
         fault_count: their number.
     """
 
@@ -80,8 +96,18 @@ class SheetFindings(msgspec.Struct):
         """
         self.fault_count += 1
         if self.fault_count > _MAX_FAULTS:
-            raise UnreadableSheetError(f"has more than {_MAX_FAULTS:,} cells with errors")
+            raise UnreadableSheetError(f"has more than {_MAX_FAULTS:,} cells with errors or totals")
         self.faults.setdefault(row, {})[column] = fault
+
+
+def _is_total(formula: str) -> bool:
+    """Return whether a formula counts or adds up cells of other rows."""
+    found = _AGGREGATE.match(formula)
+    if found is None:
+        return False
+    if found["list"] or _TABLE_COLUMN.search(formula):
+        return True
+    return any(first != last for first, last in _RANGE.findall(formula))
 
 
 class XmlHandler:
@@ -153,6 +179,10 @@ class SheetReader(XmlHandler):
         self._at = self._last = (-1, -1)
         self._kind = ""
         self._has_formula = self._has_value = False
+        # The beginning of the cell's formula, and its number if other cells have it as well.
+        self._formula = self._shared = ""
+        self._reads_formula = False
+        self._shared_totals: set[str] = set()
         self._starts: dict[str, Callable[[_Attributes], None]] = {"sheetData": self._begin}
         self._ends: dict[str, Callable[[], None]] = {}
 
@@ -170,7 +200,9 @@ class SheetReader(XmlHandler):
 
     def text(self, data: str) -> None:
         """See `XmlHandler`."""
-        if data.strip():
+        if self._reads_formula:
+            self._formula = (self._formula + data)[:_FORMULA_LENGTH]
+        elif data.strip():
             self._has_value = True
 
     def _begin(self, _: _Attributes) -> None:
@@ -198,14 +230,18 @@ class SheetReader(XmlHandler):
 
     def _start_cell(self, attributes: _Attributes) -> None:
         self._kind = attributes.get("t", "")
-        self._has_formula = self._has_value = False
+        self._has_formula = self._has_value = self._reads_formula = False
         self._at = _position(attributes["r"]) if "r" in attributes else (self._row, self._column)
         self._column = self._at[1] + 1
 
-    def _start_formula(self, _: _Attributes) -> None:
+    def _start_formula(self, attributes: _Attributes) -> None:
         self._has_formula, self._has_value = True, False
+        self._formula, self._reads_formula = "", True
+        self._shared = attributes.get("si", "") if attributes.get("t") == "shared" else ""
+        self.reads_text(wanted=True)
 
     def _start_value(self, _: _Attributes) -> None:
+        self._reads_formula = False
         # The text of a formula may be empty; another value has to be there.
         self._has_value = not self._has_formula or self._kind == "str"
         self.reads_text(wanted=not self._has_value)
@@ -220,12 +256,20 @@ class SheetReader(XmlHandler):
             if not self._has_formula:
                 return
             fault = _UNCALCULATED
+        elif self._has_formula and self._has_total():
+            fault = TOTAL
         if self._at <= self._last:
             raise UnreadableSheetError("is damaged: its cells are not in order")
         self._last = self._at
         self._extent.add(*self._at)
         if fault is not None:
             self.findings.add_fault(self._at[0] + 1, self._at[1], fault)
+
+    def _has_total(self) -> bool:
+        if _is_total(self._formula):
+            self._shared_totals.add(self._shared)
+            return True
+        return self._shared != "" and self._shared in self._shared_totals
 
 
 def _is_hidden(row: _Attributes) -> bool:
@@ -432,6 +476,8 @@ class OpenDocumentReader(XmlHandler):
                 return _ERROR
             if "office:value-type" not in cell:
                 return _UNCALCULATED
+            if _is_total(cell["table:formula"]):
+                return TOTAL
         if not self._is_plain and not cell.keys() & _VALUES:
             return _INEXACT
         return None

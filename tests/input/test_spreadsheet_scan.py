@@ -9,6 +9,7 @@ import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -306,6 +307,81 @@ def test_a_result_of_a_formula_is_an_id(tmp_path: Path) -> None:
     ]
 
 
+TOTALS = [
+    pytest.param("COUNTA(A2:A4)", "of:=COUNTA([.A2:.A4])", id="count"),
+    pytest.param("SUM($A$2:$A$4)", "of:=SUM([.$A$2:.$A$4])", id="sum"),
+    pytest.param("SUBTOTAL(103,Table1[id])", "of:=SUBTOTAL(103;[.A2:.A4])", id="table"),
+    pytest.param(" rows('My users'!a2:a4)", "of:=ROWS([$'My users'.A2:.A4])", id="other-sheet"),
+    pytest.param("COUNTA(Table1[id])", "of:=AGGREGATE(3;0;[.A2:.A4])", id="column-of-a-table"),
+]
+NO_TOTALS = [
+    pytest.param("B2", "of:=[.B2]", id="reference"),
+    pytest.param("SUM(B5:C5)", "of:=SUM([.B5:.C5])", id="of-its-row"),
+    pytest.param("SUM(T[[#This Row],[b]:[c]])", "of:=SUM([.B5;.C5])", id="of-its-row-in-a-table"),
+    pytest.param("VLOOKUP(C2,D2:E9,2)", "of:=VLOOKUP([.C2];[.D2:.E9];2)", id="lookup"),
+    pytest.param("INDEX(Ids[id],COUNTA(A2:A4))", "of:=INDEX([.A2:.A9];1)", id="inside"),
+]
+
+
+@pytest.mark.parametrize(("excel", "odf"), TOTALS)
+def test_a_total_below_the_ids_is_no_id(tmp_path: Path, excel: str, odf: str) -> None:
+    """The number of the users, or the sum of their ids, is the id of somebody else."""
+    rows = f'{USER}<row r="3"><c r="A3"><f>{excel}</f><v>57</v></c></row>'
+    of_excel = read(write_sheet(tmp_path / "ids.xlsx", rows))
+    total = f'<table:table-cell office:value-type="float" office:value="57" table:formula="{odf}"/>'
+    of_odf = read(
+        write_odf(tmp_path / "ids.ods", odf_table(ODF_HEADER + ODF_USER + odf_row(total)))
+    )
+
+    for first, last in (of_excel, of_odf):
+        assert first == Row(2, {"id": "u1"})
+        assert (last.line, last.value) == (3, '{"id":"57.0"}')
+        assert "has a formula that counts or adds up other cells, so it is no id" in str(
+            last.broken
+        )
+
+
+@pytest.mark.parametrize(("excel", "odf"), NO_TOTALS)
+def test_the_result_of_another_formula_is_an_id(tmp_path: Path, excel: str, odf: str) -> None:
+    """A formula that looks an id up, or makes it of its own row, is read as its result."""
+    rows = f'{USER}<row r="3"><c r="A3"><f>{excel}</f><v>57</v></c></row>'
+    found = f'<table:table-cell office:value-type="float" office:value="57" table:formula="{odf}"/>'
+    table = odf_table(ODF_HEADER + ODF_USER + odf_row(found))
+
+    assert read(write_sheet(tmp_path / "ids.xlsx", rows))[1] == Row(3, {"id": "57"})
+    assert read(write_odf(tmp_path / "ids.ods", table))[1] == Row(3, {"id": "57"})
+
+
+def test_totals_that_share_a_formula_are_no_ids(tmp_path: Path) -> None:
+    """A total that was dragged to the right has its formula in the first cell only."""
+    rows = (
+        f'<row r="1">{text_cell("A1", "x")}{text_cell("B1", "id")}</row>'
+        '<row r="2"><c r="A2"><f t="shared" ref="A2:B2" si="0">COUNTA(A3:A9)</f><v>7</v></c>'
+        '<c r="B2"><f t="shared" si="0"/><v>7</v></c></row>'
+        '<row r="3"><c r="B3"><f t="shared" ref="B3:B4" si="1">C3</f><v>8</v></c></row>'
+        '<row r="4"><c r="B4"><f t="shared" si="1"/><v>9</v></c></row>'
+    )
+    total, *others = read(write_sheet(tmp_path / "ids.xlsx", rows))
+
+    assert "so it is no id" in str(total.broken)
+    assert others == [Row(3, {"id": "8"}), Row(4, {"id": "9"})]
+
+
+def test_a_total_is_a_field_and_a_name(tmp_path: Path) -> None:
+    """Only an id cannot be a total: a price may be a sum, and a count may be among the names."""
+    total = '<c r="{}"><f>SUM(C2:D9)</f><v>5</v></c>'
+    path = write_sheet(
+        tmp_path / "ids.xlsx",
+        f'<row r="1">{text_cell("A1", "id")}{total.format("B1")}</row>'
+        f'<row r="2">{text_cell("A2", "u1")}{total.format("B2")}</row>',
+    )
+
+    options: Any = {"id_column": "id", "is_number": lambda name: name == "5"}
+    assert list(open_rows(str(path), None, used("id", "5"), **options)) == [
+        Row(2, {"id": "u1", "5": 5.0})
+    ]
+
+
 def test_an_error_elsewhere_costs_nothing(tmp_path: Path) -> None:
     """A column that does not matter may have errors, left and right of the names as well."""
     error = '<c r="{0}2" t="e"><v>#N/A</v></c>'
@@ -386,7 +462,7 @@ def test_too_many_errors_are_rejected() -> None:
     findings.fault_count = 999_999
     findings.add_fault(1, 1, FaultyCell("is broken"))
 
-    with pytest.raises(UnreadableSheetError, match="has more than 1,000,000 cells with errors"):
+    with pytest.raises(UnreadableSheetError, match="has more than 1,000,000 cells with errors or"):
         findings.add_fault(1, 2, FaultyCell("is broken"))
 
 
