@@ -217,9 +217,8 @@ class Rows:
         return row.line, value if isinstance(value, str) else None
 
     def _read(self, findings: Findings) -> Iterator[Row]:
-        if self.form in TABLE_FORMATS:
-            return self._read_table(findings)
-        return self._read_text(findings)
+        read = self._read_table if self.form in TABLE_FORMATS else self._read_text
+        return read(findings)
 
     def _read_text(self, findings: Findings) -> Iterator[Row]:
         with open_text(self.path, self._content, self._layout.encoding) as stream:
@@ -392,7 +391,8 @@ class SizedRows(Rows):
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
         """Return how the file differs from an earlier identity; None if its rows are the same."""
-        different = difference(Path(self.path), self._size, earlier)
+        is_text = self.form not in TABLE_FORMATS
+        different = difference(Path(self.path), self._size, earlier, is_text=is_text)
         rows = earlier.get("rows", self._length)
         if different is None and earlier["size"] == self._size and rows != self._length:
             return f"the file was read as {rows:,} rows, and is read as {self._length:,} now"

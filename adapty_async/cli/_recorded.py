@@ -11,7 +11,14 @@ import msgspec
 
 from adapty_async._input.files import known_encoding
 from adapty_async._input.fingerprint import difference
-from adapty_async._input.rows import Format, Rows, SizedRows, format_of, open_rows
+from adapty_async._input.rows import (
+    TABLE_FORMATS,
+    Format,
+    Rows,
+    SizedRows,
+    format_of,
+    open_rows,
+)
 from adapty_async._input.schema import id_columns
 from adapty_async._journal import JournalIdentity
 from adapty_async._report import InputRow, RunName
@@ -97,7 +104,8 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
             found = Path(path).stat()
             if not stat.S_ISREG(found.st_mode):
                 return "it is not a regular file"
-            return difference(Path(path), found.st_size, self.description)
+            is_text = self.form not in TABLE_FORMATS
+            return difference(Path(path), found.st_size, self.description, is_text=is_text)
         except OSError as error:
             raise InvalidInputError(path, f"cannot be read: {error.strerror}") from None
 
