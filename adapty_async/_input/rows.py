@@ -74,9 +74,7 @@ _FAILURE_KEYS = frozenset({"line", "item", "status", "attempts"})
 _TOO_LONG = f"is longer than {RECORD_CHARACTERS} characters"
 _NOT_JSON = "is not JSON"
 _NOT_UTF8 = "is not UTF-8: set its encoding, such as cp1252"
-_CUT_OFF = (
-    "has no line break at its end, so it may be cut off: add one, or write the input to a file"
-)
+_INCOMPLETE = "may be incomplete: it has no line break at its end; add one, or write a file"
 _UNREAD = {"type": "InvalidInputError", "field_name": "row"}
 # The formats by the suffix of a file's name.
 _SUFFIXES: dict[str, Format] = {
@@ -224,8 +222,8 @@ class Rows:
         with open_text(self.path, self._content, self._layout.encoding) as stream:
             lines, reader = LineReader(stream), RowReader(self.path, self._layout, findings)
             rows = reader.rows(lines, reader.header(lines))
-            may_be_cut = self._content is None and self.form != "ndjson"  # half a value is no JSON
-            yield from _whole_rows(rows, lines) if may_be_cut else rows
+            is_pipe = self._content is None and self.form != "ndjson"  # half a value is no JSON
+            yield from _whole_rows(rows, lines) if is_pipe else rows
 
     def _read_table(self, findings: Findings) -> Iterator[Row]:
         self._require_same_table()
@@ -492,7 +490,7 @@ def _whole_rows(rows: Iterator[Row], lines: LineReader) -> Iterator[Row]:
         if lines.is_open and row.broken is None:
             value = row.value
             text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-            row = Row(row.line, text, _CUT_OFF)  # noqa: PLW2901  the row as it is yielded
+            row = Row(row.line, text, _INCOMPLETE)  # noqa: PLW2901  the row as it is yielded
         yield row
 
 

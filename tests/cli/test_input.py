@@ -28,9 +28,7 @@ from adapty_async.errors import InvalidInputError
 Put = Callable[[str, str | bytes], Path]
 
 _FORMS: tuple[Format, ...] = ("csv", "ndjson", "text")
-_CUT_OFF = (
-    "has no line break at its end, so it may be cut off: add one, or write the input to a file"
-)
+_INCOMPLETE = "may be incomplete: it has no line break at its end; add one, or write a file"
 
 
 def any_columns(names: list[str]) -> None:
@@ -616,10 +614,12 @@ def test_pipe_may_begin_with_one_byte(pieces: socket.socket, content: bytes) -> 
 @pytest.mark.parametrize(
     ("form", "content", "last"),
     [
-        pytest.param("text", "u1\nu2", Row(2, "u2", _CUT_OFF), id="text"),
-        pytest.param("text", "u1\r\nu2\r", Row(2, "u2\r", _CUT_OFF), id="half-a-line-break"),
+        pytest.param("text", "u1\nu2", Row(2, "u2", _INCOMPLETE), id="text"),
+        pytest.param("text", "u1\r\nu2\r", Row(2, "u2\r", _INCOMPLETE), id="half-a-line-break"),
         pytest.param("text", "u1\nu2\n  ", Row(2, "u2"), id="blanks"),
-        pytest.param("csv", "id,x\n1,2\nu2,y", Row(3, '{"id":"u2","x":"y"}', _CUT_OFF), id="csv"),
+        pytest.param(
+            "csv", "id,x\n1,2\nu2,y", Row(3, '{"id":"u2","x":"y"}', _INCOMPLETE), id="csv"
+        ),
         pytest.param("csv", "id\nu2\n", Row(2, {"id": "u2"}), id="whole"),
         pytest.param("ndjson", '"u1"\n"u2"', Row(2, "u2"), id="ndjson"),
     ],

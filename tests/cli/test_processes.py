@@ -78,7 +78,7 @@ def test_pipe_that_ends_in_an_id_does_not_erase_another_user(
     options = ("--format", "text", *V1, "--yes", "--failures", noted)
     ended = run("delete", "-", *options, stdin=b"100045\n1000")
     assert ended.returncode == 1
-    assert "has no line break at its end, so it may be cut off" in ended.stdout
+    assert "may be incomplete: it has no line break at its end" in ended.stdout
     assert json.loads(noted.read_text())["item"] == "1000"
     assert sandbox.customer_user_ids() == {"100046", "1000"}
 
