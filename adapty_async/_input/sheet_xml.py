@@ -42,7 +42,9 @@ _ERROR = FaultyCell("has a formula error, such as #N/A")
 _UNCALCULATED = FaultyCell(
     "has a formula that was never calculated: open and save the file with a spreadsheet program"
 )
-_INEXACT = FaultyCell("has content that is not plain text, such as a tab, a line break or a note")
+_INEXACT = FaultyCell(
+    "has content that is not plain text, such as a tab, a line break, a note or CDATA"
+)
 
 #: Marks a cell that has a value, but cannot be an id.
 TOTAL = FaultyCell("has a formula that counts or adds up other cells")
@@ -122,6 +124,9 @@ class XmlHandler:
     def text(self, data: str) -> None:
         """Handle text, if it is wanted."""
 
+    def split(self) -> None:
+        """Handle CDATA, a comment or an instruction, at which python-calamine ends some values."""
+
     def reads_text(self, *, wanted: bool) -> None:
         """Change whether text is wanted, which takes time; at first it is not."""
         self._parser.CharacterDataHandler = self.text if wanted else None
@@ -131,6 +136,9 @@ class XmlHandler:
         self._parser = parser
         parser.StartElementHandler = self.start
         parser.EndElementHandler = self.end
+        parser.StartCdataSectionHandler = self.split
+        parser.CommentHandler = lambda _: self.split()
+        parser.ProcessingInstructionHandler = lambda *_: self.split()
 
 
 def read_xml(file: IO[bytes], handler: XmlHandler) -> None:
@@ -179,6 +187,7 @@ class SheetReader(XmlHandler):
         self._at = self._last = (-1, -1)
         self._kind = ""
         self._has_formula = self._has_value = False
+        self._reads_value = self._is_split = False
         # The beginning of the cell's formula, and its number if other cells have it as well.
         self._formula = self._shared = ""
         self._reads_formula = False
@@ -205,13 +214,17 @@ class SheetReader(XmlHandler):
         elif data.strip():
             self._has_value = True
 
+    def split(self) -> None:
+        """See `XmlHandler`."""
+        self._is_split = self._is_split or self._reads_value
+
     def _begin(self, _: _Attributes) -> None:
         self._starts = {
             "row": self._start_row,
             "c": self._start_cell,
             "f": self._start_formula,
             "v": self._start_value,
-            "is": self._start_value,
+            "is": self._start_text,
         }
         self._ends = {"c": self._end_cell, "row": self._end_row, "sheetData": self._finish}
 
@@ -231,6 +244,7 @@ class SheetReader(XmlHandler):
     def _start_cell(self, attributes: _Attributes) -> None:
         self._kind = attributes.get("t", "")
         self._has_formula = self._has_value = self._reads_formula = False
+        self._reads_value = self._is_split = False
         self._at = _position(attributes["r"]) if "r" in attributes else (self._row, self._column)
         self._column = self._at[1] + 1
 
@@ -240,8 +254,12 @@ class SheetReader(XmlHandler):
         self._shared = attributes.get("si", "") if attributes.get("t") == "shared" else ""
         self.reads_text(wanted=True)
 
+    def _start_text(self, attributes: _Attributes) -> None:
+        self._start_value(attributes)
+        self._reads_value = False  # python-calamine reads all of it
+
     def _start_value(self, _: _Attributes) -> None:
-        self._reads_formula = False
+        self._reads_formula, self._reads_value = False, True
         # The text of a formula may be empty; another value has to be there.
         self._has_value = not self._has_formula or self._kind == "str"
         self.reads_text(wanted=not self._has_value)
@@ -249,21 +267,25 @@ class SheetReader(XmlHandler):
     def _end_cell(self) -> None:
         if self._has_formula:
             self.reads_text(wanted=False)
-        fault = None
-        if self._kind == "e":
-            fault = _ERROR
-        elif not self._has_value:
-            if not self._has_formula:
-                return
-            fault = _UNCALCULATED
-        elif self._has_formula and self._has_total():
-            fault = TOTAL
+        fault = self._fault()
+        if fault is None and not self._has_value:
+            return
         if self._at <= self._last:
             raise UnreadableSheetError("is damaged: its cells are not in order")
         self._last = self._at
         self._extent.add(*self._at)
         if fault is not None:
             self.findings.add_fault(self._at[0] + 1, self._at[1], fault)
+
+    def _fault(self) -> FaultyCell | None:
+        """Return why the cell cannot be used, None if it can be or is empty."""
+        if self._kind == "e":
+            return _ERROR
+        if not self._has_value:
+            return _UNCALCULATED if self._has_formula else None
+        if self._is_split:
+            return _INEXACT
+        return TOTAL if self._has_formula and self._has_total() else None
 
     def _has_total(self) -> bool:
         if _is_total(self._formula):
@@ -417,6 +439,10 @@ class OpenDocumentReader(XmlHandler):
         """See `XmlHandler`."""
         if self._comment is None and len(self._text) < _SHORT:
             self._text += data
+
+    def split(self) -> None:
+        """See `XmlHandler`."""
+        self._is_plain = False
 
     def _start_sheet(self, attributes: _Attributes) -> None:
         if self._sheet is not None:

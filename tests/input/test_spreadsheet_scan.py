@@ -278,6 +278,9 @@ def test_a_binary_workbook_is_not_scanned(tmp_path: Path) -> None:
         pytest.param('<c r="A3"><f>1+1</f><v> </v></c>', "was never calculated", id="blank"),
         pytest.param('<c r="A3" t="str"><f>1+1</f></c>', "was never calculated", id="no-value"),
         pytest.param('<c r="A3"><v>7</v><f>1</f></c>', "was never calculated", id="value-first"),
+        pytest.param('<c r="A3" t="str"><v>u<![CDATA[1]]></v></c>', "not plain", id="cdata"),
+        pytest.param('<c r="A3"><v>1<!-- 2 -->3</v></c>', "not plain text", id="comment"),
+        pytest.param('<c r="A3"><v>1<?a b?>3</v></c>', "not plain text", id="instruction"),
     ],
 )
 @pytest.mark.parametrize("rest", ["", text_row(4, "u2")], ids=["last", "between"])
@@ -291,6 +294,19 @@ def test_a_cell_without_its_value_costs_its_row(
     assert [row.line for row in rows] == [2, 3, 4][: len(rows)]
     assert re.search(f'sheet "Users": the cell in column "id" .*{reason}', str(rows[1].broken))
     assert [row.broken for row in rows[2:]] == [None] * rest.count("u2")
+
+
+def test_cdata_is_read_where_it_is_read_whole(tmp_path: Path) -> None:
+    """Text in the cell itself may have CDATA, and anything may have a comment next to its value."""
+    rows = (
+        f'{HEADER}<row r="2"><c r="A2" t="inlineStr"><is><t>a<![CDATA[<1]]>b</t></is></c></row>'
+        '<row r="3"><!-- x --><c r="A3" t="str"><!-- x --><v>u2</v></c></row>'
+    )
+
+    assert read(write_sheet(tmp_path / "ids.xlsx", rows)) == [
+        Row(2, {"id": "a<1b"}),
+        Row(3, {"id": "u2"}),
+    ]
 
 
 def test_a_result_of_a_formula_is_an_id(tmp_path: Path) -> None:
@@ -591,6 +607,7 @@ def test_the_sheets_of_open_document_are_limited_together(tmp_path: Path) -> Non
     [
         pytest.param(odf_cell("<text:p>anna<text:tab/></text:p>"), "not plain text", id="tab"),
         pytest.param(odf_cell("<text:p>anna<text:line-break/></text:p>"), "not plain", id="break"),
+        pytest.param(odf_cell("<text:p>a<![CDATA[nn]]>a</text:p>"), "not plain", id="cdata"),
         pytest.param(odf_cell("<draw:frame><text:p>a</text:p></draw:frame>"), "not", id="drawing"),
         pytest.param(
             odf_cell("<text:p>#N/A</text:p>", 'calcext:value-type="error"'), "has a fo", id="error"
