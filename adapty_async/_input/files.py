@@ -61,6 +61,12 @@ _NO_TEXT = (
     (b"\xd0\xcf\x11\xe0", "a spreadsheet"),
     (b"ARROW1\0\0", "an Arrow file"),
     (b"PAR1\x15", "a Parquet file"),
+    *((f"BZh{level}1AY&".encode(), "compressed with bzip2") for level in range(1, 10)),
+    (b"\xfd7zXZ\0", "compressed with xz"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
+    (b"\x04\x22\x4d\x18", "compressed with LZ4"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Obj\x01", "an Avro file"),
 )
 # Bytes that are compared, and read, at once.
 _BLOCK = 256 * 1024

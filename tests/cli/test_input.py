@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import contextlib
 import csv
 import gzip
 import io
 import json
+import lzma
 import os
 import select
 import socket
@@ -23,6 +25,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from adapty_async._input.rows import Format, Row, Rows, SizedRows, open_rows
+from adapty_async._input.schema import id_columns
 from adapty_async.errors import InvalidInputError
 
 Put = Callable[[str, str | bytes], Path]
@@ -267,6 +270,28 @@ def test_file_in_another_encoding_is_rejected(
     """Bytes that the encoding does not have are reported before anything is sent."""
     with pytest.raises(InvalidInputError, match=match):
         open_rows(str(put("ids.csv", content)), None, any_columns, encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        pytest.param(bz2.compress(b"u1\n"), "compressed with bzip2, and cannot", id="bzip2"),
+        pytest.param(gzip.compress(bz2.compress(b"u1\n", 1)), "with bzip2", id="bzip2-in-gzip"),
+        pytest.param(lzma.compress(b"u1\n"), "compressed with xz, and cannot", id="xz"),
+        pytest.param(bytes.fromhex("28b52ffd") + b"\n7\n", "compressed with zstd", id="zstd"),
+        pytest.param(bytes.fromhex("04224d18") + b"\n7\n", "compressed with LZ4", id="lz4"),
+        pytest.param(b"SQLite format 3\n7\n\0\n", "line 3: has a NUL character", id="others"),
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "text"])
+def test_short_lines_of_another_kind_of_file_are_no_ids(
+    put: Put, form: Format, content: bytes, match: str
+) -> None:
+    """In compressed bytes some lines are as short as the number of a user."""
+    if form == "csv":
+        match = f"{match}|must be column names|must begin|no column"
+    with pytest.raises(InvalidInputError, match=match):
+        open_rows(str(put("ids", content)), form, id_columns("id"))
 
 
 @pytest.mark.parametrize(
@@ -726,6 +751,8 @@ def test_any_bytes_are_rows_or_rejected(form: Format, content: bytes) -> None:
         rows = _read(content, form)
     except InvalidInputError as error:
         if form == "ndjson" and "next line may belong to it" in error.rule:
+            return
+        if form == "text" and b"\0" in content:
             return
         packed_or_table = (b"\x1f\x8b", b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"ARROW1", b"PAR1")
         assert content.startswith(packed_or_table) or b"\0\0" in (content[:4:2], content[1:4:2])
