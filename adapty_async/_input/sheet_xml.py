@@ -50,7 +50,7 @@ _INEXACT = FaultyCell(
 TOTAL = FaultyCell("has a formula that counts or adds up other cells")
 # A formula that begins with a function of many cells, as both formats write it.
 _AGGREGATE = re.compile(
-    r"(?:[a-z]+:)?=?[\s+]*(?:_xlfn\.)?"
+    r"(?:[a-z]+:)?=?[\s+(-]*(?:_xlfn\.)?"
     r"(?:(?P<list>SUBTOTAL|AGGREGATE)|(?:SUM|COUNT|AVERAGE|MIN|MAX)[A-Z]*|ROWS)\(",
     re.IGNORECASE,
 )
