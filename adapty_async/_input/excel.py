@@ -8,11 +8,11 @@ when they are entered. Formulas have the results that were stored with them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from adapty_async._input.cells import FaultyCell, TotalCell, UnusableCellError, text
-from adapty_async._input.sheet_xml import TOTAL, column_letters
+from adapty_async._input.cells import TotalCell, UnusableCellError, text
+from adapty_async._input.sheet_xml import TOTAL, SheetFindings, column_letters
 from adapty_async._input.spreadsheet_scan import SpreadsheetScan
 from adapty_async._runtime.extras import require
 from adapty_async.errors import InvalidInputError
@@ -29,17 +29,16 @@ class _Sheet:
     A sheet of a spreadsheet; its first row that is not empty has the names of the columns.
 
     Attributes:
-        label, names, exact, has_integers: see `adapty_async._input.tables.Table`.
+        label, names, exact, has_integers, may_hide_rows: see `adapty_async._input.tables.Table`.
     """
 
     has_integers = False
 
-    def __init__(
-        self, path: str, sheet: Any, faults: Mapping[int, Mapping[int, FaultyCell]]
-    ) -> None:
+    def __init__(self, path: str, sheet: Any, findings: SheetFindings) -> None:
         self.label = _label(path, sheet.name)
+        self.may_hide_rows = not findings.is_scanned
         self._path = path
-        self._faults = faults
+        self._faults = faults = findings.faults
         # The rows begin in the first column that is not empty.
         self._first = sheet.start[1] if sheet.start else 0
         self._rows = self._filled(sheet)
@@ -131,7 +130,7 @@ def open_excel(path: str, sheet: str | None) -> Iterator[_Sheet]:
             f"has hidden rows, the first is {findings.hidden}: a filter leaves them in the file. "
             "Delete them, or show them",
         )
-    yield _Sheet(path, found, findings.faults)
+    yield _Sheet(path, found, findings)
 
 
 def _load(book: Any, scan: SpreadsheetScan, name: str) -> Any:

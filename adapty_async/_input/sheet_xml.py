@@ -77,12 +77,14 @@ class SheetFindings(msgspec.Struct):
         faults: the cells that cannot be used, by number of the row and index of the column; `TOTAL`
             for those that cannot be ids.
         fault_count: their number.
+        is_scanned: whether hidden rows were searched.
     """
 
     hidden: int | None = None
     merged: str | None = None
     faults: dict[int, dict[int, FaultyCell]] = {}
     fault_count: int = 0
+    is_scanned: bool = True
 
     def hide(self, number: int) -> None:
         """Record a hidden row."""

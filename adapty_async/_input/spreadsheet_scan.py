@@ -78,7 +78,7 @@ class SpreadsheetScan:
             elif self._kind == _OPEN_DOCUMENT:
                 raise InvalidInputError(self._path, _NOT_CHECKED)
             else:
-                self._found[name] = SheetFindings()
+                self._found[name] = SheetFindings(is_scanned=False)
         return self._found[name]
 
     def _is_archive(self) -> bool:

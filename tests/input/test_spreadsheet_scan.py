@@ -34,6 +34,7 @@ from tests.input.spreadsheets import (
     rewrite,
     text_cell,
     text_row,
+    write_binary,
     write_odf,
     write_parts,
     write_sheet,
@@ -266,7 +267,24 @@ def test_a_binary_workbook_is_not_scanned(tmp_path: Path) -> None:
     path = write_parts(tmp_path / "ids.xlsb", {"xl/workbook.bin": b""})
     findings = SpreadsheetScan(str(path)).sheet("Users")
 
-    assert (findings.hidden, findings.faults) == (None, {})
+    assert (findings.hidden, findings.faults, findings.is_scanned) == (None, {}, False)
+
+
+def test_a_line_states_that_hidden_rows_are_not_found(tmp_path: Path) -> None:
+    """Who filtered a binary workbook learns before the run that all of its rows are sent."""
+    rows = open_rows(
+        str(write_binary(tmp_path / "ids.xlsb", ["id", "u1", "u2"], hidden={3})),
+        None,
+        used("id"),
+        id_column="id",
+    )
+    scanned = open_rows(str(write_sheet(tmp_path / "i.xlsx", USER)), None, used("id"))
+
+    assert list(rows) == [Row(2, {"id": "u1"}), Row(3, {"id": "u2"})]
+    assert rows.findings.lines() == [
+        "Hidden rows cannot be found in .xls and .xlsb, and are read like others."
+    ]
+    assert scanned.findings.lines() == []
 
 
 @pytest.mark.parametrize(
