@@ -318,8 +318,9 @@ def _encoding_of(head: bytes, default_encoding: str | None, path: str) -> str:
         if head.startswith(mark):
             return encoding
     if default_encoding is None and b"\0\0" in (head[:4:2], head[1:4:2]):
+        order = "be" if head.startswith(b"\0") else "le"
         raise InvalidInputError(
-            path, "looks like UTF-16 without a byte order mark: set its encoding, utf-16-le"
+            path, f"looks like UTF-16 without a byte order mark: set its encoding, utf-16-{order}"
         )
     return default_encoding or "utf-8"
 

@@ -259,7 +259,8 @@ def test_encoding_has_to_be_one(put: Put, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "encoding", "match"),
     [
-        pytest.param("id\nu1\n".encode("utf-16-le"), None, "looks like UTF-16", id="no-mark"),
+        pytest.param("id\nu1\n".encode("utf-16-le"), None, "looks like .*utf-16-le", id="no-mark"),
+        pytest.param("id\n".encode("utf-16-be"), None, "looks like .*utf-16-be", id="big-endian"),
         pytest.param(b"\xff\xfei\x00\xd8", None, "is not UTF-16 throughout", id="cut-off"),
         pytest.param(b"id\n\x81\n", "cp1252", "is not CP1252 throughout", id="no-character"),
     ],
