@@ -8,7 +8,7 @@ when they are entered. Formulas have the results that were stored with them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from adapty_async._input.cells import TotalCell, UnusableCellError, text
@@ -29,7 +29,8 @@ class _Sheet:
     A sheet of a spreadsheet; its first row that is not empty has the names of the columns.
 
     Attributes:
-        label, names, exact, has_integers, may_hide_rows: see `adapty_async._input.tables.Table`.
+        label, names, exact, has_integers, may_hide_rows, digits: see
+            `adapty_async._input.tables.Table`.
     """
 
     has_integers = False
@@ -41,6 +42,9 @@ class _Sheet:
         self._faults = faults = findings.faults
         # The rows begin in the first column that is not empty.
         self._first = sheet.start[1] if sheet.start else 0
+        self.digits: Mapping[int, int] = {
+            column - self._first: count for column, count in findings.digits.items()
+        }
         self._rows = self._filled(sheet)
         number, header = next(self._rows, (0, []))
         if not header:

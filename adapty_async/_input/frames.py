@@ -73,6 +73,7 @@ class _Polars:
 
     has_integers = True
     may_hide_rows = False
+    digits: Mapping[int, int] = {}
 
     def __init__(self, frame: Any) -> None:
         self.label = _LABEL
@@ -158,6 +159,7 @@ class _Pandas:
 
     has_integers = True
     may_hide_rows = False
+    digits: Mapping[int, int] = {}
 
     def __init__(self, frame: Any) -> None:
         self.label = _LABEL

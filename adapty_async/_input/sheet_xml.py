@@ -22,6 +22,7 @@ __all__ = (
     "OpenDocumentReader",
     "SheetFindings",
     "SheetReader",
+    "StyleReader",
     "UnreadableSheetError",
     "XmlHandler",
     "column_letters",
@@ -78,6 +79,7 @@ class SheetFindings(msgspec.Struct):
             for those that cannot be ids.
         fault_count: their number.
         is_scanned: whether hidden rows were searched.
+        digits: the digits of numbers that are shown with leading zeros, by index of the column.
     """
 
     hidden: int | None = None
@@ -85,6 +87,7 @@ class SheetFindings(msgspec.Struct):
     faults: dict[int, dict[int, FaultyCell]] = {}
     fault_count: int = 0
     is_scanned: bool = True
+    digits: dict[int, int] = {}
 
     def hide(self, number: int) -> None:
         """Record a hidden row."""
@@ -179,10 +182,15 @@ class SheetReader(XmlHandler):
     A reader of a sheet in Open XML.
 
     Only the first ``sheetData`` counts. Names of elements count without their namespaces.
+
+    Args:
+        digits: see `StyleReader`.
     """
 
-    def __init__(self) -> None:
-        self.findings = SheetFindings(faults={})
+    def __init__(self, digits: Mapping[str, int] | None = None) -> None:
+        self.findings = SheetFindings(faults={}, digits={})
+        self._digits = digits or {}
+        self._shown_digits = 0  # of the cell
         self._extent = _Extent()
         # The next position, from 0, of a row or cell without one.
         self._row = self._column = 0
@@ -247,6 +255,8 @@ class SheetReader(XmlHandler):
         self._kind = attributes.get("t", "")
         self._has_formula = self._has_value = self._reads_formula = False
         self._reads_value = self._is_split = False
+        if self._digits:
+            self._shown_digits = self._digits.get(attributes.get("s", ""), 0)
         self._at = _position(attributes["r"]) if "r" in attributes else (self._row, self._column)
         self._column = self._at[1] + 1
 
@@ -276,6 +286,9 @@ class SheetReader(XmlHandler):
             raise UnreadableSheetError("is damaged: its cells are not in order")
         self._last = self._at
         self._extent.add(*self._at)
+        if self._shown_digits and self._kind in {"", "n"}:
+            known = self.findings.digits
+            known[self._at[1]] = max(known.get(self._at[1], 0), self._shown_digits)
         if fault is not None:
             self.findings.add_fault(self._at[0] + 1, self._at[1], fault)
 
@@ -294,6 +307,57 @@ class SheetReader(XmlHandler):
             self._shared_totals.add(self._shared)
             return True
         return self._shared != "" and self._shared in self._shared_totals
+
+
+class StyleReader(XmlHandler):
+    """
+    A reader of the styles of Open XML, for formats that show leading zeros, such as 00000.
+
+    Attributes:
+        digits: the digits that a style shows at least, by its number, if they are more than one.
+    """
+
+    def __init__(self) -> None:
+        self.digits: dict[str, int] = {}
+        self._formats: dict[str, int] = {}
+        self._style: int | None = None  # the next one; None outside of the styles of cells
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """See `XmlHandler`."""
+        name = name.rpartition(":")[2]
+        if name == "numFmt":
+            digits = _shown_digits(attributes.get("formatCode", ""))
+            self._formats[attributes.get("numFmtId", "")] = digits
+        elif name == "cellXfs":
+            self._style = 0
+        elif name == "xf" and self._style is not None:
+            digits = self._formats.get(attributes.get("numFmtId", ""), 0)
+            if digits > 1:
+                self.digits[str(self._style)] = digits
+            self._style += 1
+
+    def end(self, name: str) -> None:
+        """See `XmlHandler`."""
+        if name.rpartition(":")[2] == "cellXfs":
+            self._style = None
+
+
+# A spreadsheet has no numbers of more digits.
+_MOST_DIGITS = 309
+# Parts of a format that show themselves, or are conditions.
+_LITERAL = re.compile(r'(?P<text>"[^"]*"|\\.)|\[[^]]*\]|_.|\*.')
+
+
+def _shown_digits(code: str) -> int:
+    """
+    Return the digits before the decimal point that a number format shows at least.
+
+    A format with letters shows each number in another way.
+    """
+    if any(map(str.isalnum, "".join(found["text"] or "" for found in _LITERAL.finditer(code)))):
+        return _MOST_DIGITS
+    whole = _LITERAL.sub("", code).partition(";")[0].partition(".")[0]
+    return 0 if "E" in whole.upper() else min(whole.count("0"), _MOST_DIGITS)
 
 
 def _is_hidden(row: _Attributes) -> bool:

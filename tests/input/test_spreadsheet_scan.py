@@ -401,6 +401,64 @@ def test_totals_that_share_a_formula_are_no_ids(tmp_path: Path) -> None:
     assert others == [Row(3, {"id": "8"}), Row(4, {"id": "9"})]
 
 
+def _with_format(code: str) -> Callable[[bytes], bytes]:
+    formats = f'<numFmts count="1"><numFmt numFmtId="170" formatCode="{code}"/></numFmts>'.encode()
+    style = b'<xf numFmtId="170" applyNumberFormat="1"/></cellXfs>'
+
+    def change(styles: bytes) -> bytes:
+        styles = re.sub(rb"<numFmts[^>]*/>", b"", styles)
+        return styles.replace(b"<fonts", formats + b"<fonts", 1).replace(b"</cellXfs>", style)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("code", "is_padded"),
+    [
+        pytest.param("00000", True, id="zeros"),
+        pytest.param("[&lt;=99999]000-00;General", True, id="with-dashes"),
+        pytest.param("0", False, id="plain"),
+        pytest.param("#,##0.00", False, id="fraction"),
+        pytest.param("&quot;&#8364; &quot;0", False, id="sign"),
+        pytest.param("00.00E+00", False, id="exponent"),
+    ],
+)
+def test_a_number_that_is_shown_with_leading_zeros_is_no_id(
+    tmp_path: Path, code: str, *, is_padded: bool
+) -> None:
+    """People see 00045 and mean that user, and the file has 45, who is another one."""
+    cell = '<row r="{0}"><c r="A{0}" s="1"><v>{1}</v></c></row>'
+    rows = f"{HEADER}{cell.format(2, 45)}{cell.format(3, 100045)}{text_row(4, '00045')}"
+    path = write_sheet(tmp_path / "ids.xlsx", rows)
+    first, *others = read(rewrite(path, "xl/styles.xml", _with_format(code)))
+
+    assert ("such as with leading zeros" in str(first.broken)) == is_padded
+    assert is_padded or first == Row(2, {"id": "45"})
+    assert others == [Row(3, {"id": "100045"}), Row(4, {"id": "00045"})]
+
+
+@pytest.mark.parametrize("code", ["&quot;U&quot;0", "\\U0"])
+def test_a_number_that_is_shown_with_letters_is_no_id(tmp_path: Path, code: str) -> None:
+    """People see U100045, and the file has 100045."""
+    rows = f'{USER}<row r="3"><c r="A3" s="1"><v>100045</v></c></row>'
+    path = write_sheet(tmp_path / "ids.xlsx", rows)
+    _, last = read(rewrite(path, "xl/styles.xml", _with_format(code)))
+
+    assert "is a number that its format shows in another way" in str(last.broken)
+
+
+def test_a_field_may_be_shown_with_leading_zeros(tmp_path: Path) -> None:
+    """Only an id is another one without its zeros; styles may be missing."""
+    rows = f'{HEADER}<row r="2">{text_cell("A2", "u1")}<c r="B2" s="1"><v>45</v></c></row>'
+    path = write_sheet(
+        tmp_path / "ids.xlsx", rows.replace("</row>", text_cell("B1", "x") + "</row>", 1)
+    )
+    rewrite(path, "xl/styles.xml", _with_format("00000"))
+
+    assert rows_of(path, "id", "x") == [Row(2, {"id": "u1", "x": "45"})]
+    assert rows_of(rewrite(path, "xl/styles.xml", lambda _: None), "id", "x")[0].broken is None
+
+
 def test_a_total_is_a_field_and_a_name(tmp_path: Path) -> None:
     """Only an id cannot be a total: a price may be a sum, and a count may be among the names."""
     total = '<c r="{}"><f>SUM(C2:D9)</f><v>5</v></c>'
