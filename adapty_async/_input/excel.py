@@ -11,8 +11,8 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from adapty_async._input.cells import FaultyCell, UnusableCellError, text
-from adapty_async._input.sheet_xml import column_letters
+from adapty_async._input.cells import TotalCell, UnusableCellError, text
+from adapty_async._input.sheet_xml import TOTAL, SheetFindings, column_letters
 from adapty_async._input.spreadsheet_scan import SpreadsheetScan
 from adapty_async._runtime.extras import require
 from adapty_async.errors import InvalidInputError
@@ -29,19 +29,22 @@ class _Sheet:
     A sheet of a spreadsheet; its first row that is not empty has the names of the columns.
 
     Attributes:
-        label, names, exact, has_integers: see `adapty_async._input.tables.Table`.
+        label, names, exact, has_integers, may_hide_rows, digits: see
+            `adapty_async._input.tables.Table`.
     """
 
     has_integers = False
 
-    def __init__(
-        self, path: str, sheet: Any, faults: Mapping[int, Mapping[int, FaultyCell]]
-    ) -> None:
+    def __init__(self, path: str, sheet: Any, findings: SheetFindings) -> None:
         self.label = _label(path, sheet.name)
+        self.may_hide_rows = not findings.is_scanned
         self._path = path
-        self._faults = faults
+        self._faults = faults = findings.faults
         # The rows begin in the first column that is not empty.
         self._first = sheet.start[1] if sheet.start else 0
+        self.digits: Mapping[int, int] = {
+            column - self._first: count for column, count in findings.digits.items()
+        }
         self._rows = self._filled(sheet)
         number, header = next(self._rows, (0, []))
         if not header:
@@ -49,11 +52,12 @@ class _Sheet:
                 self.label, "must begin with a row of column names, but is empty"
             )
         for column, fault in faults.get(number, {}).items():
-            raise InvalidInputError(
-                self.label,
-                "must begin with a row of column names; the cell "
-                f"{column_letters(column)}{number} {fault.reason}",
-            )
+            if fault is not TOTAL:
+                raise InvalidInputError(
+                    self.label,
+                    "must begin with a row of column names; the cell "
+                    f"{column_letters(column)}{number} {fault.reason}",
+                )
         self.names: Sequence[str] = [self._name(cell) for cell in header]
         self.exact: Sequence[float] = [_EXACT] * len(header)
 
@@ -89,8 +93,9 @@ class _Sheet:
 
     def _put_faults(self, row: list[Any], number: int) -> None:
         for column, fault in self._faults[number].items():
-            if 0 <= column - self._first < len(row):
-                row[column - self._first] = fault
+            at = column - self._first
+            if 0 <= at < len(row):
+                row[at] = TotalCell(row[at]) if fault is TOTAL else fault
 
 
 def _is_filled(cell: Any) -> bool:
@@ -129,7 +134,7 @@ def open_excel(path: str, sheet: str | None) -> Iterator[_Sheet]:
             f"has hidden rows, the first is {findings.hidden}: a filter leaves them in the file. "
             "Delete them, or show them",
         )
-    yield _Sheet(path, found, findings.faults)
+    yield _Sheet(path, found, findings)
 
 
 def _load(book: Any, scan: SpreadsheetScan, name: str) -> Any:

@@ -61,6 +61,12 @@ _NO_TEXT = (
     (b"\xd0\xcf\x11\xe0", "a spreadsheet"),
     (b"ARROW1\0\0", "an Arrow file"),
     (b"PAR1\x15", "a Parquet file"),
+    *((f"BZh{level}1AY&".encode(), "compressed with bzip2") for level in range(1, 10)),
+    (b"\xfd7zXZ\0", "compressed with xz"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
+    (b"\x04\x22\x4d\x18", "compressed with LZ4"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Obj\x01", "an Avro file"),
 )
 # Bytes that are compared, and read, at once.
 _BLOCK = 256 * 1024
@@ -172,9 +178,13 @@ def require_one_file(path: str, joint: bytes) -> None:
 
 
 class _Pipe(io.FileIO):
-    """A raw stream of a pipe, whose first read returns enough bytes to detect the format."""
+    """
+    A raw stream of a pipe or a terminal, which ends once.
 
-    _has_head = False
+    Its first read returns enough bytes to detect the format.
+    """
+
+    _has_head = _has_ended = False
 
     def readinto(self, buffer: Any) -> int:
         """Read available bytes, or wait: another process may have made the pipe non-blocking."""
@@ -188,8 +198,11 @@ class _Pipe(io.FileIO):
         return count
 
     def _wait_for(self, part: memoryview) -> int:
+        if self._has_ended:  # a terminal would wait for another Ctrl-D
+            return 0
         while (count := super().readinto(part)) is None:
             select.select([self], [], [])
+        self._has_ended = not count
         return count
 
 
@@ -305,8 +318,9 @@ def _encoding_of(head: bytes, default_encoding: str | None, path: str) -> str:
         if head.startswith(mark):
             return encoding
     if default_encoding is None and b"\0\0" in (head[:4:2], head[1:4:2]):
+        order = "be" if head.startswith(b"\0") else "le"
         raise InvalidInputError(
-            path, "looks like UTF-16 without a byte order mark: set its encoding, utf-16-le"
+            path, f"looks like UTF-16 without a byte order mark: set its encoding, utf-16-{order}"
         )
     return default_encoding or "utf-8"
 

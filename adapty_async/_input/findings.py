@@ -22,9 +22,14 @@ _SHOWN_NAMES = 20
 # Characters of the name of a column that an id may have at its end by chance.
 _SHORT_NAME = 5
 _COLUMN_NAME = "the name of the column, or an id with it behind, as if files were joined"
-# Words for "no value" of databases, data frames, spreadsheets and programs, in small letters.
+# Digits that a spreadsheet keeps of a number.
+_KEPT_DIGITS = 15
+# Words for "no value" of databases, data frames, spreadsheets and programs, in small letters. If an
+# app identifies users as one of them, many share its profile.
 _PLACEHOLDERS = frozenset(
     {
+        "0",
+        "-1",
         "null",
         "nan",
         "none",
@@ -36,21 +41,22 @@ _PLACEHOLDERS = frozenset(
         "<na>",
         "<null>",
         "(null)",
+        "[null]",
+        "(not set)",
+        "(blank)",
         "nat",
         "\\n",
-        "#ref!",
-        "#value!",
-        "#name?",
-        "#null!",
-        "#num!",
-        "#div/0!",
+        "#nv",
+        "#n/d",
         "00000000-0000-0000-0000-000000000000",
         "[object object]",
     }
 )
 _PLAIN = re.compile(r"[A-Za-z0-9_$:@-]*[A-Za-z0-9][A-Za-z0-9_$:@-]*")
 _QUOTES = "\"'`\u00ab\u00bb\u2018\u2019\u201a\u201c\u201d\u201e"
-_EXPONENT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?[eE][+-][0-9]+")
+_EXPONENT = re.compile(r"[+-]?[0-9]+([.,][0-9]+[eE][+-]?|[eE][+-])[0-9]+")
+# Errors of spreadsheets in any language, such as #REF! and #BEZUG!.
+_FORMULA_ERROR = re.compile(r"#[^\s#]+[!?]")
 _DECIMAL = re.compile(r"[+-]?[0-9]+[.,]0+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_. -]{0,59}")
 _BROKEN_LETTERS = re.compile("[\ufffd]|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")
@@ -58,8 +64,8 @@ _BROKEN_LETTERS = re.compile("[\ufffd]|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20a
 # By kind: its description, and a predicate of an id. The first kind that matches counts.
 _KINDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "placeholder": (
-        "words for no value, such as NULL or NaN",
-        lambda one: one.lower() in _PLACEHOLDERS,
+        "words for no value, such as NULL, NaN or 0",
+        lambda one: one.lower() in _PLACEHOLDERS or _FORMULA_ERROR.fullmatch(one),
     ),
     "spreadsheet_exponent": (
         "numbers that a spreadsheet rounded, such as 1.23457E+14",
@@ -68,6 +74,10 @@ _KINDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "decimal_number": (
         "whole numbers that became decimals, such as 100045.0",
         _DECIMAL.fullmatch,
+    ),
+    "rounded_number": (
+        "numbers of more than 15 digits that end with zeros, as spreadsheets round them",
+        lambda _: False,  # only the share of such numbers tells
     ),
     "number": (
         "numbers of a spreadsheet or a column of floats, whose leading zeros would be lost",
@@ -82,8 +92,8 @@ _KINDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
         lambda one: one[:1] in _QUOTES or one[-1:] in _QUOTES or one.startswith('="'),
     ),
     "separator": (
-        "a comma, semicolon, tab or bar inside, as if a row were taken for an id",
-        lambda one: any(mark in one for mark in ",;|\t"),
+        "a blank, comma, semicolon, tab or bar inside, as if a row were taken for an id",
+        lambda one: any(mark in one.strip(" ") for mark in " ,;|\t"),
     ),
     "no_letters": (
         "neither a letter nor a digit",
@@ -129,6 +139,7 @@ class Findings:
         without_id: rows that were left out since they have no id.
         multiline: rows of more than one line.
         ignored: the names of columns that are left out, as keys.
+        may_hide_rows: rows that people do not see may be among the rows.
     """
 
     def __init__(self, id_column: str | None = None, noun: str = "line") -> None:
@@ -138,7 +149,9 @@ class Findings:
         self.without_id = 0
         self.multiline = 0
         self.ignored: Mapping[str, None] = {}
+        self.may_hide_rows = False
         self._first_lines: dict[str, list[int]] = {}  # by kind
+        self._long_numbers = 0
         self._first_multiline = (0, 0)  # its first and last line
 
     def add_row(self, line: int, value: Any) -> None:
@@ -149,6 +162,10 @@ class Findings:
         kind = "column_name" if _ends_with_name(one, self.id_column) else kind_of(one)
         if kind is not None:
             self.add(kind, line)
+        elif len(one) > _KEPT_DIGITS and one.isdigit():
+            self._long_numbers += 1
+            if not one[_KEPT_DIGITS:].strip("0"):
+                self.add("rounded_number", line)
 
     def add(self, kind: str, line: int) -> None:
         """Count an id of a kind of damage."""
@@ -166,9 +183,10 @@ class Findings:
     def lines(self) -> list[str]:
         """Return the counts as lines for people; empty if nothing was found."""
         lines = []
-        if self.suspicious:
+        suspicious = self._likely()
+        if suspicious:
             lines.append("These ids look damaged and may match no profile:")
-        for kind, count in self.suspicious.items():
+        for kind, count in suspicious.items():
             where = ", ".join(f"{line:,}" for line in self._first_lines[kind])
             more = ", ..." if count > _SHOWN_LINES else ""
             lines.append(f"  {_described(kind)}: {count:,} ({self.noun} {where}{more})")
@@ -178,6 +196,8 @@ class Findings:
             lines.append(f"{row} of more than one line (first: lines {first:,} to {last:,}).")
         if self.without_id:
             lines.append(f"{counted(self.without_id, 'row')} without an id, left out.")
+        if self.may_hide_rows:
+            lines.append("Hidden rows cannot be found in .xls and .xlsb, and are read like others.")
         if self.ignored:
             lines.append(f"Columns left out: {listed(self.ignored)}.")
         return lines
@@ -185,11 +205,18 @@ class Findings:
     def as_json(self) -> dict[str, Any]:
         """Return the counts by the keys that they have in the JSON report."""
         return {
-            "suspicious_ids": dict(self.suspicious),
+            "suspicious_ids": self._likely(),
             "rows_without_id": self.without_id,
             "multiline_rows": self.multiline,
             "ignored_columns": list(map(shown, self.ignored)),
         }
+
+    def _likely(self) -> dict[str, int]:
+        """Return the counts of suspicious ids; one in ten long numbers ends with a zero anyway."""
+        found = dict(self.suspicious)
+        if 2 * found.get("rounded_number", 0) <= self._long_numbers:
+            found.pop("rounded_number", None)
+        return found
 
 
 def shown(name: str) -> str:

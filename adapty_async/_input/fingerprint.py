@@ -9,18 +9,8 @@ from typing import Any
 __all__ = ("difference", "fingerprint")
 
 _PIECE = 1024 * 1024
-# gzip, the byte order marks of UTF-16 and UTF-32, where a byte LF may be half a letter, and tables:
-# Parquet, Arrow, and spreadsheets.
-_NO_LINES = (
-    b"\x1f\x8b",
-    b"\xff\xfe",
-    b"\xfe\xff",
-    b"PAR1",
-    b"ARRO",
-    b"\xff\xff\xff\xff",
-    b"PK\x03\x04",
-    b"\xd0\xcf\x11\xe0",
-)
+# gzip, and the byte order marks of UTF-16 and UTF-32, where a byte LF may be half a letter.
+_NO_LINES = (b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff")
 
 
 def fingerprint(path: Path, size: int) -> dict[str, Any]:
@@ -28,16 +18,16 @@ def fingerprint(path: Path, size: int) -> dict[str, Any]:
     return {"size": size, "sha256": _digest(path, size)}
 
 
-def difference(path: Path, now: int, earlier: dict[str, Any]) -> str | None:
+def difference(path: Path, now: int, earlier: dict[str, Any], *, is_text: bool) -> str | None:
     """
     Return how a file differs from what it was; None if it is the same, or has new lines at its end.
 
-    Only its first `now` bytes count.
+    Only its first `now` bytes count. A file that is not text has no lines.
     """
     size, digest = earlier.get("size"), earlier.get("sha256")
     if not isinstance(size, int):
         return "the journal was kept for an input that is not a file"
-    if now < size:
+    if now < size or (now > size and not is_text):
         return f"the file had {size:,} bytes, and has {now:,} now"
     if _digest(path, size) != digest:
         return f"the file's first {size:,} bytes have changed"
@@ -59,7 +49,7 @@ def _ends_a_line(path: Path, size: int) -> bool:
     """
     Return whether the bytes before a position are whole lines.
 
-    For a gzip file, a table, or one with more than a byte for each LF, the result is False.
+    For a gzip file, or one with more than a byte for each LF, the result is False.
     """
     with path.open("rb") as file:
         head = file.read(4)

@@ -72,6 +72,8 @@ class _Polars:
     """A data frame of polars; columns of structs become columns with dots."""
 
     has_integers = True
+    may_hide_rows = False
+    digits: Mapping[int, int] = {}
 
     def __init__(self, frame: Any) -> None:
         self.label = _LABEL
@@ -156,6 +158,8 @@ class _Pandas:
     """A data frame of pandas, without its index."""
 
     has_integers = True
+    may_hide_rows = False
+    digits: Mapping[int, int] = {}
 
     def __init__(self, frame: Any) -> None:
         self.label = _LABEL

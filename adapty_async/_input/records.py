@@ -55,12 +55,13 @@ class LineReader:
     Attributes:
         number: the number of the last line, from 1.
         is_long: the last line is longer than a record may be, and only its beginning was read.
+        is_open: the last line ends with the input, not with a line break.
     """
 
     def __init__(self, stream: TextStream, number: int = 0) -> None:
         self._stream = stream
         self.number = number
-        self.is_long = False
+        self.is_long = self.is_open = False
 
     def __iter__(self) -> Self:
         return self
@@ -71,7 +72,8 @@ class LineReader:
         if not line:
             raise StopIteration
         self.number += 1
-        self.is_long = len(line) > RECORD_CHARACTERS and line[-1] != "\n"
+        self.is_open = line[-1] != "\n"
+        self.is_long = self.is_open and len(line) > RECORD_CHARACTERS
         # concatenated files may begin with more than one mark
         return line if self.number > 1 else line.lstrip(_BYTE_ORDER_MARK)
 

@@ -15,9 +15,6 @@ Invariants:
 
 from __future__ import annotations
 
-import json
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -36,6 +33,7 @@ from adapty_async._input.files import (
 )
 from adapty_async._input.findings import Findings, escaped
 from adapty_async._input.fingerprint import difference, fingerprint
+from adapty_async._input.json_lines import duplicate_key, is_unfinished
 from adapty_async._input.keys import KeyCheck, checking_all, checking_first
 from adapty_async._input.records import (
     RECORD_CHARACTERS,
@@ -74,6 +72,8 @@ _FAILURE_KEYS = frozenset({"line", "item", "status", "attempts"})
 _TOO_LONG = f"is longer than {RECORD_CHARACTERS} characters"
 _NOT_JSON = "is not JSON"
 _NOT_UTF8 = "is not UTF-8: set its encoding, such as cp1252"
+_INCOMPLETE = "may be incomplete: it has no line break at its end; add one, or write a file"
+_NO_TEXT = "has a NUL character, so the file is no text; if it is UTF-16, set its encoding"
 _UNREAD = {"type": "InvalidInputError", "field_name": "row"}
 # The formats by the suffix of a file's name.
 _SUFFIXES: dict[str, Format] = {
@@ -94,8 +94,6 @@ _SUFFIXES: dict[str, Format] = {
     ".xls": "excel",
     ".ods": "excel",
 }
-# A JSON string; the group is empty if it has no end. No part is tried twice, so time is linear.
-_JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.?)*+("?)', re.DOTALL)
 
 
 def require_format(name: str) -> None:
@@ -214,14 +212,15 @@ class Rows:
         return row.line, value if isinstance(value, str) else None
 
     def _read(self, findings: Findings) -> Iterator[Row]:
-        if self.form in TABLE_FORMATS:
-            return self._read_table(findings)
-        return self._read_text(findings)
+        read = self._read_table if self.form in TABLE_FORMATS else self._read_text
+        return read(findings)
 
     def _read_text(self, findings: Findings) -> Iterator[Row]:
         with open_text(self.path, self._content, self._layout.encoding) as stream:
             lines, reader = LineReader(stream), RowReader(self.path, self._layout, findings)
-            yield from reader.rows(lines, reader.header(lines))
+            rows = reader.rows(lines, reader.header(lines))
+            is_pipe = self._content is None and self.form != "ndjson"  # half a value is no JSON
+            yield from _whole_rows(rows, lines) if is_pipe else rows
 
     def _read_table(self, findings: Findings) -> Iterator[Row]:
         self._require_same_table()
@@ -308,7 +307,7 @@ class RowReader:
             rows = self._csv_rows(lines, header)
         else:
             rows = _text_rows(lines)
-            rows = self._json_rows(rows) if self._layout.form == "ndjson" else rows
+            rows = self._json_rows(rows) if self._layout.form == "ndjson" else self._ids(rows)
         return rows if self._findings.id_column is None else self._checked(rows)
 
     def _checked(self, rows: Iterator[Row]) -> Iterator[Row]:
@@ -317,6 +316,18 @@ class RowReader:
             if row.broken is None:
                 self._findings.add_row(row.line, row.value)
             yield row
+
+    def _ids(self, lines: Iterator[Row]) -> Iterator[Row]:
+        """
+        Read each line as an id.
+
+        A NUL is in no text. Another kind of file, such as a compressed one, has some, and short
+        lines that could be ids.
+        """
+        for line in lines:
+            if "\0" in line.value:
+                raise InvalidInputError(f"{self._path}, line {line.line}", _NO_TEXT)
+            yield line
 
     def _json_rows(self, lines: Iterator[Row]) -> Iterator[Row]:
         """
@@ -335,7 +346,7 @@ class RowReader:
                     "rejected: each row must be JSON on one line",
                 )
             row = _json_row(line, matters)
-            if row.broken in {_NOT_JSON, _NOT_UTF8} and _is_unfinished(line.value):
+            if row.broken in {_NOT_JSON, _NOT_UTF8} and is_unfinished(line.value):
                 unfinished = row
             yield row
 
@@ -387,7 +398,8 @@ class SizedRows(Rows):
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
         """Return how the file differs from an earlier identity; None if its rows are the same."""
-        different = difference(Path(self.path), self._size, earlier)
+        is_text = self.form not in TABLE_FORMATS
+        different = difference(Path(self.path), self._size, earlier, is_text=is_text)
         rows = earlier.get("rows", self._length)
         if different is None and earlier["size"] == self._size and rows != self._length:
             return f"the file was read as {rows:,} rows, and is read as {self._length:,} now"
@@ -477,6 +489,20 @@ def _require_matching(path: str, form: Format, encoding: str | None, sheet: str 
         raise InvalidInputError(path, f"must be a file to be read as {form}, not a pipe")
 
 
+def _whole_rows(rows: Iterator[Row], lines: LineReader) -> Iterator[Row]:
+    """
+    Yield the rows of a pipe; the last one is broken if its line has no line break.
+
+    A pipe also ends, at any byte, if its writer is killed. Half an id is another id.
+    """
+    for row in rows:
+        if lines.is_open and row.broken is None:
+            value = row.value
+            text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            row = Row(row.line, text, _INCOMPLETE)  # noqa: PLW2901  the row as it is yielded
+        yield row
+
+
 def _text_rows(lines: LineReader) -> Iterator[Row]:
     """Yield a row for each line of text that is not blank."""
     for line in lines:
@@ -524,7 +550,7 @@ def _json_row(line: Row, matters: Callable[[str], bool]) -> Row:
         return line
     try:
         value = msgspec.json.decode(line.value)
-        duplicate = _duplicate_key(line.value, value, matters)
+        duplicate = duplicate_key(line.value, value, matters)
     except (ValueError, RecursionError):
         return Row(line.line, line.value, _NOT_JSON)
     if duplicate is not None:
@@ -532,41 +558,6 @@ def _json_row(line: Row, matters: Callable[[str], bool]) -> Row:
     if isinstance(value, dict) and value.keys() - {"error"} == _FAILURE_KEYS:
         return _from_failure(line.line, value)
     return Row(line.line, value)
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """The keys and values of a JSON object, duplicates included."""
-
-
-def _duplicate_key(text: str, value: Any, matters: Callable[[str], bool]) -> str | None:
-    """
-    Return a key that matters and is twice in its object; parsers differ in the value that counts.
-
-    A key of an object in the row has a dot. None if there is none.
-    """
-    if not isinstance(value, dict) or text.count(":") == len(value):  # the usual case of ids
-        return None
-    pairs: _Pairs = json.loads(text, object_pairs_hook=_Pairs)
-    objects = [("", pairs)]
-    objects += [(f"{key}.", one) for key, one in pairs if isinstance(one, _Pairs) and matters(key)]
-    for before, each in objects:
-        for key, count in Counter(key for key, _ in each).items():
-            if count > 1 and (before or matters(key)):
-                return before + key
-    return None
-
-
-def _is_unfinished(text: str) -> bool:
-    """
-    Return whether text that is not JSON may be the beginning of JSON that has several lines.
-
-    It may if a string, an object or a list in it has no end, or if more has to follow.
-    """
-    if any(not found[1] for found in _JSON_STRING.finditer(text)):
-        return True
-    rest = _JSON_STRING.sub("", text).rstrip()
-    opened = rest.count("{") + rest.count("[") - rest.count("}") - rest.count("]")
-    return opened > 0 or rest.endswith((",", ":"))
 
 
 def _from_failure(number: int, failure: dict[str, Any]) -> Row:

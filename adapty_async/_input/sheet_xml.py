@@ -18,9 +18,11 @@ from adapty_async._input.cells import FaultyCell
 
 __all__ = (
     "MAX_CELLS",
+    "TOTAL",
     "OpenDocumentReader",
     "SheetFindings",
     "SheetReader",
+    "StyleReader",
     "UnreadableSheetError",
     "XmlHandler",
     "column_letters",
@@ -41,7 +43,23 @@ _ERROR = FaultyCell("has a formula error, such as #N/A")
 _UNCALCULATED = FaultyCell(
     "has a formula that was never calculated: open and save the file with a spreadsheet program"
 )
-_INEXACT = FaultyCell("has content that is not plain text, such as a tab, a line break or a note")
+_INEXACT = FaultyCell(
+    "has content that is not plain text, such as a tab, a line break, a note or CDATA"
+)
+
+#: Marks a cell that has a value, but cannot be an id.
+TOTAL = FaultyCell("has a formula that counts or adds up other cells")
+# A formula that begins with a function of many cells, as both formats write it.
+_AGGREGATE = re.compile(
+    r"(?:[a-z]+:)?=?[\s+(-]*(?:_xlfn\.)?"
+    r"(?:(?P<list>SUBTOTAL|AGGREGATE)|(?:SUM|COUNT|AVERAGE|MIN|MAX)[A-Z]*|ROWS)\(",
+    re.IGNORECASE,
+)
+# The first and the last row of a range, and a column of a table that is not that of one row.
+_RANGE = re.compile(r"[A-Z]\$?([0-9]+):\.?\$?[A-Z]{1,3}\$?([0-9]+)", re.IGNORECASE)
+_TABLE_COLUMN = re.compile(r"\w\[(?!\[?#This Row)", re.IGNORECASE)
+# Characters of a formula that are read.
+_FORMULA_LENGTH = 256
 
 _Attributes: TypeAlias = Mapping[str, str]
 
@@ -57,14 +75,19 @@ class SheetFindings(msgspec.Struct):
     Attributes:
         hidden: the number of the first hidden row, as people see it; None if there is none.
         merged: the first merged cell; None if there is none, or if it was not searched.
-        faults: the cells that cannot be used, by number of the row and index of the column.
+        faults: the cells that cannot be used, by number of the row and index of the column; `TOTAL`
+            for those that cannot be ids.
         fault_count: their number.
+        is_scanned: whether hidden rows were searched.
+        digits: the digits of numbers that are shown with leading zeros, by index of the column.
     """
 
     hidden: int | None = None
     merged: str | None = None
     faults: dict[int, dict[int, FaultyCell]] = {}
     fault_count: int = 0
+    is_scanned: bool = True
+    digits: dict[int, int] = {}
 
     def hide(self, number: int) -> None:
         """Record a hidden row."""
@@ -80,8 +103,18 @@ class SheetFindings(msgspec.Struct):
         """
         self.fault_count += 1
         if self.fault_count > _MAX_FAULTS:
-            raise UnreadableSheetError(f"has more than {_MAX_FAULTS:,} cells with errors")
+            raise UnreadableSheetError(f"has more than {_MAX_FAULTS:,} cells with errors or totals")
         self.faults.setdefault(row, {})[column] = fault
+
+
+def _is_total(formula: str) -> bool:
+    """Return whether a formula counts or adds up cells of other rows."""
+    found = _AGGREGATE.match(formula)
+    if found is None:
+        return False
+    if found["list"] or _TABLE_COLUMN.search(formula):
+        return True
+    return any(first != last for first, last in _RANGE.findall(formula))
 
 
 class XmlHandler:
@@ -96,6 +129,9 @@ class XmlHandler:
     def text(self, data: str) -> None:
         """Handle text, if it is wanted."""
 
+    def split(self) -> None:
+        """Handle CDATA, a comment or an instruction, at which python-calamine ends some values."""
+
     def reads_text(self, *, wanted: bool) -> None:
         """Change whether text is wanted, which takes time; at first it is not."""
         self._parser.CharacterDataHandler = self.text if wanted else None
@@ -105,6 +141,9 @@ class XmlHandler:
         self._parser = parser
         parser.StartElementHandler = self.start
         parser.EndElementHandler = self.end
+        parser.StartCdataSectionHandler = self.split
+        parser.CommentHandler = lambda _: self.split()
+        parser.ProcessingInstructionHandler = lambda *_: self.split()
 
 
 def read_xml(file: IO[bytes], handler: XmlHandler) -> None:
@@ -143,16 +182,26 @@ class SheetReader(XmlHandler):
     A reader of a sheet in Open XML.
 
     Only the first ``sheetData`` counts. Names of elements count without their namespaces.
+
+    Args:
+        digits: see `StyleReader`.
     """
 
-    def __init__(self) -> None:
-        self.findings = SheetFindings(faults={})
+    def __init__(self, digits: Mapping[str, int] | None = None) -> None:
+        self.findings = SheetFindings(faults={}, digits={})
+        self._digits = digits or {}
+        self._shown_digits = 0  # of the cell
         self._extent = _Extent()
         # The next position, from 0, of a row or cell without one.
         self._row = self._column = 0
         self._at = self._last = (-1, -1)
         self._kind = ""
         self._has_formula = self._has_value = False
+        self._reads_value = self._is_split = False
+        # The beginning of the cell's formula, and its number if other cells have it as well.
+        self._formula = self._shared = ""
+        self._reads_formula = False
+        self._shared_totals: set[str] = set()
         self._starts: dict[str, Callable[[_Attributes], None]] = {"sheetData": self._begin}
         self._ends: dict[str, Callable[[], None]] = {}
 
@@ -170,8 +219,14 @@ class SheetReader(XmlHandler):
 
     def text(self, data: str) -> None:
         """See `XmlHandler`."""
-        if data.strip():
+        if self._reads_formula:
+            self._formula = (self._formula + data)[:_FORMULA_LENGTH]
+        elif data.strip():
             self._has_value = True
+
+    def split(self) -> None:
+        """See `XmlHandler`."""
+        self._is_split = self._is_split or self._reads_value
 
     def _begin(self, _: _Attributes) -> None:
         self._starts = {
@@ -179,7 +234,7 @@ class SheetReader(XmlHandler):
             "c": self._start_cell,
             "f": self._start_formula,
             "v": self._start_value,
-            "is": self._start_value,
+            "is": self._start_text,
         }
         self._ends = {"c": self._end_cell, "row": self._end_row, "sheetData": self._finish}
 
@@ -198,14 +253,25 @@ class SheetReader(XmlHandler):
 
     def _start_cell(self, attributes: _Attributes) -> None:
         self._kind = attributes.get("t", "")
-        self._has_formula = self._has_value = False
+        self._has_formula = self._has_value = self._reads_formula = False
+        self._reads_value = self._is_split = False
+        if self._digits:
+            self._shown_digits = self._digits.get(attributes.get("s", ""), 0)
         self._at = _position(attributes["r"]) if "r" in attributes else (self._row, self._column)
         self._column = self._at[1] + 1
 
-    def _start_formula(self, _: _Attributes) -> None:
+    def _start_formula(self, attributes: _Attributes) -> None:
         self._has_formula, self._has_value = True, False
+        self._formula, self._reads_formula = "", True
+        self._shared = attributes.get("si", "") if attributes.get("t") == "shared" else ""
+        self.reads_text(wanted=True)
+
+    def _start_text(self, attributes: _Attributes) -> None:
+        self._start_value(attributes)
+        self._reads_value = False  # python-calamine reads all of it
 
     def _start_value(self, _: _Attributes) -> None:
+        self._reads_formula, self._reads_value = False, True
         # The text of a formula may be empty; another value has to be there.
         self._has_value = not self._has_formula or self._kind == "str"
         self.reads_text(wanted=not self._has_value)
@@ -213,19 +279,85 @@ class SheetReader(XmlHandler):
     def _end_cell(self) -> None:
         if self._has_formula:
             self.reads_text(wanted=False)
-        fault = None
-        if self._kind == "e":
-            fault = _ERROR
-        elif not self._has_value:
-            if not self._has_formula:
-                return
-            fault = _UNCALCULATED
+        fault = self._fault()
+        if fault is None and not self._has_value:
+            return
         if self._at <= self._last:
             raise UnreadableSheetError("is damaged: its cells are not in order")
         self._last = self._at
         self._extent.add(*self._at)
+        if self._shown_digits and self._kind in {"", "n"}:
+            known = self.findings.digits
+            known[self._at[1]] = max(known.get(self._at[1], 0), self._shown_digits)
         if fault is not None:
             self.findings.add_fault(self._at[0] + 1, self._at[1], fault)
+
+    def _fault(self) -> FaultyCell | None:
+        """Return why the cell cannot be used, None if it can be or is empty."""
+        if self._kind == "e":
+            return _ERROR
+        if not self._has_value:
+            return _UNCALCULATED if self._has_formula else None
+        if self._is_split:
+            return _INEXACT
+        return TOTAL if self._has_formula and self._has_total() else None
+
+    def _has_total(self) -> bool:
+        if _is_total(self._formula):
+            self._shared_totals.add(self._shared)
+            return True
+        return self._shared != "" and self._shared in self._shared_totals
+
+
+class StyleReader(XmlHandler):
+    """
+    A reader of the styles of Open XML, for formats that show leading zeros, such as 00000.
+
+    Attributes:
+        digits: the digits that a style shows at least, by its number, if they are more than one.
+    """
+
+    def __init__(self) -> None:
+        self.digits: dict[str, int] = {}
+        self._formats: dict[str, int] = {}
+        self._style: int | None = None  # the next one; None outside of the styles of cells
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """See `XmlHandler`."""
+        name = name.rpartition(":")[2]
+        if name == "numFmt":
+            digits = _shown_digits(attributes.get("formatCode", ""))
+            self._formats[attributes.get("numFmtId", "")] = digits
+        elif name == "cellXfs":
+            self._style = 0
+        elif name == "xf" and self._style is not None:
+            digits = self._formats.get(attributes.get("numFmtId", ""), 0)
+            if digits > 1:
+                self.digits[str(self._style)] = digits
+            self._style += 1
+
+    def end(self, name: str) -> None:
+        """See `XmlHandler`."""
+        if name.rpartition(":")[2] == "cellXfs":
+            self._style = None
+
+
+# A spreadsheet has no numbers of more digits.
+_MOST_DIGITS = 309
+# Parts of a format that show themselves, or are conditions.
+_LITERAL = re.compile(r'(?P<text>"[^"]*"|\\.)|\[[^]]*\]|_.|\*.')
+
+
+def _shown_digits(code: str) -> int:
+    """
+    Return the digits before the decimal point that a number format shows at least.
+
+    A format with letters shows each number in another way.
+    """
+    if any(map(str.isalnum, "".join(found["text"] or "" for found in _LITERAL.finditer(code)))):
+        return _MOST_DIGITS
+    whole = _LITERAL.sub("", code).partition(";")[0].partition(".")[0]
+    return 0 if "E" in whole.upper() else min(whole.count("0"), _MOST_DIGITS)
 
 
 def _is_hidden(row: _Attributes) -> bool:
@@ -374,6 +506,10 @@ class OpenDocumentReader(XmlHandler):
         if self._comment is None and len(self._text) < _SHORT:
             self._text += data
 
+    def split(self) -> None:
+        """See `XmlHandler`."""
+        self._is_plain = False
+
     def _start_sheet(self, attributes: _Attributes) -> None:
         if self._sheet is not None:
             raise UnreadableSheetError("has a table in a table")
@@ -432,6 +568,8 @@ class OpenDocumentReader(XmlHandler):
                 return _ERROR
             if "office:value-type" not in cell:
                 return _UNCALCULATED
+            if _is_total(cell["table:formula"]):
+                return TOTAL
         if not self._is_plain and not cell.keys() & _VALUES:
             return _INEXACT
         return None

@@ -22,6 +22,7 @@ from adapty_async._input.sheet_xml import (
     OpenDocumentReader,
     SheetFindings,
     SheetReader,
+    StyleReader,
     UnreadableSheetError,
     XmlHandler,
     read_xml,
@@ -39,6 +40,8 @@ _DAMAGED = "is not a spreadsheet, or is damaged"
 _NOT_CHECKED = "cannot be checked for hidden rows: save it as .xlsx or CSV"
 _PASSWORD = "is protected by a password"  # noqa: S105  a message
 _BINARY, _OPEN_DOCUMENT, _OPEN_XML = "workbook.bin", "content.xml", "workbook.xml"
+# The only place in which python-calamine looks for them.
+_STYLES = "xl/styles.xml"
 _KINDS = frozenset({_BINARY, _OPEN_DOCUMENT, _OPEN_XML})
 
 
@@ -78,7 +81,7 @@ class SpreadsheetScan:
             elif self._kind == _OPEN_DOCUMENT:
                 raise InvalidInputError(self._path, _NOT_CHECKED)
             else:
-                self._found[name] = SheetFindings()
+                self._found[name] = SheetFindings(is_scanned=False)
         return self._found[name]
 
     def _is_archive(self) -> bool:
@@ -163,7 +166,10 @@ def _open_document(archive: zipfile.ZipFile, parts: Mapping[str, str]) -> dict[s
 
 
 def _open_xml(archive: zipfile.ZipFile, parts: Mapping[str, str], sheet: str) -> SheetFindings:
-    reader = SheetReader()
+    styles = StyleReader()
+    if _STYLES in parts:
+        _read(archive, parts[_STYLES], styles)
+    reader = SheetReader(styles.digits)
     _read(archive, parts[_part_of(archive, parts, sheet)], reader)
     return reader.findings
 

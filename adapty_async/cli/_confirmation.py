@@ -69,7 +69,7 @@ def _quoted(item_id: str | None) -> str:
 
 def is_terminal() -> bool:
     """Return whether there is somebody to ask."""
-    return sys.stdin.isatty()
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def require_terminal(question: str, *, is_free: bool = True) -> None:

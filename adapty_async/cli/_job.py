@@ -127,7 +127,7 @@ async def perform(
             outcomes=_outcomes_of(job),
         )
         statistics = None if job.is_dry else client.statistics  # nothing is in flight
-        signals = stack.enter_context(_stopped_by_signals(run))
+        signals = stack.enter_context(_stopped_by_signals(run, is_dry=job.is_dry))
         meter = Meter(job.total, is_dry=job.is_dry, settled=settled)
         async with progress(run, job.title, meter, statistics):
             error = await _complete(run)
@@ -166,7 +166,7 @@ def _checked(build: Callable[[Any], Operation[Any]]) -> Callable[[Row], Operatio
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(run: BulkRun[Any, Any]) -> Iterator[list[int]]:
+def _stopped_by_signals(run: BulkRun[Any, Any], *, is_dry: bool) -> Iterator[list[int]]:
     """Stop a run at the first signal, and cancel its requests at the second one."""
     seen: list[int] = []
 
@@ -174,7 +174,7 @@ def _stopped_by_signals(run: BulkRun[Any, Any]) -> Iterator[list[int]]:
         seen.append(number)
         if len(seen) == 1:
             run.stop()
-            write_error(_stop_message(run.in_flight))
+            write_error(_stop_message(0 if is_dry else run.in_flight))
         else:
             run.cut_off()
 

@@ -175,6 +175,7 @@ def _check(
     if path is None:
         return None
     different = recorded.difference(path)
+    different = different or recorded.other_reading(options.encoding, options.sheet)
     if different and outcomes is None:
         raise InvalidInputError(
             "--check",

@@ -9,8 +9,16 @@ from typing import Any, cast
 
 import msgspec
 
+from adapty_async._input.files import known_encoding
 from adapty_async._input.fingerprint import difference
-from adapty_async._input.rows import Format, Rows, SizedRows, format_of, open_rows
+from adapty_async._input.rows import (
+    TABLE_FORMATS,
+    Format,
+    Rows,
+    SizedRows,
+    format_of,
+    open_rows,
+)
 from adapty_async._input.schema import id_columns
 from adapty_async._journal import JournalIdentity
 from adapty_async._report import InputRow, RunName
@@ -96,9 +104,25 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
             found = Path(path).stat()
             if not stat.S_ISREG(found.st_mode):
                 return "it is not a regular file"
-            return difference(Path(path), found.st_size, self.description)
+            is_text = self.form not in TABLE_FORMATS
+            return difference(Path(path), found.st_size, self.description, is_text=is_text)
         except OSError as error:
             raise InvalidInputError(path, f"cannot be read: {error.strerror}") from None
+
+    def other_reading(self, encoding: str | None, sheet: str | None) -> str | None:
+        """
+        Return how options read a file otherwise than the run did, None if they do not.
+
+        Raises:
+            InvalidInputError: the encoding is unknown.
+        """
+        if encoding is not None:
+            read, wanted = known_encoding(self.encoding or "utf-8"), known_encoding(encoding)
+            if wanted != read:
+                return f"the run read it in {read}"
+        if sheet not in {None, self.sheet}:
+            return "the run did not name this sheet"
+        return None
 
     def rows(self, path: str, *, is_same: bool) -> RecordedRows:
         """

@@ -31,10 +31,20 @@ V1 = ("--api", "v1", "--by", "customer-user-id")
         ("NULL", "placeholder"),
         ("\\N", "placeholder"),
         ("#N/A", "placeholder"),
+        ("#BEZUG!", "placeholder"),
+        ("#NOM?", "placeholder"),
+        ("#NV", "placeholder"),
+        ("[NULL]", "placeholder"),
+        ("(not set)", "placeholder"),
+        ("0", "placeholder"),
+        ("-1", "placeholder"),
+        ("10", None),
+        ("#1234", None),
         ("[object Object]", "placeholder"),
         ("00000000-0000-0000-0000-000000000000", "placeholder"),
         ("1.23457E+14", "spreadsheet_exponent"),
         ("1,23457e+14", "spreadsheet_exponent"),
+        ("1.00045678E8", "spreadsheet_exponent"),
         ("100045.0", "decimal_number"),
         ('{"customer_user_id": "user_1"}', "json"),
         ('["user_1"]', "json"),
@@ -43,6 +53,7 @@ V1 = ("--api", "v1", "--by", "customer-user-id")
         ('="user_1"', "quotes"),
         ("'user_1", "quotes"),
         ("user_1,", "separator"),
+        ("(2 rows)", "separator"),
         ("user_1;a@example.com", "separator"),
         ("------", "no_letters"),
         ("J\u00c3\u00bcrgen", "broken_letters"),
@@ -67,10 +78,34 @@ def test_findings_name_lines_and_no_id() -> None:
     assert findings.suspicious == {"placeholder": 4, "column_name": 1, "decimal_number": 1}
     assert findings.lines() == [
         "These ids look damaged and may match no profile:",
-        "  words for no value, such as NULL or NaN: 4 (line 0, 1, 2, ...)",
+        "  words for no value, such as NULL, NaN or 0: 4 (line 0, 1, 2, ...)",
         "  the name of the column, or an id with it behind, as if files were joined: 1 (line 4)",
         "  whole numbers that became decimals, such as 100045.0: 1 (line 8)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("ids", "count"),
+    [
+        pytest.param(["1234567890123450", "9876543210987650000"], 2, id="all"),
+        pytest.param(["1234567890123450", "9876543210987650000", "1234567890123457"], 2, id="most"),
+        pytest.param(["1234567890123450", "1234567890123457"], 0, id="by-chance"),
+        pytest.param(
+            ["123456789012340", "100000000000000", "user_1000000000000000"], 0, id="short"
+        ),
+    ],
+)
+def test_long_numbers_that_a_spreadsheet_rounded_are_found_together(
+    ids: list[str], count: int
+) -> None:
+    """A spreadsheet keeps 15 digits and writes zeros for the others; some ids end with zeros."""
+    findings = Findings("id")
+    for line, one in enumerate(ids, 1):
+        findings.add_row(line, one)
+
+    assert findings.as_json()["suspicious_ids"] == ({"rounded_number": count} if count else {})
+    found = "more than 15 digits that end with zeros, as spreadsheets round them: 2 (line 1, 2)"
+    assert (found in "\n".join(findings.lines())) == bool(count)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +154,7 @@ def test_the_findings_of_a_pipe_are_shown_at_the_end(sandbox: Sandbox) -> None:
     """A pipe cannot be read beforehand, so that its findings come with the report."""
     sandbox.seed_profiles(["u1"])
     ended = run("delete", "-", "--format", "text", *V1, "--yes", stdin=b"u1\nNULL\n")
-    assert "such as NULL or NaN: 1 (line 2)" in ended.stderr
+    assert "such as NULL, NaN or 0: 1 (line 2)" in ended.stderr
 
 
 def test_a_quoted_line_break_erases_nobody_else(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:

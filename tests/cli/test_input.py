@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import contextlib
 import csv
 import gzip
 import io
 import json
+import lzma
 import os
 import select
 import socket
@@ -23,11 +25,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from adapty_async._input.rows import Format, Row, Rows, SizedRows, open_rows
+from adapty_async._input.schema import id_columns
 from adapty_async.errors import InvalidInputError
 
 Put = Callable[[str, str | bytes], Path]
 
 _FORMS: tuple[Format, ...] = ("csv", "ndjson", "text")
+_INCOMPLETE = "may be incomplete: it has no line break at its end; add one, or write a file"
 
 
 def any_columns(names: list[str]) -> None:
@@ -255,7 +259,8 @@ def test_encoding_has_to_be_one(put: Put, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "encoding", "match"),
     [
-        pytest.param("id\nu1\n".encode("utf-16-le"), None, "looks like UTF-16", id="no-mark"),
+        pytest.param("id\nu1\n".encode("utf-16-le"), None, "looks like .*utf-16-le", id="no-mark"),
+        pytest.param("id\n".encode("utf-16-be"), None, "looks like .*utf-16-be", id="big-endian"),
         pytest.param(b"\xff\xfei\x00\xd8", None, "is not UTF-16 throughout", id="cut-off"),
         pytest.param(b"id\n\x81\n", "cp1252", "is not CP1252 throughout", id="no-character"),
     ],
@@ -266,6 +271,28 @@ def test_file_in_another_encoding_is_rejected(
     """Bytes that the encoding does not have are reported before anything is sent."""
     with pytest.raises(InvalidInputError, match=match):
         open_rows(str(put("ids.csv", content)), None, any_columns, encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        pytest.param(bz2.compress(b"u1\n"), "compressed with bzip2, and cannot", id="bzip2"),
+        pytest.param(gzip.compress(bz2.compress(b"u1\n", 1)), "with bzip2", id="bzip2-in-gzip"),
+        pytest.param(lzma.compress(b"u1\n"), "compressed with xz, and cannot", id="xz"),
+        pytest.param(bytes.fromhex("28b52ffd") + b"\n7\n", "compressed with zstd", id="zstd"),
+        pytest.param(bytes.fromhex("04224d18") + b"\n7\n", "compressed with LZ4", id="lz4"),
+        pytest.param(b"SQLite format 3\n7\n\0\n", "line 3: has a NUL character", id="others"),
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "text"])
+def test_short_lines_of_another_kind_of_file_are_no_ids(
+    put: Put, form: Format, content: bytes, match: str
+) -> None:
+    """In compressed bytes some lines are as short as the number of a user."""
+    if form == "csv":
+        match = f"{match}|must be column names|must begin|no column"
+    with pytest.raises(InvalidInputError, match=match):
+        open_rows(str(put("ids", content)), form, id_columns("id"))
 
 
 @pytest.mark.parametrize(
@@ -610,6 +637,29 @@ def test_pipe_may_begin_with_one_byte(pieces: socket.socket, content: bytes) -> 
     assert rows == (["u1", "u2"] if len(content) > 1 else list(content.decode()))
 
 
+@pytest.mark.parametrize(
+    ("form", "content", "last"),
+    [
+        pytest.param("text", "u1\nu2", Row(2, "u2", _INCOMPLETE), id="text"),
+        pytest.param("text", "u1\r\nu2\r", Row(2, "u2\r", _INCOMPLETE), id="half-a-line-break"),
+        pytest.param("text", "u1\nu2\n  ", Row(2, "u2"), id="blanks"),
+        pytest.param(
+            "csv", "id,x\n1,2\nu2,y", Row(3, '{"id":"u2","x":"y"}', _INCOMPLETE), id="csv"
+        ),
+        pytest.param("csv", "id\nu2\n", Row(2, {"id": "u2"}), id="whole"),
+        pytest.param("ndjson", '"u1"\n"u2"', Row(2, "u2"), id="ndjson"),
+    ],
+)
+def test_half_an_id_in_a_pipe_is_none(
+    pieces: socket.socket, form: Format, content: str, last: Row
+) -> None:
+    """A pipe whose writer was killed may end in the middle of an id, which would be another one."""
+    pieces.send(content.encode())
+    pieces.close()
+    *_, found = open_rows("-", form, any_columns)
+    assert found == last
+
+
 def test_pipe_may_be_non_blocking(pieces: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that another process made non-blocking is waited for, and does not end early."""
     real = select.select
@@ -702,6 +752,8 @@ def test_any_bytes_are_rows_or_rejected(form: Format, content: bytes) -> None:
         rows = _read(content, form)
     except InvalidInputError as error:
         if form == "ndjson" and "next line may belong to it" in error.rule:
+            return
+        if form == "text" and b"\0" in content:
             return
         packed_or_table = (b"\x1f\x8b", b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"ARROW1", b"PAR1")
         assert content.startswith(packed_or_table) or b"\0\0" in (content[:4:2], content[1:4:2])

@@ -199,6 +199,23 @@ async def _stopped(
         return await running
 
 
+async def test_a_dry_run_has_no_requests_in_flight(
+    put: Put, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C does not alarm those who only check an input."""
+    server = Server()
+    async with AdaptyClient("key", transport=server) as client:
+        job = msgspec.structs.replace(job_of(rows_in(put("ids.txt", "u1\nu2\n"))), is_dry=True)
+        running = asyncio.create_task(perform(job, client))
+        await server.several.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+        while "Stopping" not in (said := capsys.readouterr().err):  # noqa: ASYNC110  see above
+            await asyncio.sleep(0)
+        server.let_through.set()
+        await running
+    assert said == "\nStopping: no request is in flight.\n"
+
+
 async def test_a_request_without_a_connection_is_not_in_flight(
     put: Put, capsys: pytest.CaptureFixture[str]
 ) -> None:

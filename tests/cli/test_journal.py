@@ -211,6 +211,7 @@ def test_a_hangup_that_is_ignored_stays_so(sandbox: Sandbox, invoke: Invoke, put
         pytest.param(b"a\nb\n", b"a\nb\nc\n", None, id="longer"),
         pytest.param(b"a\nb", b"a\nb\nc", None, id="longer after a line without an end"),
         pytest.param(b"", b"a\n", None, id="from nothing"),
+        pytest.param(b"PAR1\n", b"PAR1\nPAR2\n", None, id="begins like a table"),
         pytest.param(
             "\ufeff\u040a".encode("utf-16-be"),
             "\ufeff\u040aa\n".encode("utf-16-be"),
@@ -233,14 +234,22 @@ def test_a_changed_file_is_rejected_and_a_longer_one_is_not(
 ) -> None:
     """Only whole lines at the end may be new."""
     earlier = fingerprint(put("file", before), len(before))
-    found = difference(put("file", after), len(after), earlier)
+    found = difference(put("file", after), len(after), earlier, is_text=True)
 
     assert found is None if told is None else told in str(found)
 
 
+def test_a_table_has_no_lines_at_its_end(put: Put) -> None:
+    """A longer table is another one, whatever its first bytes are."""
+    earlier = fingerprint(put("file", b"table\n"), 6)
+    found = difference(put("file", b"table\nmore\n"), 11, earlier, is_text=False)
+
+    assert found == "the file had 6 bytes, and has 11 now"
+
+
 def test_a_journal_of_an_input_that_is_no_file_is_named(put: Put) -> None:
     """Without a size there is nothing to compare."""
-    found = difference(put("file", "a\n"), 2, {"job_id": "x"})
+    found = difference(put("file", "a\n"), 2, {"job_id": "x"}, is_text=True)
     assert found == "the journal was kept for an input that is not a file"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import openpyxl
 import pytest
 
 from adapty_async import AdaptyClient
@@ -222,6 +223,52 @@ def test_another_list_may_have_an_encoding_or_a_sheet(
     assert wrong.stderr.startswith('adapty-async: --sheet: "Old" ')
     assert not_for_text.stderr.startswith("adapty-async: --sheet: is for spreadsheets only")
     assert " --check INPUT --outcomes outcomes.ndjson --encoding cp1252 --format json" in shown
+
+
+@pytest.mark.parametrize(
+    ("encoding", "reason"),
+    [
+        pytest.param("windows-1252", None, id="that-of-the-run"),
+        pytest.param("cp437", "the run read it in cp1252", id="another"),
+        pytest.param("nonsense", None, id="unknown"),
+    ],
+)
+def test_the_input_of_the_run_in_another_encoding_is_another_list(
+    encoding: str, reason: str | None, sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """A check of ids that no run has read does not pass by the positions of others."""
+    path = put("ids.csv", "customer_user_id;name\na;Zo\xeb\n".encode("cp1252"))
+    journal = path.with_name("run.db")
+    invoke("delete", path, *V1, "--encoding", "cp1252", "--journal", journal)
+    result = invoke("report", journal, "--check", path, "--encoding", encoding)
+
+    assert result.exit_code == (0 if encoding == "windows-1252" else 2)
+    if reason is not None:
+        assert f"not the input of the journal ({reason}); with --outcomes its" in result.stderr
+
+
+def test_another_sheet_of_the_input_is_another_list(
+    sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path
+) -> None:
+    """A check of a sheet that was not erased fails, although its file was the input."""
+    path = write_excel(tmp_path / "ids.xlsx", [["customer_user_id"], ["a"]])
+    book = openpyxl.load_workbook(path)
+    others = book.create_sheet("Others")
+    others.append(["customer_user_id"])
+    others.append(["b"])
+    book.save(path)
+    journal, outcomes = tmp_path / "run.db", tmp_path / "outcomes.ndjson"
+    run = ("--sheet", "Users", "--journal", journal, "--outcomes", outcomes)
+    invoke("delete", path, *V1, *run)
+    given = ("report", journal, "--check", path, "--sheet")
+    wrong = invoke(*given, "Others")
+    looked_up = invoke(*given, "Others", "--outcomes", outcomes)
+
+    assert invoke(*given, "Users").exit_code == 0
+    assert wrong.exit_code == 2
+    assert "not the input of the journal (the run did not name this sheet); with" in wrong.stderr
+    assert looked_up.exit_code == 1
+    assert looked_up.stderr.endswith("by the outcomes file: 1 of 1\n  line 2: none\n")
 
 
 @pytest.mark.parametrize("option", ["--encoding", "--sheet"])

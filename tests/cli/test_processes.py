@@ -69,6 +69,20 @@ def test_pipe_that_breaks_off_is_accounted_for(sandbox: Sandbox) -> None:
     assert report["stop_reason"] == "stopped"
 
 
+def test_pipe_that_ends_in_an_id_does_not_erase_another_user(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """The last id of a program that was killed is not sent, and is in the failures file."""
+    sandbox.seed_profiles(["100045", "100046", "1000"])
+    noted = tmp_path / "failures.ndjson"
+    options = ("--format", "text", *V1, "--yes", "--failures", noted)
+    ended = run("delete", "-", *options, stdin=b"100045\n1000")
+    assert ended.returncode == 1
+    assert "may be incomplete: it has no line break at its end" in ended.stdout
+    assert json.loads(noted.read_text())["item"] == "1000"
+    assert sandbox.customer_user_ids() == {"100046", "1000"}
+
+
 def test_input_must_not_be_written_over(sandbox: Sandbox, put: Put) -> None:
     """The failures file is not the input, also when that is standard input."""
     path = put("ids.txt", ids(3))
@@ -256,6 +270,30 @@ def test_pipe_with_a_name_is_confirmed_without_its_count(sandbox: Sandbox, tmp_p
         pipe.write_text(ids(2))
         assert terminal.end() == 0
     assert sandbox.customer_user_ids() == {"u2"}
+
+
+def test_ids_that_are_typed_end_with_one_ctrl_d(sandbox: Sandbox) -> None:
+    """A terminal is an input as well, and its end is not waited for again."""
+    sandbox.seed_profiles(["u0", "u1"])
+    with Terminal("delete", "-", "--format", "text", *V1, "--yes") as terminal:
+        terminal.type("u0\n\x04")  # shorter than what shows the format
+        assert terminal.end() == 0
+    assert sandbox.customer_user_ids() == {"u1"}
+
+
+def test_without_standard_input_there_is_no_terminal_to_ask_on(sandbox: Sandbox, put: Put) -> None:
+    """A service whose standard input is closed gets the error that names the option."""
+    command = [*COMMAND, "delete", put("ids.txt", ids(1)), *V1]
+    ended = subprocess.run(
+        ["/bin/sh", "-c", '"$@" <&-', "sh", *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "There is no terminal to ask on: add --yes. Delete 1 user in" in ended.stderr
+    assert sandbox.arrivals() == []
 
 
 def test_sandbox_runs_until_ctrl_c() -> None:

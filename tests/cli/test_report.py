@@ -395,7 +395,7 @@ def test_row_that_was_not_reached_stays_broken_when_fed_back(put: Put, tmp_path:
     [
         pytest.param(b"caf\xe9\n", id="short"),
         pytest.param(b"\xff" * (2**20 + 1), id="long"),
-        pytest.param(b"\x00\x1b[2J\xed\xa0\x80\n", id="control-and-surrogate"),
+        pytest.param(b"\x01\x1b[2J\xed\xa0\x80\n", id="control-and-surrogate"),
     ],
 )
 def test_failures_file_takes_what_was_not_utf8(put: Put, tmp_path: Path, line: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +249,8 @@ def test_rows_without_an_id_are_left_out_and_counted(tmp_path: Path) -> None:
 class _IntegerSheet:
     """A sheet as the reader returns one of .xls: its small whole numbers are ints."""
 
-    label, has_integers = "ids.xls", False
+    label, has_integers, may_hide_rows = "ids.xls", False, True
+    digits: Mapping[int, int] = {}
     names: Sequence[str] = ("id",)
     exact: Sequence[float] = (1e15,)
 

@@ -298,7 +298,7 @@ def test_damaged_ids_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     column = 'the data frame, ids in "customer_user_id"'
     damaged = f"{column}: These ids look damaged and may match no profile:\n  "
     assert messages == [
-        f"{damaged}words for no value, such as NULL or NaN: 1 (row 1)",
+        f"{damaged}words for no value, such as NULL, NaN or 0: 1 (row 1)",
         f"{damaged}{zeros}: 1 (row 1)",
     ]
 

@@ -9,6 +9,7 @@ import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,7 @@ from tests.input.spreadsheets import (
     rewrite,
     text_cell,
     text_row,
+    write_binary,
     write_odf,
     write_parts,
     write_sheet,
@@ -265,7 +267,24 @@ def test_a_binary_workbook_is_not_scanned(tmp_path: Path) -> None:
     path = write_parts(tmp_path / "ids.xlsb", {"xl/workbook.bin": b""})
     findings = SpreadsheetScan(str(path)).sheet("Users")
 
-    assert (findings.hidden, findings.faults) == (None, {})
+    assert (findings.hidden, findings.faults, findings.is_scanned) == (None, {}, False)
+
+
+def test_a_line_states_that_hidden_rows_are_not_found(tmp_path: Path) -> None:
+    """Who filtered a binary workbook learns before the run that all of its rows are sent."""
+    rows = open_rows(
+        str(write_binary(tmp_path / "ids.xlsb", ["id", "u1", "u2"], hidden={3})),
+        None,
+        used("id"),
+        id_column="id",
+    )
+    scanned = open_rows(str(write_sheet(tmp_path / "i.xlsx", USER)), None, used("id"))
+
+    assert list(rows) == [Row(2, {"id": "u1"}), Row(3, {"id": "u2"})]
+    assert rows.findings.lines() == [
+        "Hidden rows cannot be found in .xls and .xlsb, and are read like others."
+    ]
+    assert scanned.findings.lines() == []
 
 
 @pytest.mark.parametrize(
@@ -277,6 +296,9 @@ def test_a_binary_workbook_is_not_scanned(tmp_path: Path) -> None:
         pytest.param('<c r="A3"><f>1+1</f><v> </v></c>', "was never calculated", id="blank"),
         pytest.param('<c r="A3" t="str"><f>1+1</f></c>', "was never calculated", id="no-value"),
         pytest.param('<c r="A3"><v>7</v><f>1</f></c>', "was never calculated", id="value-first"),
+        pytest.param('<c r="A3" t="str"><v>u<![CDATA[1]]></v></c>', "not plain", id="cdata"),
+        pytest.param('<c r="A3"><v>1<!-- 2 -->3</v></c>', "not plain text", id="comment"),
+        pytest.param('<c r="A3"><v>1<?a b?>3</v></c>', "not plain text", id="instruction"),
     ],
 )
 @pytest.mark.parametrize("rest", ["", text_row(4, "u2")], ids=["last", "between"])
@@ -292,6 +314,19 @@ def test_a_cell_without_its_value_costs_its_row(
     assert [row.broken for row in rows[2:]] == [None] * rest.count("u2")
 
 
+def test_cdata_is_read_where_it_is_read_whole(tmp_path: Path) -> None:
+    """Text in the cell itself may have CDATA, and anything may have a comment next to its value."""
+    rows = (
+        f'{HEADER}<row r="2"><c r="A2" t="inlineStr"><is><t>a<![CDATA[<1]]>b</t></is></c></row>'
+        '<row r="3"><!-- x --><c r="A3" t="str"><!-- x --><v>u2</v></c></row>'
+    )
+
+    assert read(write_sheet(tmp_path / "ids.xlsx", rows)) == [
+        Row(2, {"id": "a<1b"}),
+        Row(3, {"id": "u2"}),
+    ]
+
+
 def test_a_result_of_a_formula_is_an_id(tmp_path: Path) -> None:
     """A calculated formula is its result; empty text, as in Excel, is an empty cell."""
     rows = (
@@ -303,6 +338,139 @@ def test_a_result_of_a_formula_is_an_id(tmp_path: Path) -> None:
     assert read(write_sheet(tmp_path / "ids.xlsx", rows)) == [
         Row(2, {"id": "2"}),
         Row(4, {"id": "u4"}),
+    ]
+
+
+TOTALS = [
+    pytest.param("COUNTA(A2:A4)", "of:=COUNTA([.A2:.A4])", id="count"),
+    pytest.param("(SUM($A$2:$A$4)-1)", "of:=(SUM([.$A$2:.$A$4])-1)", id="sum"),
+    pytest.param("SUBTOTAL(103,Table1[id])", "of:=SUBTOTAL(103;[.A2:.A4])", id="table"),
+    pytest.param(" rows('My users'!a2:a4)", "of:=ROWS([$'My users'.A2:.A4])", id="other-sheet"),
+    pytest.param("COUNTA(Table1[id])", "of:=AGGREGATE(3;0;[.A2:.A4])", id="column-of-a-table"),
+]
+NO_TOTALS = [
+    pytest.param("B2", "of:=[.B2]", id="reference"),
+    pytest.param("SUM(B5:C5)", "of:=SUM([.B5:.C5])", id="of-its-row"),
+    pytest.param("SUM(T[[#This Row],[b]:[c]])", "of:=SUM([.B5;.C5])", id="of-its-row-in-a-table"),
+    pytest.param("VLOOKUP(C2,D2:E9,2)", "of:=VLOOKUP([.C2];[.D2:.E9];2)", id="lookup"),
+    pytest.param("INDEX(Ids[id],COUNTA(A2:A4))", "of:=INDEX([.A2:.A9];1)", id="inside"),
+]
+
+
+@pytest.mark.parametrize(("excel", "odf"), TOTALS)
+def test_a_total_below_the_ids_is_no_id(tmp_path: Path, excel: str, odf: str) -> None:
+    """The number of the users, or the sum of their ids, is the id of somebody else."""
+    rows = f'{USER}<row r="3"><c r="A3"><f>{excel}</f><v>57</v></c></row>'
+    of_excel = read(write_sheet(tmp_path / "ids.xlsx", rows))
+    total = f'<table:table-cell office:value-type="float" office:value="57" table:formula="{odf}"/>'
+    of_odf = read(
+        write_odf(tmp_path / "ids.ods", odf_table(ODF_HEADER + ODF_USER + odf_row(total)))
+    )
+
+    for first, last in (of_excel, of_odf):
+        assert first == Row(2, {"id": "u1"})
+        assert (last.line, last.value) == (3, '{"id":"57.0"}')
+        assert "has a formula that counts or adds up other cells, so it is no id" in str(
+            last.broken
+        )
+
+
+@pytest.mark.parametrize(("excel", "odf"), NO_TOTALS)
+def test_the_result_of_another_formula_is_an_id(tmp_path: Path, excel: str, odf: str) -> None:
+    """A formula that looks an id up, or makes it of its own row, is read as its result."""
+    rows = f'{USER}<row r="3"><c r="A3"><f>{excel}</f><v>57</v></c></row>'
+    found = f'<table:table-cell office:value-type="float" office:value="57" table:formula="{odf}"/>'
+    table = odf_table(ODF_HEADER + ODF_USER + odf_row(found))
+
+    assert read(write_sheet(tmp_path / "ids.xlsx", rows))[1] == Row(3, {"id": "57"})
+    assert read(write_odf(tmp_path / "ids.ods", table))[1] == Row(3, {"id": "57"})
+
+
+def test_totals_that_share_a_formula_are_no_ids(tmp_path: Path) -> None:
+    """A total that was dragged to the right has its formula in the first cell only."""
+    rows = (
+        f'<row r="1">{text_cell("A1", "x")}{text_cell("B1", "id")}</row>'
+        '<row r="2"><c r="A2"><f t="shared" ref="A2:B2" si="0">COUNTA(A3:A9)</f><v>7</v></c>'
+        '<c r="B2"><f t="shared" si="0"/><v>7</v></c></row>'
+        '<row r="3"><c r="B3"><f t="shared" ref="B3:B4" si="1">C3</f><v>8</v></c></row>'
+        '<row r="4"><c r="B4"><f t="shared" si="1"/><v>9</v></c></row>'
+    )
+    total, *others = read(write_sheet(tmp_path / "ids.xlsx", rows))
+
+    assert "so it is no id" in str(total.broken)
+    assert others == [Row(3, {"id": "8"}), Row(4, {"id": "9"})]
+
+
+def _with_format(code: str) -> Callable[[bytes], bytes]:
+    formats = f'<numFmts count="1"><numFmt numFmtId="170" formatCode="{code}"/></numFmts>'.encode()
+    style = b'<xf numFmtId="170" applyNumberFormat="1"/></cellXfs>'
+
+    def change(styles: bytes) -> bytes:
+        styles = re.sub(rb"<numFmts[^>]*/>", b"", styles)
+        return styles.replace(b"<fonts", formats + b"<fonts", 1).replace(b"</cellXfs>", style)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("code", "is_padded"),
+    [
+        pytest.param("00000", True, id="zeros"),
+        pytest.param("[&lt;=99999]000-00;General", True, id="with-dashes"),
+        pytest.param("0", False, id="plain"),
+        pytest.param("#,##0.00", False, id="fraction"),
+        pytest.param("&quot;&#8364; &quot;0", False, id="sign"),
+        pytest.param("00.00E+00", False, id="exponent"),
+    ],
+)
+def test_a_number_that_is_shown_with_leading_zeros_is_no_id(
+    tmp_path: Path, code: str, *, is_padded: bool
+) -> None:
+    """People see 00045 and mean that user, and the file has 45, who is another one."""
+    cell = '<row r="{0}"><c r="A{0}" s="1"><v>{1}</v></c></row>'
+    rows = f"{HEADER}{cell.format(2, 45)}{cell.format(3, 100045)}{text_row(4, '00045')}"
+    path = write_sheet(tmp_path / "ids.xlsx", rows)
+    first, *others = read(rewrite(path, "xl/styles.xml", _with_format(code)))
+
+    assert ("such as with leading zeros" in str(first.broken)) == is_padded
+    assert is_padded or first == Row(2, {"id": "45"})
+    assert others == [Row(3, {"id": "100045"}), Row(4, {"id": "00045"})]
+
+
+@pytest.mark.parametrize("code", ["&quot;U&quot;0", "\\U0"])
+def test_a_number_that_is_shown_with_letters_is_no_id(tmp_path: Path, code: str) -> None:
+    """People see U100045, and the file has 100045."""
+    rows = f'{USER}<row r="3"><c r="A3" s="1"><v>100045</v></c></row>'
+    path = write_sheet(tmp_path / "ids.xlsx", rows)
+    _, last = read(rewrite(path, "xl/styles.xml", _with_format(code)))
+
+    assert "is a number that its format shows in another way" in str(last.broken)
+
+
+def test_a_field_may_be_shown_with_leading_zeros(tmp_path: Path) -> None:
+    """Only an id is another one without its zeros; styles may be missing."""
+    rows = f'{HEADER}<row r="2">{text_cell("A2", "u1")}<c r="B2" s="1"><v>45</v></c></row>'
+    path = write_sheet(
+        tmp_path / "ids.xlsx", rows.replace("</row>", text_cell("B1", "x") + "</row>", 1)
+    )
+    rewrite(path, "xl/styles.xml", _with_format("00000"))
+
+    assert rows_of(path, "id", "x") == [Row(2, {"id": "u1", "x": "45"})]
+    assert rows_of(rewrite(path, "xl/styles.xml", lambda _: None), "id", "x")[0].broken is None
+
+
+def test_a_total_is_a_field_and_a_name(tmp_path: Path) -> None:
+    """Only an id cannot be a total: a price may be a sum, and a count may be among the names."""
+    total = '<c r="{}"><f>SUM(C2:D9)</f><v>5</v></c>'
+    path = write_sheet(
+        tmp_path / "ids.xlsx",
+        f'<row r="1">{text_cell("A1", "id")}{total.format("B1")}</row>'
+        f'<row r="2">{text_cell("A2", "u1")}{total.format("B2")}</row>',
+    )
+
+    options: Any = {"id_column": "id", "is_number": lambda name: name == "5"}
+    assert list(open_rows(str(path), None, used("id", "5"), **options)) == [
+        Row(2, {"id": "u1", "5": 5.0})
     ]
 
 
@@ -386,7 +554,7 @@ def test_too_many_errors_are_rejected() -> None:
     findings.fault_count = 999_999
     findings.add_fault(1, 1, FaultyCell("is broken"))
 
-    with pytest.raises(UnreadableSheetError, match="has more than 1,000,000 cells with errors"):
+    with pytest.raises(UnreadableSheetError, match="has more than 1,000,000 cells with errors or"):
         findings.add_fault(1, 2, FaultyCell("is broken"))
 
 
@@ -515,6 +683,7 @@ def test_the_sheets_of_open_document_are_limited_together(tmp_path: Path) -> Non
     [
         pytest.param(odf_cell("<text:p>anna<text:tab/></text:p>"), "not plain text", id="tab"),
         pytest.param(odf_cell("<text:p>anna<text:line-break/></text:p>"), "not plain", id="break"),
+        pytest.param(odf_cell("<text:p>a<![CDATA[nn]]>a</text:p>"), "not plain", id="cdata"),
         pytest.param(odf_cell("<draw:frame><text:p>a</text:p></draw:frame>"), "not", id="drawing"),
         pytest.param(
             odf_cell("<text:p>#N/A</text:p>", 'calcext:value-type="error"'), "has a fo", id="error"
