@@ -6,8 +6,7 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 import pytest
@@ -19,7 +18,7 @@ from adapty_async._shared.source import SharedSource
 from adapty_async._shared.store import Change, Loaded, MemoryStore
 from adapty_async.errors import StoreError
 from tests.raw_server import own_tasks
-from tests.shared.support import VirtualTimeLoop, until
+from tests.shared.support import until, virtually
 from tests.simulation import Bucket
 
 KEY, OTHER = "key", "other key"
@@ -93,12 +92,6 @@ async def source(exchanges: ExchangeLoop) -> SharedSource:
     made = exchanges.source(KEY)
     await until(lambda: made.exchanges)
     return made
-
-
-def virtually(main: Coroutine[Any, Any, object]) -> None:
-    """Run a coroutine in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(main)
 
 
 def processes(count: int) -> list[tuple[Troubled, ExchangeLoop]]:
