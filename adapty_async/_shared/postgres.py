@@ -31,7 +31,7 @@ _LOAD = (
 # Everybody locks rows in the order of their keys, so that nobody waits for the other in a circle.
 _SWAP = (
     "insert into adapty_shared_rate as old"
-    " select * from unnest(%s::text[], %s::bigint[], %s::bytea[]) as new (key, version, value)"
+    " select * from unnest(%s::text[], %s::bigint[], %b::bytea[]) as new (key, version, value)"
     " where version = 1 or exists (select from adapty_shared_rate as one where one.key = new.key)"
     " order by key"
     " on conflict (key) do update set version = excluded.version, value = excluded.value"

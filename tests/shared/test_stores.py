@@ -14,6 +14,7 @@ import urllib.parse
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import psycopg.conninfo
@@ -411,6 +412,30 @@ async def test_a_table_that_was_dropped_is_created_again(postgres_url: str) -> N
         with pytest.raises(StoreError, match="UndefinedTable"):
             await load(store, "key")
         assert (await load(store, "key"))[:2] == (0, None)
+        await store.aclose()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "client_encoding = 'LATIN1'",
+        "bytea_output = 'escape'",
+        "extra_float_digits = 0",
+        "standard_conforming_strings = off",
+    ],
+)
+async def test_settings_of_a_postgres_database_do_not_change_a_value(
+    postgres_url: str, setting: LiteralString
+) -> None:
+    """A value that is changed counts as damaged, and each process as the only one."""
+    with fresh_database(postgres_url) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            name = psycopg.sql.Identifier(connection.info.dbname)
+            connection.execute(psycopg.sql.SQL(f"alter database {{}} set {setting}").format(name))
+        store, value = PostgresStore(url), bytes(range(256))
+        await store.open()
+        assert await swap(store, "key", 0, value)
+        assert (await load(store, "key"))[:2] == (1, value)
         await store.aclose()
 
 
