@@ -92,6 +92,7 @@ class Report(msgspec.Struct, frozen=True):
         restart_limit: the limit with which it starts again; None to search for it.
         is_leaving: the member leaves; its share is free.
         paused_until: time before which nothing is sent, as the member knows; it may be past.
+        members: number of members, as the member knows.
     """
 
     member: str
@@ -109,6 +110,7 @@ class Report(msgspec.Struct, frozen=True):
     restart_limit: float | None = None
     is_leaving: bool = False
     paused_until: float = -math.inf
+    members: int = 1
 
 
 class Member(msgspec.Struct, array_like=True):
@@ -134,20 +136,24 @@ class SharedState(msgspec.Struct):
 
     Attributes:
         at: time of the last exchange.
+        began: time of the first exchange, or of the first after a time without any.
         rate: the state of the adaptive rate limiter.
         recorded: time up to which responses are recorded.
         epoch: number of cuts of the rate and pauses.
         revoked: the permits of earlier epochs are revoked.
         members: the members by name.
+        members_before: number of members before `began`, as they know.
         pending: responses that are not recorded yet.
     """
 
     at: float
+    began: float
     rate: RateSnapshot
     recorded: float = -math.inf
     epoch: int = 0
     revoked: int = 0
     members: dict[str, Member] = {}
+    members_before: int = 1
     pending: list[Response] = []
 
 
@@ -165,7 +171,7 @@ class Grant(msgspec.Struct, frozen=True):
         paused_until: time before which nothing is sent.
         probing: only single probes are sent.
         overstated: the server accepts requests before the end of a long `Retry-After`.
-        members: number of members.
+        members: number of members; those of before a failure of the store count for a while.
     """
 
     permits: tuple[float, ...]
@@ -208,10 +214,14 @@ class _Exchange:
             self._limiter.expect(report.expected)
         if state is None or report.has_gap:  # a pause of before or without the store
             self._limiter.pause_until(min(report.paused_until, now + _MAX_PAUSE))
+        if state is None or now > state.at + _GONE:  # the store may have been down
+            self._began, self._members, self._members_before = now, {}, 1
+        else:
+            self._began, self._members = state.began, dict(state.members)
+            self._members_before = state.members_before
         self._recorded = -math.inf if state is None else state.recorded
         self._epoch = 0 if state is None else state.epoch
         self._revoked = 0 if state is None else state.revoked
-        self._members = {} if state is None else dict(state.members)
         self._pending = [] if state is None else list(state.pending)
 
     def run(self) -> tuple[SharedState, Grant]:
@@ -230,11 +240,13 @@ class _Exchange:
         permits, again = self._permits(member)
         state = SharedState(
             at=self._now,
+            began=self._began,
             rate=self._limiter.snapshot(),
             recorded=self._recorded,
             epoch=self._epoch,
             revoked=self._revoked,
             members=self._members,
+            members_before=self._members_before,
             pending=self._pending,
         )
         return state, self._grant(permits, again)
@@ -242,6 +254,8 @@ class _Exchange:
     def _update_members(self) -> Member:
         report, now = self._report, self._now
         before = self._members.pop(report.member, None)
+        if before is None and self._is_young:
+            self._members_before = max(self._members_before, report.members)
         self._members = {name: one for name, one in self._members.items() if one.seen > now - _GONE}
         hungry_until = -math.inf if before is None else before.hungry_until
         member = Member(
@@ -253,6 +267,11 @@ class _Exchange:
         if not report.is_leaving:
             self._members[report.member] = member
         return member
+
+    @property
+    def _is_young(self) -> bool:
+        """Whether members of before a failure of the store may not have reported yet."""
+        return self._now < self._began + _GONE
 
     def _drop_measurement(self) -> None:
         snapshot = self._limiter.snapshot()
@@ -351,7 +370,7 @@ class _Exchange:
             paused_until=limiter.paused_until,
             probing=limiter.probing,
             overstated=limiter.overstated,
-            members=len(self._members),
+            members=max(len(self._members), self._members_before if self._is_young else 0),
         )
 
 

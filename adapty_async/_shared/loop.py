@@ -124,9 +124,7 @@ class ExchangeLoop:
         if len(results) == len(keys):
             self._lost = 0
         else:
-            bound = _BACKOFF * 2 ** min(self._lost, _DOUBLINGS)
-            again = self._clock() + random.uniform(0.0, bound)  # noqa: S311  no secret
-            self._next = min(self._next, again)
+            self._next = min(self._next, self._clock() + _backoff(self._lost))
             self._lost += 1
 
     async def _results(self, keys: Sequence[str]) -> dict[str, tuple[Report, Grant, float]]:
@@ -165,12 +163,21 @@ class ExchangeLoop:
     async def _leave(self) -> None:
         """Report the last responses. Without success, the others notice within seconds."""
         keys = [key for key, source in self.sources.items() if not source.is_alone]
-        if keys:
-            with contextlib.suppress(StoreError):
-                await self._attempt(keys, is_leaving=True)
+        lost = 0
+        with contextlib.suppress(Exception):  # nobody would retrieve an error of the task
+            while keys and lost < _DOUBLINGS:
+                left = await self._attempt(keys, is_leaving=True)
+                if keys := [key for key in keys if key not in left]:
+                    await asyncio.sleep(_backoff(lost))
+                lost += 1
 
     def __repr__(self) -> str:
         return f"ExchangeLoop({self.sources!r})"
+
+
+def _backoff(lost: int) -> float:
+    """Return random seconds until the next attempt, after a number of lost ones before."""
+    return random.uniform(0.0, _BACKOFF * 2 ** min(lost, _DOUBLINGS))  # noqa: S311  no secret
 
 
 def _exchanged(value: bytes | None, now: float, report: Report) -> tuple[SharedState, Grant]:

@@ -258,6 +258,7 @@ class Member:
             restart_limit=self._restart_limit,
             is_leaving=is_leaving,
             paused_until=to_store(self.paused_until),
+            members=self.members,
         )
 
     def _wanted(self, now: float) -> int:

@@ -8,6 +8,7 @@ from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import SerializationFailure, UndefinedTable
 
 from adapty_async._shared.store import TIMEOUT, Change, Loaded
 from adapty_async.errors import ConfigError, StoreError
@@ -30,7 +31,7 @@ _LOAD = (
 # Everybody locks rows in the order of their keys, so that nobody waits for the other in a circle.
 _SWAP = (
     "insert into adapty_shared_rate as old"
-    " select * from unnest(%s::text[], %s::bigint[], %s::bytea[]) as new (key, version, value)"
+    " select * from unnest(%s::text[], %s::bigint[], %b::bytea[]) as new (key, version, value)"
     " where version = 1 or exists (select from adapty_shared_rate as one where one.key = new.key)"
     " order by key"
     " on conflict (key) do update set version = excluded.version, value = excluded.value"
@@ -60,16 +61,16 @@ class PostgresStore:
         except psycopg.ProgrammingError:
             raise ConfigError("url is not a valid URL of PostgreSQL") from None
         self._url = url
+        self._has_table = False
         self._lock = asyncio.Lock()  # a command that takes too long closes the connection
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
 
     async def open(self) -> None:
         """Connect, and create the table if there is none; raise if it is only readable."""
-        await self._within(self._create())
+        await self._within(self._connected())
         await self.swap([])
 
-    async def _create(self) -> None:
-        connection = await self._connected()
+    async def _create(self, connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
         row = await (await connection.execute(_EXISTS)).fetchone()
         if row == (True,):
             return
@@ -86,8 +87,14 @@ class PostgresStore:
         keys = [change.key for change in changes]
         versions = [change.version + 1 for change in changes]
         values = [change.value for change in changes]
-        swapped = await self._within(self._fetch(_SWAP, keys, versions, values))
+        swapped = await self._within(self._swap(keys, versions, values))
         return [(key,) in swapped for key in keys]
+
+    async def _swap(self, *arguments: list[Any]) -> list[tuple[Any, ...]]:
+        try:
+            return await self._fetch(_SWAP, *arguments)
+        except SerializationFailure:  # others were faster, and the database isolates transactions
+            return []
 
     async def _fetch(self, command: LiteralString, *arguments: list[Any]) -> list[tuple[Any, ...]]:
         cursor = await (await self._connected()).execute(command, arguments)
@@ -98,6 +105,9 @@ class PostgresStore:
             self._connection = await psycopg.AsyncConnection.connect(
                 self._url, autocommit=True, prepare_threshold=None
             )
+        if not self._has_table:
+            await self._create(self._connection)
+            self._has_table = True
         return self._connection
 
     async def _within(self, work: Coroutine[Any, Any, T]) -> T:
@@ -106,10 +116,17 @@ class PostgresStore:
 
     async def _result_in_time(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.ensure_future(work)
-        if await _ends_in_time(task):
-            return _result_of(task)
+        try:
+            if await _ends_in_time(task):
+                return task.result()
+            failure = StoreError("PostgreSQL does not respond")
+        except psycopg.Error as error:
+            name = type(error).__name__
+            failure = StoreError(f"PostgreSQL is down, or rejected a command: {name}")
+            self._has_table = self._has_table and not isinstance(error, UndefinedTable)
+        # after a failover, another server may have the address of one that is only readable
         await self.aclose()
-        raise StoreError("PostgreSQL does not respond")
+        raise failure
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -127,11 +144,3 @@ async def _ends_in_time(task: asyncio.Task[Any]) -> bool:
         while not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=_CANCEL)
-
-
-def _result_of(task: asyncio.Task[T]) -> T:
-    try:
-        return task.result()
-    except psycopg.Error as error:
-        failure = StoreError(f"PostgreSQL is down, or rejected a command: {type(error).__name__}")
-    raise failure

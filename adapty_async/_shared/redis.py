@@ -76,7 +76,7 @@ class RedisStore:
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.eval(_LOAD, 1, key)
-        results = await _result(pipeline.execute())
+        results = await self._results(pipeline)
         return [Loaded(int(version), value, float(now)) for version, value, now in results]
 
     async def swap(self, changes: Sequence[Change]) -> list[bool]:
@@ -87,7 +87,16 @@ class RedisStore:
         pipeline = self._client.pipeline(transaction=False)
         for key, version, value in changes:
             pipeline.eval(_SWAP, 1, key, version, version + 1, value, expiry)
-        return [bool(swapped) for swapped in await _result(pipeline.execute())]
+        return [bool(swapped) for swapped in await self._results(pipeline)]
+
+    async def _results(self, pipeline: redis.asyncio.client.Pipeline) -> list[Any]:
+        try:
+            return await _result(pipeline.execute())  # type: ignore[no-any-return]
+        except StoreError:
+            # after a failover, another server may have the address of one that is only readable
+            with contextlib.suppress(redis.exceptions.RedisError, OSError):
+                await self._client.connection_pool.disconnect()
+            raise
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -49,6 +49,7 @@ class SharedSource:
         self._fallback = fallback
         self._clock = clock
         self._alone: AdaptiveRateLimiter | None = None  # while the store is down
+        self._alone_with = 0.0, 0  # the limit and the number of processes that it was made for
         self._is_closed = False
         self.member = Member(name, clock, on_due)
         self.exchanges = 0
@@ -154,6 +155,7 @@ class SharedSource:
             ValueError: the rate is not above 0, or infinite.
         """
         self.member.expect(rate)
+        self._adjust_alone()
 
     def restart(self, rate: float | None) -> None:
         """
@@ -163,7 +165,7 @@ class SharedSource:
         """
         self.member.restart(rate)
         if self._alone is not None:
-            self._alone = self._limiter_alone()
+            self._continue_alone()
 
     def accept(self, report: Report, grant: Grant, began: float) -> None:
         """Use the result of an exchange that began at `began`; the store is up."""
@@ -189,19 +191,27 @@ class SharedSource:
     def fail(self, error: StoreError) -> None:
         """Continue without the other processes, since the store is down."""
         if self._alone is None:
-            self._alone = self._limiter_alone()
             logger.warning(
                 "shared rate: %s; this process continues at %.1f requests per second on its own",
                 error,
-                self._alone.rate,
+                self._continue_alone().rate,
             )
+        self._adjust_alone()
         self.member.interrupt(self._clock() + _RETRY)
 
-    def _limiter_alone(self) -> AdaptiveRateLimiter:
+    def _adjust_alone(self) -> None:
+        """Change the share of a process alone if a late exchange or a run knows better."""
+        before, member = self._alone, self.member
+        if before is not None and self._alone_with != (member.known, member.members):
+            self._continue_alone().pause_until(before.paused_until)
+
+    def _continue_alone(self) -> AdaptiveRateLimiter:
         member = self.member
-        return limiter_alone(
-            self._clock, member.known, self._fallback, member.members, member.paused_until
+        known, members = self._alone_with = member.known, member.members
+        self._alone = limiter_alone(
+            self._clock, known, self._fallback, members, member.paused_until
         )
+        return self._alone
 
     def close(self) -> None:
         """Admit no further request."""

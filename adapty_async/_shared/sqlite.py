@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ _CREATE = (
     "CREATE TABLE IF NOT EXISTS adapty_shared_rate"
     " (key TEXT PRIMARY KEY, version INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID"
 )
+# A change that means nothing, which a file that is only readable rejects.
+_WRITE = "PRAGMA user_version = 1"
 _LOAD = "SELECT version, value FROM adapty_shared_rate WHERE key = ?"
 _INSERT = (
     "INSERT INTO adapty_shared_rate VALUES (:key, :version + 1, :value) ON CONFLICT DO NOTHING"
@@ -42,13 +45,19 @@ class SqliteStore:
     def __init__(self, path: str) -> None:
         self._path = path
         self._database: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None  # that of the connection
         self._thread = _thread()
 
     async def open(self) -> None:
-        """Open the file, and create the table if there is none."""
-        await self._run(self._opened)
+        """Open the file, and create the table if there is none; raise if it is only readable."""
+        await self._run(self._write)
+
+    def _write(self) -> None:
+        self._opened().execute(_WRITE)
 
     def _opened(self) -> sqlite3.Connection:
+        if self._file != _identity(self._path):
+            self._close()
         if self._database is None:
             database = sqlite3.connect(self._path, timeout=TIMEOUT, isolation_level=None)
             try:
@@ -58,7 +67,7 @@ class SqliteStore:
             except sqlite3.Error:
                 database.close()
                 raise
-            self._database = database
+            self._database, self._file = database, _identity(self._path)
         return self._database
 
     async def load(self, keys: Sequence[str]) -> list[Loaded]:
@@ -84,10 +93,18 @@ class SqliteStore:
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._do, work)
         except sqlite3.Error as error:
-            failure = StoreError(f"SQLite failed: {type(error).__name__}")
+            name = getattr(error, "sqlite_errorname", type(error).__name__)
+            failure = StoreError(f"SQLite failed: {name}")
         raise failure
+
+    def _do(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except sqlite3.Error:
+            self._close()  # the file or its table may be gone; the next call opens it again
+            raise
 
     async def aclose(self) -> None:
         """Close the file."""
@@ -99,6 +116,15 @@ class SqliteStore:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what identifies a file that may be deleted or replaced; None if there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  as quick as possible, before each exchange
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _thread() -> ThreadPoolExecutor:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-__all__ = ("VirtualTimeLoop", "until")
+__all__ = ("until", "virtually")
 
 
 async def until(happened: Callable[[], object]) -> None:
@@ -39,3 +40,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the seconds that the loop would have waited."""
         return self._virtual.waited
+
+
+def virtually(main: Coroutine[Any, Any, object]) -> None:
+    """Run a coroutine in virtual time."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main)

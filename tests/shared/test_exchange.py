@@ -55,6 +55,33 @@ def test_the_first_member_of_an_empty_store_seeds_it_with_what_it_knows() -> Non
     assert grant.limit == 400.0
 
 
+def test_members_of_before_a_loss_count_until_they_are_gone() -> None:
+    """The first one would otherwise use the share of all when the store goes down once more."""
+    state, grant = exchange(None, NOW, a_report("a", members=4))
+    assert grant.members == 4
+    state, grant = exchange(state, NOW + 1.0, a_report("b", NOW + 1.0))  # it is new
+    assert grant.members == 4
+    state, grant = exchange(state, NOW + 2.9, a_report("a", NOW + 2.9, members=4))
+    assert grant.members == 4
+    _, grant = exchange(state, NOW + 3.1, a_report("a", NOW + 3.1, members=4))
+
+    assert grant.members == 2
+
+
+def test_members_of_before_an_outage_of_the_store_count_until_they_are_gone() -> None:
+    """A store that kept its values tells no more about them than one that lost them."""
+    state, _ = exchange(None, NOW, a_report("a"))
+    for name in "bcd":
+        state, _ = exchange(state, NOW + 3.2, a_report(name, NOW + 3.2))
+    assert set(state.members) == set("bcd")
+    state, grant = exchange(state, NOW + 9.0, a_report("b", NOW + 9.0, members=3))
+    assert grant.members == 3
+    for seconds in (10.0, 11.0, 12.1):
+        state, grant = exchange(state, NOW + seconds, a_report("b", NOW + seconds, members=3))
+
+    assert grant.members == 1
+
+
 def test_the_first_member_of_an_empty_store_brings_back_the_pause() -> None:
     """A store that lost its values in a long `Retry-After` does not end it."""
     state, grant = exchange(None, NOW, a_report(paused_until=NOW + 90.0, wanted=5, hungry=True))

@@ -6,8 +6,7 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 import pytest
@@ -19,7 +18,7 @@ from adapty_async._shared.source import SharedSource
 from adapty_async._shared.store import Change, Loaded, MemoryStore
 from adapty_async.errors import StoreError
 from tests.raw_server import own_tasks
-from tests.shared.support import VirtualTimeLoop, until
+from tests.shared.support import until, virtually
 from tests.simulation import Bucket
 
 KEY, OTHER = "key", "other key"
@@ -93,12 +92,6 @@ async def source(exchanges: ExchangeLoop) -> SharedSource:
     made = exchanges.source(KEY)
     await until(lambda: made.exchanges)
     return made
-
-
-def virtually(main: Coroutine[Any, Any, object]) -> None:
-    """Run a coroutine in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(main)
 
 
 def processes(count: int) -> list[tuple[Troubled, ExchangeLoop]]:
@@ -276,6 +269,31 @@ def test_a_store_at_a_distance_stops_nobody(way: float, is_alone: bool, least: i
     virtually(main())
 
 
+def test_a_store_that_crashes_again_and_again_gives_nobody_the_share_of_all() -> None:
+    """Whoever finds it up, and empty, still knows of the others when it is down again."""
+
+    async def main() -> None:
+        crashing = processes(4)
+        sources = [known(exchanges, 400.0) for _, exchanges in crashing]
+        jobs = [asyncio.create_task(work(one, Bucket(400.0, 40.0), 20.0)) for one in sources]
+        await asyncio.sleep(2.0)
+        for _ in range(8):
+            for store, _ in crashing:
+                store.is_down = True
+                store.values.clear()
+            await asyncio.sleep(2.0)
+            assert all(source.is_alone for source in sources)
+            assert sum(source.rate for source in sources) <= 200.0
+            for store, _ in crashing:
+                store.is_down = False
+            await asyncio.sleep(0.06)  # some of them exchange
+        await asyncio.gather(*jobs)
+        for _, exchanges in crashing:
+            await exchanges.aclose()
+
+    virtually(main())
+
+
 async def test_members_exchange_through_a_store(
     exchanges: ExchangeLoop, source: SharedSource, store: Troubled
 ) -> None:
@@ -380,6 +398,44 @@ async def test_a_store_that_goes_down_at_the_end_is_no_error(
     assert not source.is_alone
     store.is_down = True
     await exchanges.aclose()
+
+
+async def test_a_member_leaves_although_others_are_faster(
+    exchanges: ExchangeLoop, source: SharedSource, store: Troubled
+) -> None:
+    """It would otherwise count for seconds, and its last responses would be lost."""
+    source.succeeded(time.monotonic())
+    store.conflicts = 4
+    await exchanges.aclose()
+
+    assert store.conflicts == 0
+    assert store.state().members == {}
+
+
+async def test_others_that_are_always_faster_do_not_hold_up_a_close(
+    exchanges: ExchangeLoop, source: SharedSource, store: Troubled
+) -> None:
+    """They notice within seconds that the member is gone."""
+    assert source.exchanges
+    store.losing = {KEY}
+    await exchanges.aclose()
+
+    assert set(store.state().members) == {"name"}
+
+
+async def test_a_store_that_returns_something_else_at_the_end_is_no_error(
+    store: Troubled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No error of the task stays behind that nobody retrieves."""
+    made = ExchangeLoop(store, "name", 0.5, time.monotonic)
+    source = made.source(KEY)
+    await until(lambda: source.exchanges)
+    monkeypatch.setattr(store, "values", {KEY: ("garbage",)})
+    task = made._task
+    await made.aclose()
+
+    assert task is not None
+    assert task.exception() is None
 
 
 async def test_a_hundred_closes_leave_no_task(store: Troubled) -> None:

@@ -474,6 +474,25 @@ def test_a_closed_source_admits_nothing() -> None:
     assert source.members == 1
 
 
+def test_a_process_alone_adjusts_its_share() -> None:
+    """It may learn from an exchange that was late, or from a journal; its pause continues."""
+    clock = FakeClock(10.0)
+    source = SharedSource("name", 0.5, clock)
+    source.fail(StoreError("Redis is down"))
+    assert source.rate == pytest.approx(0.97 * 10.0, abs=2.0)
+    source.expect(400.0)
+    assert source.rate == pytest.approx(0.97 * 200.0, abs=10.0)
+    source.throttled(9.9, 30.0)
+    clock.now = 20.0
+    report = source.member.report()
+    source.accept(report, a_grant(limit=400.0, members=4), 19.8)
+
+    assert source.is_alone
+    assert source.rate == pytest.approx(0.97 * 50.0, abs=3.0)
+    assert source.paused_until == pytest.approx(40.0)
+    assert source.acquire() > 0.0
+
+
 def test_a_limiter_alone_is_the_products_own() -> None:
     """It slows down when it is throttled, and rises no higher than its share."""
     clock = FakeClock(10.0)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import shutil
 import signal
 import socket
 import sqlite3
 import time
+import urllib.parse
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import psycopg.conninfo
@@ -26,6 +29,9 @@ from adapty_async._shared.sqlite import SqliteStore
 from adapty_async._shared.store import Change, Loaded, MemoryStore, Store
 from adapty_async.errors import ConfigError, StoreError
 from tests.servers import OwnPostgres, OwnRedis, fresh_database
+
+# Offset of the version of a file's format that a program needs to write to it.
+_SQLITE_WRITE_VERSION = 18
 
 KINDS = ("memory", "redis", "postgres", "sqlite")
 #: Returns another store of the same values, like that of another process.
@@ -334,6 +340,169 @@ async def test_a_postgres_that_is_only_readable_is_an_error_at_the_start(postgre
         with pytest.raises(StoreError, match="rejected a command: ReadOnlySqlTransaction"):
             await store.open()
         await store.aclose()
+
+
+async def test_a_sqlite_file_that_is_only_readable_is_an_error_at_the_start(tmp_path: Path) -> None:
+    """Its values can be loaded, and none can be stored."""
+    path = tmp_path / "rate.db"
+    store = SqliteStore(str(path))
+    await store.open()
+    await store.aclose()
+    with path.open("r+b") as file:  # permissions do not hold for root
+        file.seek(_SQLITE_WRITE_VERSION)
+        file.write(b"\x03")
+    with pytest.raises(StoreError, match="SQLite failed: SQLITE_READONLY"):
+        await store.open()
+    await store.aclose()
+
+
+async def test_redis_at_another_address_is_found_after_a_failover() -> None:
+    """A server that is only readable from now on keeps its connections; a new one leads further."""
+    with OwnRedis() as old, OwnRedis() as new, redis.Redis.from_url(old.url) as observer:
+        target = urllib.parse.urlsplit(old.url).port
+
+        async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            from_server, to_server = await asyncio.open_connection("127.0.0.1", target)
+            await asyncio.gather(_copy(reader, to_server), _copy(from_server, writer))
+
+        async with await asyncio.start_server(forward, "127.0.0.1", 0) as service:
+            store = RedisStore(f"redis://127.0.0.1:{service.sockets[0].getsockname()[1]}")
+            await store.open()
+            observer.execute_command("REPLICAOF", "127.0.0.1", "1")
+            target = urllib.parse.urlsplit(new.url).port
+            with pytest.raises(StoreError, match="ReadOnlyError"):
+                await swap(store, "key", 0, b"value")
+            assert await swap(store, "key", 0, b"value")
+            await store.aclose()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
+
+
+async def test_postgres_connects_again_if_it_was_only_readable(postgres_url: str) -> None:
+    """A connection that a failover left at a standby would be of no use for ever."""
+    with fresh_database(postgres_url) as url:
+        name = psycopg.sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(url)["dbname"]))
+        store = PostgresStore(url)
+        await store.open()
+        await store.aclose()
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            setting = "alter database {} set default_transaction_read_only = {}"
+            for value in ("on", "off"):
+                literal = psycopg.sql.SQL(value)
+                connection.execute(psycopg.sql.SQL(setting).format(name, literal))
+                if value == "on":
+                    await load(store, "key")
+            with pytest.raises(StoreError, match="ReadOnlySqlTransaction"):
+                await swap(store, "key", 0, b"value")
+            assert await swap(store, "key", 0, b"value")
+        await store.aclose()
+
+
+async def test_a_table_that_was_dropped_is_created_again(postgres_url: str) -> None:
+    """A database that was restored, or replaced by its replica, may not have it."""
+    with fresh_database(postgres_url) as url:
+        store = PostgresStore(url)
+        await store.open()
+        with psycopg.connect(url) as connection:
+            connection.execute("drop table adapty_shared_rate")
+        with pytest.raises(StoreError, match="UndefinedTable"):
+            await load(store, "key")
+        assert (await load(store, "key"))[:2] == (0, None)
+        await store.aclose()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "client_encoding = 'LATIN1'",
+        "bytea_output = 'escape'",
+        "extra_float_digits = 0",
+        "standard_conforming_strings = off",
+    ],
+)
+async def test_settings_of_a_postgres_database_do_not_change_a_value(
+    postgres_url: str, setting: LiteralString
+) -> None:
+    """A value that is changed counts as damaged, and each process as the only one."""
+    with fresh_database(postgres_url) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            name = psycopg.sql.Identifier(connection.info.dbname)
+            connection.execute(psycopg.sql.SQL(f"alter database {{}} set {setting}").format(name))
+        store, value = PostgresStore(url), bytes(range(256))
+        await store.open()
+        assert await swap(store, "key", 0, value)
+        assert (await load(store, "key"))[:2] == (1, value)
+        await store.aclose()
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+async def test_a_swap_in_a_database_that_isolates_transactions_loses_like_any_other(
+    postgres_url: str, level: str
+) -> None:
+    """The database reports that another process was faster as an error."""
+    with fresh_database(postgres_url) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            name = psycopg.sql.Identifier(connection.info.dbname)
+            setting = "alter database {} set default_transaction_isolation = {}"
+            connection.execute(psycopg.sql.SQL(setting).format(name, level))
+        stores = [PostgresStore(url) for _ in range(4)]
+        for store in stores:
+            await store.open()
+        assert await swap(stores[0], "key", 0, b"value")
+        for version in range(1, 40):
+            won = await asyncio.gather(*(swap(one, "key", version, b"new") for one in stores))
+            assert sum(won) == 1
+        for store in stores:
+            await store.aclose()
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        pytest.param(lambda path: path.unlink(), id="deleted"),
+        pytest.param(lambda path: (path.parent / "empty").replace(path), id="replaced"),
+        pytest.param(lambda path: shutil.rmtree(path.parent), id="folder"),
+    ],
+)
+async def test_a_sqlite_file_that_is_gone_is_made_again(
+    tmp_path: Path, lose: Callable[[Path], object]
+) -> None:
+    """Processes that keep the old one would not share their rate with those that start later."""
+    path = tmp_path / "folder" / "rate.db"
+    path.parent.mkdir()
+    (path.parent / "empty").touch()
+    old = SqliteStore(str(path))
+    await old.open()
+    assert await swap(old, "key", 0, b"old")
+    lose(path)
+    if not path.parent.exists():
+        with pytest.raises(StoreError, match="SQLITE_CANTOPEN"):
+            await load(old, "key")
+        path.parent.mkdir()
+    assert (await load(old, "key"))[:2] == (0, None)
+    new = SqliteStore(str(path))
+    await new.open()
+    assert await swap(new, "key", 0, b"new")
+    assert (await load(old, "key"))[:2] == (1, b"new")
+    await new.aclose()
+    await old.aclose()
+
+
+async def test_a_sqlite_table_that_was_dropped_is_created_again(tmp_path: Path) -> None:
+    """The file is opened again after a failure."""
+    store = SqliteStore(str(tmp_path / "rate.db"))
+    await store.open()
+    other = sqlite3.connect(tmp_path / "rate.db")
+    other.execute("DROP TABLE adapty_shared_rate")
+    other.close()
+    with pytest.raises(StoreError, match="SQLITE_ERROR"):
+        await load(store, "key")
+    assert (await load(store, "key"))[:2] == (0, None)
+    await store.aclose()
 
 
 async def test_the_stores_clock_runs(stores: tuple[Store, Store], key: str) -> None:
