@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from adapty_async import AdaptyClient, jobs
-from adapty_async.errors import ConfigError
+from adapty_async.errors import ConfigError, JournalError
 from adapty_async.jobs import (
     JobError,
     JobReport,
@@ -25,6 +27,7 @@ from adapty_async.jobs import (
     Lines,
     PartBusyError,
     StoreUnavailableError,
+    _sqlite,
 )
 from adapty_async.jobs._database import Statement, Steps
 from adapty_async.jobs._part_journal import PartJournal
@@ -301,6 +304,66 @@ async def test_the_number_of_a_forgotten_job_is_not_used_again(
         with pytest.raises(JobError, match="was forgotten"):
             await forgotten.run_part(0)
         assert (await job.report()).stop_reason is None
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+async def test_a_file_that_is_no_longer_there_ends_a_worker(
+    tmp_path: Path, name: str, ids: WriteIds, how: str
+) -> None:
+    """Nobody would find what a worker stores in a file without a name."""
+    path = tmp_path / "jobs.db"
+    async with (
+        Sandbox(latency=0.02) as slow,
+        AdaptyClient(slow.api_key, base_url=slow.url) as own,
+        JobStore(f"sqlite:///{path}") as store,
+    ):
+        job = await planned(store, name, own, ids(*users(2_000)))
+        working = asyncio.create_task(job.work(concurrency=2))
+        await until_arrived(slow)
+        if how == "replaced":
+            shutil.copy(path, tmp_path / "backup.db")
+            (tmp_path / "backup.db").replace(path)
+        else:
+            path.rename(tmp_path / "elsewhere.db")
+        if how == "deleted":
+            (tmp_path / "elsewhere.db").unlink()
+        with pytest.raises(
+            JournalError, match=r"jobs\.db was deleted, moved or replaced meanwhile"
+        ):
+            await working
+        assert len(slow.arrivals()) < 100
+
+
+async def test_a_link_to_a_file_is_its_address(
+    tmp_path: Path, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """The file of a store may be elsewhere."""
+    (tmp_path / "link.db").symlink_to(tmp_path / "jobs.db")
+    (tmp_path / "jobs.db").touch(0o600)
+    async with JobStore(f"sqlite:///{tmp_path}/link.db") as store:
+        job = await planned(store, name, adapty, ids("a"))
+        assert (await job.work()).ok
+
+
+async def test_a_file_that_another_program_locks_for_long_holds_up_one_statement(
+    tmp_path: Path, name: str, adapty: AdaptyClient, ids: WriteIds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one wait in vain those that follow fail soon, until the file can be written again."""
+    monkeypatch.setattr(_sqlite, "_BUSY_MILLISECONDS", 200)
+    monkeypatch.setattr(_sqlite, "_BUSY_MILLISECONDS_AGAIN", 7)
+    path = tmp_path / "jobs.db"
+    patience = Statement("PRAGMA busy_timeout")
+    async with JobStore(f"sqlite:///{path}") as store:
+        job = await planned(store, name, adapty, ids("a"))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for _ in range(2):
+                with pytest.raises(StoreUnavailableError, match="in use by another process"):
+                    await job.run_part(0)
+                assert await job.open_parts() == [0]
+                assert await store._database.execute(patience) == [(7,)]
+        assert await job.run_part(0) is not None
+        assert await store._database.execute(patience) == [(200,)]
 
 
 async def test_the_address_of_a_file_may_be_quoted(tmp_path: Path) -> None:
