@@ -414,7 +414,8 @@ class Job:
         Raises:
             JobError: the job was forgotten.
         """
-        return await self._database.transact(reopen_parts(self.name, self._record.id))
+        steps = reopen_parts(self.name, self._record.id)
+        return await self._database.transact(steps, is_long=True)
 
     async def forget(self) -> None:
         """
@@ -426,7 +427,7 @@ class Job:
         """
         if (await self.report()).workers:
             raise PartBusyError(f"the job {self.name} is in use: cancel it first")
-        await self._database.transact(forget_job(self._record.id))
+        await self._database.transact(forget_job(self._record.id), is_long=True)
 
 
 def _statuses(spans: dict[int, bytes], part: PartRecord) -> list[OutcomeStatus | None]:

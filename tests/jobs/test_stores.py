@@ -409,6 +409,108 @@ async def test_a_pooler_that_shares_sessions_is_rejected(
             await JobStore(pooler.url).__aenter__()
 
 
+async def test_a_pooler_that_is_found_out_later_is_rejected(postgres_url: str) -> None:
+    """A busy pooler may by chance lend the same sessions at first; no lock is made in another."""
+    async with running_pooler(postgres_url) as pooler:
+        pooler.is_sharing = False
+        async with JobStore(pooler.url) as store:
+            lock = await store._database.lock(13, 1)
+            assert lock is not None
+            await lock.release()
+            pooler.is_sharing = True
+            with pytest.raises(JobError, match="PgBouncer in transaction mode"):
+                await store._database.lock(13, 2)
+            assert await store._database.held(13, [2]) == set()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["client_encoding = 'SQL_ASCII'", "client_encoding = 'LATIN1'", "bytea_output = 'escape'"],
+)
+async def test_the_settings_of_a_database_do_not_matter(
+    postgres_url: str, adapty: AdaptyClient, ids: WriteIds, setting: str
+) -> None:
+    """Text and bytes of the store are read as they were written."""
+    with fresh_database(postgres_url) as url:
+        alter(url, setting)
+        async with JobStore(url) as store:
+            job = await planned(store, "\u20ac", adapty, ids("a", "b"))
+            assert (await job.work()).ok
+            assert [outcome.status async for outcome in job.outcomes()] == ["absent"] * 2
+
+
+async def test_the_settings_of_a_role_do_not_end_or_conflict_with_transactions(
+    postgres_url: str,
+) -> None:
+    """Serializable transactions fail at random, and a worker may wait longer than others allow."""
+    names = ("default_transaction_isolation", "idle_session_timeout", "synchronous_commit")
+    shown = ", ".join(f"current_setting('{name}')" for name in names)
+    with fresh_database(postgres_url) as url:
+        alter(url, "default_transaction_isolation = 'serializable'")
+        alter(url, "synchronous_commit = 'off'")
+        alter(url, "idle_session_timeout = '30min'")
+        async with JobStore(url, lease=20.0) as store:
+            found = await store._database.execute(Statement(f"SELECT {shown}"))
+            locks = await store._database._session.use(  # type: ignore[attr-defined]
+                lambda connection: connection.execute("SHOW idle_session_timeout").fetchall()
+            )
+    assert found == [("read committed", "0", "on")]
+    assert locks == [("20s",)]
+
+
+async def test_a_server_that_can_only_be_read_may_pass(postgres_url: str) -> None:
+    """After a failover, or while its disk is full, a worker waits for it."""
+    with fresh_database(postgres_url) as url:
+        alter(url, "default_transaction_read_only = on")
+        text = "cannot be used now: ReadOnlySqlTransaction, SQLSTATE 25006"
+        with pytest.raises(StoreUnavailableError, match=text):
+            await JobStore(url).__aenter__()
+
+
+def alter(url: str, setting: str) -> None:
+    """Change a setting of a database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET {}").format(name, sql.SQL(setting)))
+
+
+async def test_a_connection_that_ended_while_idle_is_made_again(postgres_url: str) -> None:
+    """A server that was restarted, or ended an idle session, is no outage now."""
+    pid = Statement("SELECT pg_backend_pid()")
+    async with JobStore(postgres_url) as store:
+        ((before,),) = await store._database.execute(pid)
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            ended = "SELECT pg_terminate_backend(%s, 50000)"
+            assert connection.execute(ended, (before,)).fetchall() == [(True,)]
+        ((after,),) = await store._database.execute(pid)
+        assert after != before
+
+
+async def test_a_worker_that_stands_still_loses_its_lock(postgres_url: str) -> None:
+    """The system of a paused process still responds for it, so the server counts its silence."""
+    async with JobStore(postgres_url, lease=1.0) as store, JobStore(postgres_url) as other:
+        lock = await store._database.lock(14, 1)
+        assert lock is not None
+        store._database._checks.cancel()  # type: ignore[attr-defined]
+        store._database._cancel_expiry()  # type: ignore[attr-defined]
+        async with asyncio.timeout(50):
+            while (theirs := await other._database.lock(14, 1)) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await theirs.release()
+
+
+async def test_a_report_without_a_response_ends_within_the_lease(
+    postgres_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """Only what changes a whole job may take longer."""
+    async with running_cut(postgres_url) as cut, JobStore(cut.url, lease=0.5) as store:
+        job = await planned(store, name, adapty, ids("a"))
+        cut.passes.clear()
+        async with asyncio.timeout(50):
+            with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+                await job.report()
+
+
 async def test_a_runner_without_its_store_sends_nothing_after_its_lease(
     postgres_url: str, name: str, ids: WriteIds
 ) -> None:
@@ -541,7 +643,8 @@ async def test_a_transaction_that_is_cancelled_holds_up_no_other(
 ) -> None:
     """A transaction may be as long as a plan of millions of items; its cancellation undoes it."""
     async with JobStore(postgres_url) as store:
-        long = asyncio.create_task(store._database.transact(sleeping(name)))
+        steps = sleeping(name)
+        long = asyncio.create_task(store._database.transact(steps, is_long=True))
         await until_sleeping(postgres_url, name)
         long.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -570,8 +673,6 @@ async def test_a_connection_that_comes_too_late_is_not_used(
     async with running_cut(postgres_url) as cut, JobStore(cut.url) as store:
         job = await planned(store, name, adapty, ids("a"))
         store._database._data.disconnect()  # type: ignore[attr-defined]
-        with pytest.raises(StoreUnavailableError, match="cannot be reached"):
-            await job.report()
         cut.connects.clear()
         forgetting = asyncio.create_task(job.forget())
         while not cut.waiting:  # noqa: ASYNC110  a connection has no event
@@ -589,8 +690,6 @@ async def test_work_may_last_longer_than_the_making_of_its_connection(postgres_u
     pause = Statement("SELECT 1 FROM pg_sleep(1.1)")
     async with JobStore(postgres_url, lease=5.0) as store:
         store._database._data.disconnect()  # type: ignore[attr-defined]
-        with pytest.raises(StoreUnavailableError, match="cannot be reached"):
-            await store._database.execute(pause)
         assert await store._database.execute(pause) == [(1,)]
 
 
