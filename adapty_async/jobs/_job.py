@@ -155,8 +155,9 @@ class Job:
 
     async def _next_parts(self, most: int) -> list[int]:
         self._require_running(None)  # a stop counts though the store is unavailable
-        self._require_running(await self._stop_reason())
         rows = await self._database.execute(list_open(self._record.id, most))
+        if rows:  # a job that has ended may have been stopped too late
+            self._require_running(await self._stop_reason())
         return [number for (number,) in rows]
 
     async def run_part(
