@@ -74,6 +74,8 @@ _SET_UP = (
     # before version 14 it did not exist
     " (SELECT set_config(name, %s, false) FROM pg_settings WHERE name = 'idle_session_timeout')"
 )
+# Each schema of a database may have a store, and the locks are those of the database.
+_STORE = Statement("SELECT 'adapty_store'::regclass::bigint")
 # Its row is NULL in the session of another process.
 _LOCK = "SELECT CASE pg_backend_pid() WHEN %s THEN pg_try_advisory_lock(%s, %s) END"
 _UNLOCK = "SELECT pg_advisory_unlock(%s, %s)"
@@ -84,9 +86,9 @@ _HOLDERS = (
 )
 
 
-def _lock_class(job: int) -> int:
+def _lock_class(store: int, job: int) -> int:
     """Return the first number of the locks of a job, which other programs hardly use."""
-    return crc32(f"adapty_job {job}".encode()) >> 1
+    return crc32(f"adapty_job {store} {job}".encode()) >> 1
 
 
 class _Wait:
@@ -304,6 +306,7 @@ class PostgresDatabase:
         self._url = url
         self._data: _Link  # set by `open`, as is the next
         self._session: _Link
+        self._store: int  # the number of its tables in the database, set by `open`
         self._locks: dict[tuple[int, int], _PostgresLock] = {}
         self._texts: dict[str, bytes] = {}
         self._commits: dict[tuple[bool, tuple[str, ...]], bytes] = {}
@@ -317,6 +320,7 @@ class PostgresDatabase:
         try:
             await self._require_session()
             await self.transact(ensure_schema())
+            ((self._store,),) = await self.execute(_STORE)
         except BaseException:
             await self.close()
             raise
@@ -417,7 +421,7 @@ class PostgresDatabase:
         if (job, part) in self._locks:  # a session may lock again what it holds
             return None
         lock = self._locks[job, part] = _PostgresLock(self, job, part)
-        key = _lock_class(job), part
+        key = _lock_class(self._store, job), part
 
         def work(connection: _Connection) -> bool:
             values = self._session.backend, *key
@@ -440,7 +444,7 @@ class PostgresDatabase:
 
     async def unlock(self, lock: _PostgresLock) -> None:
         """Release a lock, unless that has been done."""
-        key = _lock_class(lock.job), lock.part
+        key = _lock_class(self._store, lock.job), lock.part
         if not self._has(lock):
             return
         with contextlib.suppress(StoreUnavailableError):
@@ -461,7 +465,8 @@ class PostgresDatabase:
         """Return those of a job's parts that a runner has locked; see `Database.held`."""
 
         def work(connection: _Connection) -> set[int]:
-            rows = connection.execute(_HOLDERS, (_lock_class(job),)).fetchall()
+            key = _lock_class(self._store, job)
+            rows = connection.execute(_HOLDERS, (key,)).fetchall()
             return {int(part) for (part,) in rows}
 
         return (await self._data.use(work)).intersection(parts)

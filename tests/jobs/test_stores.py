@@ -458,6 +458,21 @@ async def test_the_settings_of_a_role_do_not_end_or_conflict_with_transactions(
     assert locks == [("20s",)]
 
 
+async def test_stores_in_other_schemas_have_other_locks(postgres_url: str) -> None:
+    """The jobs of both begin with number 1, and the locks are those of the database."""
+    with fresh_database(postgres_url) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE SCHEMA other")
+        async with JobStore(url) as store:
+            alter(url, "search_path = 'other'")
+            async with JobStore(url) as other:
+                lock = await store._database.lock(1, 0)
+                assert lock is not None
+                assert await other._database.held(1, [0]) == set()
+                theirs = await other._database.lock(1, 0)
+                assert theirs is not None
+
+
 async def test_a_server_that_can_only_be_read_may_pass(postgres_url: str) -> None:
     """After a failover, or while its disk is full, a worker waits for it."""
     with fresh_database(postgres_url) as url:
