@@ -154,6 +154,19 @@ async def test_an_outage_ends_with_an_outcome_or_a_long_calm(
     assert [record.message for record in caplog.records] == [text] * 6
 
 
+async def test_an_outage_that_ends_several_parts_has_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Both parts in hand had recorded outcomes until then."""
+    world = World(1, 2)
+    world.raises = {number: [StoreUnavailableError("away")] for number in (1, 2)}
+    counts = iter((1, 2))
+    calls = world.calls._replace(recorded=lambda: next(counts))
+    await PartLoop(calls, parts=2, max_outage=10.0, clock=lambda: world.now, wait=world.wait).run()
+    assert sorted(world.ran) == [1, 1, 2, 2]
+    assert len(caplog.records) == 1
+
+
 async def test_another_error_ends_the_work_after_the_parts_in_hand() -> None:
     """The first error is raised, no other part begins, and those in hand end."""
     world = World(*range(100))
