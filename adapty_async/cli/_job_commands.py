@@ -372,13 +372,17 @@ def cancel(name: str, store: str | None) -> None:
     That takes some seconds. The command job retry resumes the job.
     """
 
-    async def run() -> None:
+    async def run() -> bool:
         async with JobStore(_existing_store(store)) as opened:
-            await (await opened.job(name)).cancel()
+            found = await opened.job(name)
+            await found.cancel()
+            return (await found.report()).has_ended
 
     with _exit_on_error():
-        _run(run())
-        click.echo(f"Cancelled {name}: its workers stop. job retry {name} resumes it.")
+        if _run(run()):
+            click.echo(f"{name} has ended already: nothing is left to cancel.")
+        else:
+            click.echo(f"Cancelled {name}: its workers stop. job retry {name} resumes it.")
 
 
 @job.command(epilog=examples("job retry erasure"))

@@ -81,7 +81,7 @@ def _work_lines(report: JobReport) -> Iterator[str]:
     if report.rate is not None:
         recent = f"{per_second(report.rate)} in the last minute"
         yield f"{_workers(report.workers)}, {recent}{_limit(report)}"
-    if report.stop_reason is not None:
+    if report.stop_reason is not None and not report.has_ended:
         yield f"stopped: {report.stop_reason}; job retry resumes it"
     if report.requests:
         yield f"{report.requests:,} requests, {report.throttled:,} of them throttled (429)"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ __all__ = ("STOPPED", "Connection", "Worker", "call_of", "make_client", "relocat
 #: The exit code of a job that stopped here and can be resumed (``EX_TEMPFAIL``).
 STOPPED = 75
 _LINE_SECONDS = 5.0
+
+logger = logging.getLogger("adapty_async")
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +125,7 @@ async def _work_on(url: str, name: str, worker: Worker) -> tuple[int, JobReport]
         async with make_client(api, worker.connection, Limits(shared=rate)) as client:
             source = await relocated(store, name, worker.source)
             job = await store.job(name, call_of(client, api), source=source)
-            with _stopped_by_signals(job):
+            with _stopped_by_signals(job), _warnings_shown():
                 async with _progress(job):
                     return await _perform(job, worker)
 
@@ -130,7 +134,7 @@ async def _perform(job: Job, worker: Worker) -> tuple[int, JobReport]:
     try:
         report = await job.work(parts=worker.parts, **worker.run)
     except JobStoppedError as error:
-        write_error(f"adapty-async: {error}")
+        write_error(f"adapty-async: {str(error).replace('Job.retry', f'job retry {job.name}')}")
         is_rejected = error.reason == StopReason.KEY_REJECTED
         return Exit.KEY_REJECTED if is_rejected else STOPPED, await job.report()
     if job.is_stopping and not report.has_ended:
@@ -160,6 +164,25 @@ def _stopped_by_signals(job: Job) -> Iterator[None]:
 
     with handled(stop):
         yield
+
+
+class _Warnings(logging.Handler):
+    """A handler that writes messages as the command line does, such as about a store's outage."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write_error(f"adapty-async: {record.getMessage()}")
+
+
+@contextlib.contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Show warnings of the library, unless the environment asks for its log."""
+    handler = _Warnings(logging.WARNING)
+    if not os.environ.get("ADAPTY_ASYNC_LOG"):
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 @contextlib.asynccontextmanager

@@ -135,8 +135,12 @@ class Database(Protocol):
         """
         ...
 
-    async def transact(self, steps: Steps[ResultT]) -> ResultT:
-        """Execute steps as one transaction; an exception that they raise undoes it."""
+    async def transact(self, steps: Steps[ResultT], *, is_long: bool = False) -> ResultT:
+        """
+        Execute steps as one transaction; an exception that they raise undoes it.
+
+        One that changes a whole job is long: it may take an hour.
+        """
         ...
 
     async def lock(self, job: int, part: int) -> PartLock | None:

@@ -22,7 +22,7 @@ from adapty_async.jobs._errors import (
     PartChangedError,
     StoreUnavailableError,
 )
-from adapty_async.jobs._loop import PartLoop
+from adapty_async.jobs._loop import PartCalls, PartLoop
 from adapty_async.jobs._model import STATUS_OF, JobOutcome, JobRecord, JobReport, PartRecord
 from adapty_async.jobs._part_journal import PartJournal
 from adapty_async.jobs._part_steps import RunKey, Runner, load_spans
@@ -107,6 +107,7 @@ class Job:
         self._worker = secrets.token_hex(8)
         self._runs: set[BulkRun[Any, Any]] = set()
         self._policy = StopPolicy()  # over the parts of this process
+        self._recorded = 0  # runs of parts that stored outcomes
         self._is_stopping = False
 
     def __repr__(self) -> str:
@@ -154,8 +155,9 @@ class Job:
 
     async def _next_parts(self, most: int) -> list[int]:
         self._require_running(None)  # a stop counts though the store is unavailable
-        self._require_running(await self._stop_reason())
         rows = await self._database.execute(list_open(self._record.id, most))
+        if rows:  # a job that has ended may have been stopped too late
+            self._require_running(await self._stop_reason())
         return [number for (number,) in rows]
 
     async def run_part(
@@ -198,6 +200,7 @@ class Job:
             lock.watch(run.cut_off)
             return await self._complete(number, run)
         finally:
+            self._recorded += journal.has_recorded
             await journal.close()
 
     async def work(self, *, parts: int = 2, **options: Unpack[PartOptions]) -> JobReport:
@@ -218,12 +221,11 @@ class Job:
         """
         self._required()
         own = _shared_among(parts, options)
-        loop = PartLoop(
-            self._next_parts,
-            lambda number: self.run_part(number, **own),
-            parts=parts,
-            max_outage=options.get("max_outage", MAX_OUTAGE),
+        calls = PartCalls(
+            self._next_parts, lambda number: self.run_part(number, **own), lambda: self._recorded
         )
+        max_outage = options.get("max_outage", MAX_OUTAGE)
+        loop = PartLoop(calls, parts=parts, max_outage=max_outage)
         try:
             await loop.run()
         except JobStoppedError:
@@ -413,7 +415,8 @@ class Job:
         Raises:
             JobError: the job was forgotten.
         """
-        return await self._database.transact(reopen_parts(self.name, self._record.id))
+        steps = reopen_parts(self.name, self._record.id)
+        return await self._database.transact(steps, is_long=True)
 
     async def forget(self) -> None:
         """
@@ -425,7 +428,7 @@ class Job:
         """
         if (await self.report()).workers:
             raise PartBusyError(f"the job {self.name} is in use: cancel it first")
-        await self._database.transact(forget_job(self._record.id))
+        await self._database.transact(forget_job(self._record.id), is_long=True)
 
 
 def _statuses(spans: dict[int, bytes], part: PartRecord) -> list[OutcomeStatus | None]:

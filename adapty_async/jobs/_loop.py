@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from adapty_async.jobs._errors import (
     PartBusyError,
@@ -14,13 +17,17 @@ from adapty_async.jobs._errors import (
     StoreUnavailableError,
 )
 
-__all__ = ("PartLoop",)
+__all__ = ("PartCalls", "PartLoop")
+
+logger = logging.getLogger("adapty_async")
 
 # Parts that are read from the store at once; a worker picks among them at random, so that few
 # workers try to lock the same part.
 _BATCH = 64
 # Seconds between two attempts, if other workers have all open parts or the store is unavailable.
 _POLL_SECONDS = 1.0
+# Seconds after a failure of the store until the next one counts as another outage.
+_CALM_SECONDS = 120.0
 
 
 async def _wait(ended: asyncio.Event, seconds: float) -> None:
@@ -30,18 +37,33 @@ async def _wait(ended: asyncio.Event, seconds: float) -> None:
             await ended.wait()
 
 
+class PartCalls(NamedTuple):
+    """
+    The functions of a job that a loop calls.
+
+    Attributes:
+        next_parts: returns at most *n* open parts.
+        run_part: runs a part.
+        recorded: returns how many runs of parts have recorded outcomes.
+    """
+
+    next_parts: Callable[[int], Awaitable[list[int]]]
+    run_part: Callable[[int], Awaitable[object]]
+    recorded: Callable[[], int]
+
+
 class PartLoop:
     """
     A loop that runs the open parts of a job, several at once, and waits for those of others.
 
     1. A part that another runner has is tried again later: the runner may die.
     2. A part whose input has changed is left to the user.
-    3. While the store is unavailable, no part begins. It may stay so for a time.
+    3. While the store is unavailable, no part begins. It may stay so for a time. An outage ends
+       when a part records outcomes, and not with a read, since the store's disk may be full.
     4. Whatever else a part raises ends the loop, after the other parts in hand.
 
     Args:
-        next_parts: returns at most *n* open parts.
-        run_part: runs a part.
+        calls: reads and runs parts.
         parts: maximum of parts in hand.
         max_outage: maximum seconds without the store.
         clock: returns monotonic seconds.
@@ -50,16 +72,14 @@ class PartLoop:
 
     def __init__(
         self,
-        next_parts: Callable[[int], Awaitable[list[int]]],
-        run_part: Callable[[int], Awaitable[object]],
+        calls: PartCalls,
         *,
         parts: int,
         max_outage: float,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[asyncio.Event, float], Awaitable[object]] = _wait,
     ) -> None:
-        self._next_parts = next_parts
-        self._run_part = run_part
+        self._calls = calls
         self._parts = parts
         self._max_outage = max_outage
         self._clock = clock
@@ -69,7 +89,9 @@ class PartLoop:
         self._in_hand: set[int] = set()
         self._busy: set[int] = set()  # parts of others, until the next poll
         self._ended = asyncio.Event()  # a part in hand ended; replaced each time
-        self._outage_since: float | None = None
+        self._outage_since = -math.inf
+        self._failed_at = -math.inf  # the last failure of the store
+        self._recorded_before = 0  # until then
         self._failure: Exception | None = None
 
     async def run(self) -> None:
@@ -91,7 +113,6 @@ class PartLoop:
         while self._failure is None:
             try:
                 number = await self._next()
-                self._outage_since = None
                 if number is None:
                     return
                 await self._run(number)
@@ -103,7 +124,7 @@ class PartLoop:
     async def _run(self, number: int) -> None:
         """Run a part; one that another worker has taken is left to it."""
         try:
-            await self._run_part(number)
+            await self._calls.run_part(number)
         except PartChangedError:
             pass  # the report counts it
         except PartBusyError:
@@ -131,7 +152,7 @@ class PartLoop:
 
     async def _read(self) -> bool:
         """Read the next candidates; return whether any part is open."""
-        found = await self._next_parts(_BATCH)
+        found = await self._calls.next_parts(_BATCH)
         passed_over = self._in_hand | self._busy
         self._candidates = [number for number in found if number not in passed_over]
         random.shuffle(self._candidates)
@@ -139,8 +160,12 @@ class PartLoop:
 
     async def _wait_out(self, error: StoreUnavailableError) -> None:
         """Wait for a store that is unavailable, or give up after `max_outage` seconds."""
-        now = self._clock()
-        self._outage_since = now if self._outage_since is None else self._outage_since
+        now, recorded = self._clock(), self._calls.recorded()
+        if recorded != self._recorded_before or now - self._failed_at > _CALM_SECONDS:
+            self._outage_since = now
+            if now - self._failed_at >= _POLL_SECONDS:  # another part in hand may have logged it
+                logger.warning("%s; this worker tries again for %g s", error, self._max_outage)
+        self._failed_at, self._recorded_before = now, recorded
         if now - self._outage_since >= self._max_outage:
             self._failure = self._failure or error
         else:

@@ -36,6 +36,9 @@ class PartJournal:
         database: the job store.
         runner: the part, and this process.
         clock: returns seconds since the epoch.
+
+    Attributes:
+        has_recorded: outcomes have been stored.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class PartJournal:
         self._key: RunKey | None = None  # while it is open
         self._size = 0
         self._spans: dict[int, bytes] = {}  # as they are committed
+        self.has_recorded = False
 
     @property
     def _text(self) -> str:
@@ -100,14 +104,18 @@ class PartJournal:
         spans, run = dict(changes.spans), changes.run
         statements = statements_of(key, changes)
         if run is None or run.ended_at is None:
-            return self._commit(self._database.commit(statements, durable=durable), spans)
+            commit = self._database.commit(statements, durable=durable)
+            return self._commit(commit, spans, has_outcomes=bool(changes.minutes))
         counts = count_states(self._spans | spans, self._size)
         statements.append(close_part(key, counts, has_ended=run.stop_reason is None))
         return self._commit_last(statements)
 
-    async def _commit(self, commit: Awaitable[int], spans: dict[int, bytes]) -> None:
+    async def _commit(
+        self, commit: Awaitable[int], spans: dict[int, bytes], *, has_outcomes: bool
+    ) -> None:
         if not await commit:
             raise taken_over(self._runner.part)
+        self.has_recorded |= has_outcomes
         self._spans.update(spans)
 
     async def _commit_last(self, statements: list[Statement]) -> None:
@@ -115,6 +123,7 @@ class PartJournal:
         *_, closed = await self._database.execute_all(statements)
         if closed == [(0,)]:
             raise taken_over(self._runner.part)
+        self.has_recorded = True
 
     async def close(self) -> None:
         """Release the lock; see `Journal.close`. A second call does nothing."""

@@ -5,8 +5,10 @@ Invariants:
 - Two connections: one executes transactions, the other one holds the session locks on parts. Each
   has a thread of its own, which takes less of the processor than a connection of the event loop.
 - A lock counts as lost `_HELD` of the lease after the last response to its connection. The server
-  releases it after the whole lease, if the machine or the network of its worker is gone.
-- A connection that breaks is made again for the next statement.
+  releases it after the whole lease, if the machine or the network of its worker is gone, or if the
+  worker stands still.
+- A connection that breaks is made again for the next statement, as is one that ended while it was
+  idle.
 """
 
 from __future__ import annotations
@@ -40,8 +42,14 @@ _CHECKED = 0.2
 _HELD = 0.8
 # Maximum seconds of a transaction of several steps, such as a plan of millions of items.
 _LONG_SECONDS = 3600.0
+# A pooler that others use, too, may by chance lend the same session twice.
+_POOLER_CHECKS = 3
 # The smallest timeout of a connection that libpq has, in seconds.
 _MIN_CONNECT_SECONDS = 2
+# SQLSTATEs of a connection that broke, and of others that may pass: a server that is read-only,
+# such as after a failover or while its disk is full, and one that ends a transaction.
+_DISCONNECTED = ("08", "57P")
+_TEMPORARY = frozenset({"25006", "25P03", "25P04"})
 _DIALECT = Dialect(
     serial="bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
     data="bytea",
@@ -56,7 +64,20 @@ _DIALECT = Dialect(
     guard="SELECT pg_advisory_xact_lock(4702394921090429793)",  # "Adapty" in eight bytes
     parameter=r"%(\1)s",
 )
-_LOCK = "SELECT pg_try_advisory_lock(%s, %s)"
+# The settings of a session, which do not depend on those of the server, the database or the role.
+_SET_UP = (
+    "SELECT pg_backend_pid(), set_config('tcp_keepalives_idle', %s, false),"
+    " set_config('tcp_keepalives_interval', %s, false),"
+    " set_config('tcp_keepalives_count', '3', false),"
+    " set_config('synchronous_commit', 'on', false),"
+    " set_config('default_transaction_isolation', 'read committed', false),"
+    # before version 14 it did not exist
+    " (SELECT set_config(name, %s, false) FROM pg_settings WHERE name = 'idle_session_timeout')"
+)
+# Each schema of a database may have a store, and the locks are those of the database.
+_STORE = Statement("SELECT 'adapty_store'::regclass::bigint")
+# Its row is NULL in the session of another process.
+_LOCK = "SELECT CASE pg_backend_pid() WHEN %s THEN pg_try_advisory_lock(%s, %s) END"
 _UNLOCK = "SELECT pg_advisory_unlock(%s, %s)"
 _HOLDERS = (
     "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted"
@@ -65,9 +86,9 @@ _HOLDERS = (
 )
 
 
-def _lock_class(job: int) -> int:
+def _lock_class(store: int, job: int) -> int:
     """Return the first number of the locks of a job, which other programs hardly use."""
-    return crc32(f"adapty_job {job}".encode()) >> 1
+    return crc32(f"adapty_job {store} {job}".encode()) >> 1
 
 
 class _Wait:
@@ -89,21 +110,28 @@ class _Session:
     Args:
         url: the address of the database.
         lease: seconds after which both sides give up a connection without a response.
+        has_locks: the server ends the session if it is idle for the whole lease. Otherwise it may
+            be idle for any time, and one that has ended meanwhile is made again at once.
 
     Attributes:
         has_broken: the connection has broken; the link resets this after it has reported the loss.
+        backend: the number of the server's process that responded first.
     """
 
-    def __init__(self, url: str, lease: float) -> None:
+    def __init__(self, url: str, lease: float, *, has_locks: bool) -> None:
         self._url = url
         self._lease = lease
+        self._has_locks = has_locks
         self._connection: _Connection | None = None
         # a copy, so that another thread never shuts down a socket that took over the number
         self._socket: socket.socket | None = None
         self.has_broken = False
+        self.backend = 0
 
     def use(self, work: Callable[[_Connection], ResultT], wait: _Wait) -> ResultT:
         """Use the connection, unless its caller has given up."""
+        if not self._has_locks:
+            self._drop_if_ended()
         connection = self._connection
         if connection is None and not wait.has_ended:
             connection = self._connected()
@@ -115,6 +143,16 @@ class _Session:
             if connection.closed:
                 self._drop()
 
+    def _drop_if_ended(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        with contextlib.suppress(psycopg.OperationalError):
+            for _ in range(2):  # the server's last words, and the end
+                connection.pgconn.consume_input()
+        if connection.closed:
+            self._drop()
+
     def _connected(self) -> _Connection:
         # the server finds out that this machine is gone after idle + 3 * interval
         idle = max(1, round(0.4 * self._lease))
@@ -123,6 +161,7 @@ class _Session:
             self._url,
             autocommit=True,
             application_name="adapty-async job",
+            client_encoding="UTF8",
             connect_timeout=max(_MIN_CONNECT_SECONDS, math.ceil(_CHECKED * self._lease)),
             keepalives_idle=idle,
             keepalives_interval=interval,
@@ -131,13 +170,9 @@ class _Session:
         self._connection = connection
         self._socket = socket.socket(fileno=os.dup(connection.fileno()))
         try:
-            connection.execute(
-                "SELECT set_config('tcp_keepalives_idle', %s, false),"
-                " set_config('tcp_keepalives_interval', %s, false),"
-                " set_config('tcp_keepalives_count', '3', false),"
-                " set_config('synchronous_commit', 'on', false)",
-                (str(idle), str(interval)),
-            )
+            idle_timeout = f"{self._lease * 1000:.0f}" if self._has_locks else "0"
+            values = str(idle), str(interval), idle_timeout
+            ((self.backend, *_),) = connection.execute(_SET_UP, values).fetchall()
         except BaseException:
             self._drop()
             raise
@@ -176,16 +211,14 @@ class _Link:
     Args:
         url: the address of the database.
         lease: seconds after which both sides give up a connection without a response.
-        lost: called when the connection has broken.
+        lost: called when the connection has broken, if it holds locks.
     """
 
-    def __init__(
-        self, url: str, *, lease: float, lost: Callable[[], object] = lambda: None
-    ) -> None:
+    def __init__(self, url: str, *, lease: float, lost: Callable[[], object] | None = None) -> None:
         self._lease = lease
-        self._lost = lost
+        self._lost = lost or (lambda: None)
         self._turn = asyncio.Lock()
-        self._session = session = _Session(url, lease)
+        self._session = session = _Session(url, lease, has_locks=lost is not None)
         self._thread = DatabaseThread(lambda: session, "adapty-job-store", "the job store")
 
     async def use(
@@ -224,10 +257,10 @@ class _Link:
     ) -> tuple[asyncio.TimerHandle, ...]:
         loop = asyncio.get_running_loop()
         seconds = _LONG_SECONDS if is_long else (_HELD - _CHECKED) * self._lease
-        ending = loop.call_later(seconds, self.disconnect)
-        if self._session.is_connected:
-            return (ending,)
-        return ending, loop.call_later(_CHECKED * self._lease, self._give_up, done)
+        return (
+            loop.call_later(seconds, self.disconnect),
+            loop.call_later(_CHECKED * self._lease, self._give_up, done),
+        )
 
     def _give_up(self, done: asyncio.Future[Any]) -> None:
         """Wait no longer for a connection: to find out that there is none may take libpq longer."""
@@ -238,6 +271,11 @@ class _Link:
         """Wait until the thread has ended what it was given."""
         idle = self._thread.run(lambda _: None)
         await until_ended(asyncio.gather(idle, return_exceptions=True))
+
+    @property
+    def backend(self) -> int:
+        """The number of the server's process that responded first on this connection."""
+        return self._session.backend
 
     def disconnect(self) -> None:
         """Break the connection, so that the server ends its session; its use fails."""
@@ -268,6 +306,7 @@ class PostgresDatabase:
         self._url = url
         self._data: _Link  # set by `open`, as is the next
         self._session: _Link
+        self._store: int  # the number of its tables in the database, set by `open`
         self._locks: dict[tuple[int, int], _PostgresLock] = {}
         self._texts: dict[str, bytes] = {}
         self._commits: dict[tuple[bool, tuple[str, ...]], bytes] = {}
@@ -281,6 +320,7 @@ class PostgresDatabase:
         try:
             await self._require_session()
             await self.transact(ensure_schema())
+            ((self._store,),) = await self.execute(_STORE)
         except BaseException:
             await self.close()
             raise
@@ -301,15 +341,15 @@ class PostgresDatabase:
             connection.execute("BEGIN")
             return pid_of(connection)
 
-        before = await self._session.use(pid_of)
-        other = await self._data.use(begin)
-        after = await self._session.use(pid_of)
-        await self._data.use(lambda connection: connection.execute("ROLLBACK"))
-        if other == before or after != before:
-            raise JobError(
-                "the job store is behind a pooler that shares sessions, such as PgBouncer in"
-                " transaction mode: session locks need a direct connection, or session mode"
-            )
+        for _ in range(_POOLER_CHECKS):
+            pids = [
+                await self._session.use(pid_of),
+                await self._data.use(begin),
+                await self._session.use(pid_of),
+            ]
+            await self._data.use(lambda connection: connection.execute("ROLLBACK"))
+            if [pid == self._session.backend for pid in pids] != [True, False, True]:
+                raise _pooler_error()
 
     async def close(self) -> None:
         """Close both connections; see `Database.close`."""
@@ -351,14 +391,14 @@ class PostgresDatabase:
 
         return await self._data.use(work)
 
-    async def transact(self, steps: Steps[ResultT]) -> ResultT:
+    async def transact(self, steps: Steps[ResultT], *, is_long: bool = False) -> ResultT:
         """Execute steps as one transaction; see `Database.transact`."""
 
         def work(connection: _Connection) -> ResultT:
             with connection.transaction():
                 return drive(steps, functools.partial(self._execute, connection))
 
-        return await self._data.use(work, is_long=True)
+        return await self._data.use(work, is_long=is_long)
 
     def _execute(self, connection: _Connection, statement: Statement) -> Rows:
         return _rows_of(self._sent(connection, statement))
@@ -381,10 +421,14 @@ class PostgresDatabase:
         if (job, part) in self._locks:  # a session may lock again what it holds
             return None
         lock = self._locks[job, part] = _PostgresLock(self, job, part)
-        key = _lock_class(job), part
+        key = _lock_class(self._store, job), part
 
         def work(connection: _Connection) -> bool:
-            return bool(connection.execute(_LOCK, key).fetchall()[0][0])
+            values = self._session.backend, *key
+            ((is_locked,),) = connection.execute(_LOCK, values).fetchall()
+            if is_locked is None:
+                raise _pooler_error()
+            return bool(is_locked)
 
         sent_at = asyncio.get_running_loop().time()
         try:
@@ -400,7 +444,7 @@ class PostgresDatabase:
 
     async def unlock(self, lock: _PostgresLock) -> None:
         """Release a lock, unless that has been done."""
-        key = _lock_class(lock.job), lock.part
+        key = _lock_class(self._store, lock.job), lock.part
         if not self._has(lock):
             return
         with contextlib.suppress(StoreUnavailableError):
@@ -411,7 +455,7 @@ class PostgresDatabase:
     def _forget(self, lock: _PostgresLock) -> None:
         if self._has(lock):
             del self._locks[lock.job, lock.part]
-        if not self._locks:  # a session without locks is not checked, and cannot lose any
+        if not self._locks:
             self._cancel_expiry()
 
     def _has(self, lock: _PostgresLock) -> bool:
@@ -421,7 +465,8 @@ class PostgresDatabase:
         """Return those of a job's parts that a runner has locked; see `Database.held`."""
 
         def work(connection: _Connection) -> set[int]:
-            rows = connection.execute(_HOLDERS, (_lock_class(job),)).fetchall()
+            key = _lock_class(self._store, job)
+            rows = connection.execute(_HOLDERS, (key,)).fetchall()
             return {int(part) for (part,) in rows}
 
         return (await self._data.use(work)).intersection(parts)
@@ -432,10 +477,10 @@ class PostgresDatabase:
         with contextlib.suppress(asyncio.CancelledError):
             while True:
                 await asyncio.sleep(_CHECKED * self._lease)
-                if self._locks:
-                    sent_at = loop.time()
-                    with contextlib.suppress(StoreUnavailableError):
-                        await self._session.use(lambda connection: connection.execute("SELECT 1"))
+                sent_at = loop.time()
+                with contextlib.suppress(StoreUnavailableError):
+                    await self._session.use(lambda connection: connection.execute("SELECT 1"))
+                    if self._locks:
                         self._renew(sent_at)
 
     def _renew(self, sent_at: float) -> None:
@@ -515,9 +560,20 @@ def _translated() -> Iterator[None]:
         yield
     except TimeoutError:
         raise StoreUnavailableError("the job store cannot be reached in time") from None
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        what = error.sqlstate or "no connection"
-        raise StoreUnavailableError(f"the job store cannot be reached ({what})") from None
     except psycopg.Error as error:
-        what = f"{type(error).__name__}, SQLSTATE {error.sqlstate}"
+        state = error.sqlstate
+        what = f"{type(error).__name__}, SQLSTATE {state}"
+        is_operational = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        if is_operational and (state is None or state.startswith(_DISCONNECTED)):
+            what = state or "no connection"
+            raise StoreUnavailableError(f"the job store cannot be reached ({what})") from None
+        if is_operational or state in _TEMPORARY:
+            raise StoreUnavailableError(f"the job store cannot be used now: {what}") from None
         raise JobError(f"the job store cannot be used: {what}") from None
+
+
+def _pooler_error() -> JobError:
+    return JobError(
+        "the job store is behind a pooler that shares sessions, such as PgBouncer in"
+        " transaction mode: session locks need a direct connection, or session mode"
+    )

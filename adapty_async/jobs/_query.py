@@ -118,7 +118,7 @@ def _connected(url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     A function that the query calls can therefore change nothing.
     """
     try:
-        with psycopg.connect(url) as connection:
+        with psycopg.connect(url, client_encoding="UTF8") as connection:
             connection.read_only = True
             yield connection
     except psycopg.OperationalError:

@@ -25,6 +25,7 @@ from adapty_async._runtime.database import (
     use_write_ahead_log,
 )
 from adapty_async._runtime.tasks import until_ended
+from adapty_async.errors import JournalError
 from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive
 from adapty_async.jobs._errors import JobError, StoreUnavailableError
 from adapty_async.jobs._schema import ensure_schema
@@ -33,8 +34,10 @@ __all__ = ("SqliteDatabase",)
 
 ResultT = TypeVar("ResultT")
 
-# Seconds that a transaction waits for those of other processes.
-_BUSY_SECONDS = 30.0
+# Time that a transaction waits for those of other processes; and after one has waited in vain, such
+# as for a program that keeps a transaction open. A worker can therefore still end within seconds.
+_BUSY_MILLISECONDS = 10_000
+_BUSY_MILLISECONDS_AGAIN = 500
 # Result codes of a store that may work again later.
 _UNAVAILABLE = frozenset(
     {
@@ -109,7 +112,7 @@ class SqliteDatabase:
 
         return self._file.run(work)
 
-    async def transact(self, steps: Steps[ResultT]) -> ResultT:
+    async def transact(self, steps: Steps[ResultT], *, is_long: bool = False) -> ResultT:  # noqa: ARG002  it waits for nobody
         """Execute steps as one transaction; see `Database.transact`."""
         return await self._file.run(lambda file: file.transact(steps, durable=True))
 
@@ -194,8 +197,10 @@ class _File:
         with _translated(path):
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))
-            self._db = connected(path, "mode=rw", timeout=_BUSY_SECONDS)
+            self._db = connected(path, "mode=rw", timeout=_BUSY_MILLISECONDS / 1000)
+            self._milliseconds = _BUSY_MILLISECONDS
             try:
+                self._status = path.stat()
                 use_write_ahead_log(self._db)
             except BaseException:
                 self._db.close()
@@ -203,14 +208,12 @@ class _File:
 
     def execute_alone(self, statement: Statement, *, durable: bool) -> Rows:
         """Execute a statement as a transaction of its own."""
-        with _translated(self._path):
-            set_durable(self._db, is_durable=durable)
+        with self._used(durable=durable):
             return self._execute(statement)
 
     def transact(self, steps: Steps[ResultT], *, durable: bool) -> ResultT:
         """Execute steps as one transaction."""
-        with _translated(self._path):
-            set_durable(self._db, is_durable=durable)
+        with self._used(durable=durable):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 result = drive(steps, self._execute)
@@ -219,6 +222,38 @@ class _File:
                 self._db.rollback()  # unless SQLite has done so
                 raise
         return result
+
+    @contextlib.contextmanager
+    def _used(self, *, durable: bool) -> Iterator[None]:
+        with _translated(self._path):
+            self._require_in_place()
+            set_durable(self._db, is_durable=durable)
+            changes = self._db.total_changes
+            try:
+                yield
+            except sqlite3.Error as error:
+                if code_of(error) == sqlite3.SQLITE_BUSY:
+                    self._set_patience(_BUSY_MILLISECONDS_AGAIN)
+                raise
+            if self._db.total_changes > changes:  # a reader waits for nobody
+                self._set_patience(_BUSY_MILLISECONDS)
+
+    def _require_in_place(self) -> None:
+        """
+        Validate that other workers, and later ones, use the same file.
+
+        Raises:
+            JournalError: they do not, so nothing that is stored here would count.
+        """
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if os.path.samestat(self._path.stat(), self._status):
+                return
+        raise JournalError(f"the job store {self._path} was deleted, moved or replaced meanwhile")
+
+    def _set_patience(self, milliseconds: int) -> None:
+        if self._milliseconds != milliseconds:
+            self._db.execute(f"PRAGMA busy_timeout = {milliseconds}")
+            self._milliseconds = milliseconds
 
     def _execute(self, statement: Statement) -> Rows:
         text = self._texts.get(statement.sql)

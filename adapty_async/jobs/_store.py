@@ -111,7 +111,8 @@ class JobStore:
         require_part_size(part_size)
         identity = await _identity_of(name, call, by)
         plan: Plan = await asyncio.to_thread(source.plan, part_size)
-        await self._database.transact(plan_job(name, identity, by, plan, part_size))
+        steps = plan_job(name, identity, by, plan, part_size)
+        await self._database.transact(steps, is_long=True)
         return Job(self._database, await self._load(name), call, source)
 
     async def job(

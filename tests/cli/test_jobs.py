@@ -313,10 +313,24 @@ def test_a_cancelled_job_is_resumable(invoke: Invoke, put: Put, sandbox: Sandbox
     """Workers of a cancelled job stop with the code of a job that can be resumed."""
     plan(invoke, put("ids.txt", "anna\n"))
     assert "Cancelled j" in invoke("job", "cancel", "j").stdout
-    assert invoke("job", "work", "j").exit_code == 75
+    stopped = invoke("job", "work", "j")
+    assert stopped.exit_code == 75
+    assert "has stopped: cancelled; job retry j resumes it" in stopped.stderr
     assert "cancelled" in invoke("job", "status", "j", "--watch").stdout
     assert invoke("job", "retry", "j").exit_code == 0
     assert invoke("job", "work", "j").exit_code == 0
+
+
+def test_a_job_that_has_ended_cannot_be_cancelled(
+    invoke: Invoke, put: Put, sandbox: Sandbox
+) -> None:
+    """A cancellation that comes too late does not make workers fail again and again."""
+    plan(invoke, put("ids.txt", "anna\n"))
+    assert invoke("job", "work", "j").exit_code == 0
+    text = "j has ended already: nothing is left to cancel.\n"
+    assert invoke("job", "cancel", "j").stdout == text
+    assert invoke("job", "work", "j").exit_code == 0
+    assert "stopped" not in invoke("job", "status", "j").stdout
 
 
 def test_a_key_file_and_a_proxy(
@@ -454,10 +468,24 @@ def test_an_output_that_is_full_is_reported(
         assert process.returncode == code
 
 
+@pytest.mark.parametrize(("setting", "shown"), [("", "adapty-async: away\n"), ("warning", "")])
+def test_warnings_are_shown_once(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    setting: str,
+    shown: str,
+) -> None:
+    """A worker shows them as its own messages, unless the environment asks for a log."""
+    monkeypatch.setenv("ADAPTY_ASYNC_LOG", setting)
+    with _job_work._warnings_shown():
+        _job_work.logger.warning("%s", "away")
+    assert capsys.readouterr().err == shown
+
+
 def test_a_store_that_goes_away_ends_a_worker(
     put: Put, start_sandbox: StartSandbox, invoke: Invoke, postgres_url: str
 ) -> None:
-    """A worker that loses its store gives up after a time, with the code of a resumable job."""
+    """A worker that loses its store says so, and gives up after a time: the job is resumable."""
     with fresh_database(postgres_url) as url, start_sandbox(latency=0.05) as slow:
         path = put("ids.txt", "".join(f"user_{number}\n" for number in range(600)))
         plan(invoke, path, "--store", url)
@@ -479,6 +507,7 @@ def test_a_store_that_goes_away_ends_a_worker(
         thief.join()
     assert done.exit_code == 75
     assert "the job store cannot be reached" in done.stderr
+    assert "; this worker tries again for 1 s" in done.stderr
     assert not done.stdout
 
 

@@ -113,11 +113,13 @@ class Pooler:
 
     Attributes:
         url: the address of the proxy.
+        is_sharing: unset while each client has a session of its own, as one may have by chance.
     """
 
     def __init__(self, url: str) -> None:
         self._server = _Address(url)
         self.url = ""
+        self.is_sharing = True
         self._greeting = b""
         self._startup = b""
         self._writers: list[asyncio.StreamWriter] = []
@@ -138,10 +140,12 @@ class Pooler:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             (size,) = struct.unpack(">I", await reader.readexactly(4))
             self._startup = struct.pack(">I", size) + await reader.readexactly(size - 4)
-            self._free.append(await self._borrow())
+            own = await self._borrow()
+            if self.is_sharing:
+                self._free.append(own)
             writer.write(self._greeting)
             while data := await reader.read(65536):
-                theirs, to_them = await self._borrow()
+                theirs, to_them = await self._borrow() if self.is_sharing else own
                 to_them.write(data)
                 while True:
                     kind, message = await _message(theirs)
@@ -150,7 +154,8 @@ class Pooler:
                         break
                     if kind == _READY:
                         to_them.write(await reader.read(65536))
-                self._free.append((theirs, to_them))
+                if self.is_sharing:
+                    self._free.append((theirs, to_them))
         writer.close()
 
     async def _borrow(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

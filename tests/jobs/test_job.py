@@ -251,6 +251,18 @@ async def test_a_part_that_ends_before_it_is_locked_sends_nothing(
         assert (await job.report()).failed == 4
 
 
+async def test_a_part_that_has_ended_needs_no_lock(
+    store_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """A late delivery is no error, though the runner that ended the part is about to release it."""
+    async with JobStore(store_url) as store, JobStore(store_url) as other:
+        job = await planned(store, name, adapty, ids("a"))
+        await job.run_part(0)
+        lock = await other._database.lock(job._record.id, 0)
+        assert lock is not None
+        assert await job.run_part(0) is None
+
+
 async def test_a_runner_that_is_taken_over_commits_nothing(
     store_url: str, name: str, ids: WriteIds
 ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from adapty_async.jobs import PartBusyError, PartChangedError, StoreUnavailableError
-from adapty_async.jobs._loop import PartLoop
+from adapty_async.jobs._loop import PartCalls, PartLoop
 
 
 class World:
@@ -29,6 +29,7 @@ class World:
         self.outage: list[Exception] = []
         self.ran: list[int] = []
         self.now = 0.0
+        self.recorded = 0
         self.at: Callable[[], object] = lambda: None
 
     async def next_parts(self, most: int) -> list[int]:
@@ -48,6 +49,11 @@ class World:
         if errors:
             raise errors.pop(0)
 
+    @property
+    def calls(self) -> PartCalls:
+        """The functions that a loop calls."""
+        return PartCalls(self.next_parts, self.run_part, lambda: self.recorded)
+
     async def wait(self, ended: asyncio.Event, seconds: float) -> None:
         """Let the time pass, unless a part ends before."""
         await asyncio.sleep(0)
@@ -58,8 +64,7 @@ class World:
     async def work(self, parts: int = 1) -> None:
         """Run the loop."""
         await PartLoop(
-            self.next_parts,
-            self.run_part,
+            self.calls,
             parts=parts,
             max_outage=10.0,
             clock=lambda: self.now,
@@ -121,6 +126,47 @@ async def test_an_outage_of_the_store_that_lasts_ends_the_work() -> None:
     assert 10.0 <= world.now <= 13.0
 
 
+async def test_a_store_that_can_only_be_read_ends_the_work() -> None:
+    """A store with a full disk still has open parts, and none of them can be recorded."""
+    world = World(*range(200))
+    world.raises = {number: [StoreUnavailableError("full")] * 99 for number in range(200)}
+    with pytest.raises(StoreUnavailableError, match="full"):
+        await world.work(3)
+    assert 10.0 <= world.now <= 13.0
+
+
+@pytest.mark.parametrize("is_calm", [False, True])
+async def test_an_outage_ends_with_an_outcome_or_a_long_calm(
+    caplog: pytest.LogCaptureFixture, *, is_calm: bool
+) -> None:
+    """Failures of a store that works in between are not one long outage; each has a warning."""
+    world = World(1)
+    world.raises[1] = [StoreUnavailableError("away")] * 6
+
+    def pass_time() -> None:
+        world.now += 121.0 if is_calm else 2.0
+        world.recorded += 1
+
+    world.at = pass_time
+    await world.work()
+    assert len(world.ran) == 7
+    text = "away; this worker tries again for 10 s"
+    assert [record.message for record in caplog.records] == [text] * 6
+
+
+async def test_an_outage_that_ends_several_parts_has_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Both parts in hand had recorded outcomes until then."""
+    world = World(1, 2)
+    world.raises = {number: [StoreUnavailableError("away")] for number in (1, 2)}
+    counts = iter((1, 2))
+    calls = world.calls._replace(recorded=lambda: next(counts))
+    await PartLoop(calls, parts=2, max_outage=10.0, clock=lambda: world.now, wait=world.wait).run()
+    assert sorted(world.ran) == [1, 1, 2, 2]
+    assert len(caplog.records) == 1
+
+
 async def test_another_error_ends_the_work_after_the_parts_in_hand() -> None:
     """The first error is raised, no other part begins, and those in hand end."""
     world = World(*range(100))
@@ -134,5 +180,5 @@ async def test_the_real_wait_ends_with_the_event_or_the_time() -> None:
     """The default wait returns in both cases."""
     world = World(1)
     world.raises[1] = [PartBusyError("busy")]
-    await PartLoop(world.next_parts, world.run_part, parts=2, max_outage=10.0).run()
+    await PartLoop(world.calls, parts=2, max_outage=10.0).run()
     assert world.ran == [1, 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from adapty_async import AdaptyClient, jobs
-from adapty_async.errors import ConfigError
+from adapty_async.errors import ConfigError, JournalError
 from adapty_async.jobs import (
     JobError,
     JobReport,
@@ -25,6 +27,7 @@ from adapty_async.jobs import (
     Lines,
     PartBusyError,
     StoreUnavailableError,
+    _sqlite,
 )
 from adapty_async.jobs._database import Statement, Steps
 from adapty_async.jobs._part_journal import PartJournal
@@ -303,6 +306,66 @@ async def test_the_number_of_a_forgotten_job_is_not_used_again(
         assert (await job.report()).stop_reason is None
 
 
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+async def test_a_file_that_is_no_longer_there_ends_a_worker(
+    tmp_path: Path, name: str, ids: WriteIds, how: str
+) -> None:
+    """Nobody would find what a worker stores in a file without a name."""
+    path = tmp_path / "jobs.db"
+    async with (
+        Sandbox(latency=0.02) as slow,
+        AdaptyClient(slow.api_key, base_url=slow.url) as own,
+        JobStore(f"sqlite:///{path}") as store,
+    ):
+        job = await planned(store, name, own, ids(*users(2_000)))
+        working = asyncio.create_task(job.work(concurrency=2))
+        await until_arrived(slow)
+        if how == "replaced":
+            shutil.copy(path, tmp_path / "backup.db")
+            (tmp_path / "backup.db").replace(path)
+        else:
+            path.rename(tmp_path / "elsewhere.db")
+        if how == "deleted":
+            (tmp_path / "elsewhere.db").unlink()
+        with pytest.raises(
+            JournalError, match=r"jobs\.db was deleted, moved or replaced meanwhile"
+        ):
+            await working
+        assert len(slow.arrivals()) < 100
+
+
+async def test_a_link_to_a_file_is_its_address(
+    tmp_path: Path, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """The file of a store may be elsewhere."""
+    (tmp_path / "link.db").symlink_to(tmp_path / "jobs.db")
+    (tmp_path / "jobs.db").touch(0o600)
+    async with JobStore(f"sqlite:///{tmp_path}/link.db") as store:
+        job = await planned(store, name, adapty, ids("a"))
+        assert (await job.work()).ok
+
+
+async def test_a_file_that_another_program_locks_for_long_holds_up_one_statement(
+    tmp_path: Path, name: str, adapty: AdaptyClient, ids: WriteIds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one wait in vain those that follow fail soon, until the file can be written again."""
+    monkeypatch.setattr(_sqlite, "_BUSY_MILLISECONDS", 200)
+    monkeypatch.setattr(_sqlite, "_BUSY_MILLISECONDS_AGAIN", 7)
+    path = tmp_path / "jobs.db"
+    patience = Statement("PRAGMA busy_timeout")
+    async with JobStore(f"sqlite:///{path}") as store:
+        job = await planned(store, name, adapty, ids("a"))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for _ in range(2):
+                with pytest.raises(StoreUnavailableError, match="in use by another process"):
+                    await job.run_part(0)
+                assert await job.open_parts() == [0]
+                assert await store._database.execute(patience) == [(7,)]
+        assert await job.run_part(0) is not None
+        assert await store._database.execute(patience) == [(200,)]
+
+
 async def test_the_address_of_a_file_may_be_quoted(tmp_path: Path) -> None:
     """The store and its rate are in the same folder, whose name is quoted like that of any URL."""
     folder = tmp_path / "our jobs"
@@ -344,6 +407,123 @@ async def test_a_pooler_that_shares_sessions_is_rejected(
     async with running_pooler(postgres_url) as pooler:
         with pytest.raises(JobError, match="PgBouncer in transaction mode"):
             await JobStore(pooler.url).__aenter__()
+
+
+async def test_a_pooler_that_is_found_out_later_is_rejected(postgres_url: str) -> None:
+    """A busy pooler may by chance lend the same sessions at first; no lock is made in another."""
+    async with running_pooler(postgres_url) as pooler:
+        pooler.is_sharing = False
+        async with JobStore(pooler.url) as store:
+            lock = await store._database.lock(13, 1)
+            assert lock is not None
+            await lock.release()
+            pooler.is_sharing = True
+            with pytest.raises(JobError, match="PgBouncer in transaction mode"):
+                await store._database.lock(13, 2)
+            assert await store._database.held(13, [2]) == set()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["client_encoding = 'SQL_ASCII'", "client_encoding = 'LATIN1'", "bytea_output = 'escape'"],
+)
+async def test_the_settings_of_a_database_do_not_matter(
+    postgres_url: str, adapty: AdaptyClient, ids: WriteIds, setting: str
+) -> None:
+    """Text and bytes of the store are read as they were written."""
+    with fresh_database(postgres_url) as url:
+        alter(url, setting)
+        async with JobStore(url) as store:
+            job = await planned(store, "\u20ac", adapty, ids("a", "b"))
+            assert (await job.work()).ok
+            assert [outcome.status async for outcome in job.outcomes()] == ["absent"] * 2
+
+
+async def test_the_settings_of_a_role_do_not_end_or_conflict_with_transactions(
+    postgres_url: str,
+) -> None:
+    """Serializable transactions fail at random, and a worker may wait longer than others allow."""
+    names = ("default_transaction_isolation", "idle_session_timeout", "synchronous_commit")
+    shown = ", ".join(f"current_setting('{name}')" for name in names)
+    with fresh_database(postgres_url) as url:
+        alter(url, "default_transaction_isolation = 'serializable'")
+        alter(url, "synchronous_commit = 'off'")
+        alter(url, "idle_session_timeout = '30min'")
+        async with JobStore(url, lease=20.0) as store:
+            found = await store._database.execute(Statement(f"SELECT {shown}"))
+            locks = await store._database._session.use(  # type: ignore[attr-defined]
+                lambda connection: connection.execute("SHOW idle_session_timeout").fetchall()
+            )
+    assert found == [("read committed", "0", "on")]
+    assert locks == [("20s",)]
+
+
+async def test_stores_in_other_schemas_have_other_locks(postgres_url: str) -> None:
+    """The jobs of both begin with number 1, and the locks are those of the database."""
+    with fresh_database(postgres_url) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE SCHEMA other")
+        async with JobStore(url) as store:
+            alter(url, "search_path = 'other'")
+            async with JobStore(url) as other:
+                lock = await store._database.lock(1, 0)
+                assert lock is not None
+                assert await other._database.held(1, [0]) == set()
+                theirs = await other._database.lock(1, 0)
+                assert theirs is not None
+
+
+async def test_a_server_that_can_only_be_read_may_pass(postgres_url: str) -> None:
+    """After a failover, or while its disk is full, a worker waits for it."""
+    with fresh_database(postgres_url) as url:
+        alter(url, "default_transaction_read_only = on")
+        text = "cannot be used now: ReadOnlySqlTransaction, SQLSTATE 25006"
+        with pytest.raises(StoreUnavailableError, match=text):
+            await JobStore(url).__aenter__()
+
+
+def alter(url: str, setting: str) -> None:
+    """Change a setting of a database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET {}").format(name, sql.SQL(setting)))
+
+
+async def test_a_connection_that_ended_while_idle_is_made_again(postgres_url: str) -> None:
+    """A server that was restarted, or ended an idle session, is no outage now."""
+    pid = Statement("SELECT pg_backend_pid()")
+    async with JobStore(postgres_url) as store:
+        ((before,),) = await store._database.execute(pid)
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            ended = "SELECT pg_terminate_backend(%s, 50000)"
+            assert connection.execute(ended, (before,)).fetchall() == [(True,)]
+        ((after,),) = await store._database.execute(pid)
+        assert after != before
+
+
+async def test_a_worker_that_stands_still_loses_its_lock(postgres_url: str) -> None:
+    """The system of a paused process still responds for it, so the server counts its silence."""
+    async with JobStore(postgres_url, lease=1.0) as store, JobStore(postgres_url) as other:
+        lock = await store._database.lock(14, 1)
+        assert lock is not None
+        store._database._checks.cancel()  # type: ignore[attr-defined]
+        store._database._cancel_expiry()  # type: ignore[attr-defined]
+        async with asyncio.timeout(50):
+            while (theirs := await other._database.lock(14, 1)) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await theirs.release()
+
+
+async def test_a_report_without_a_response_ends_within_the_lease(
+    postgres_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """Only what changes a whole job may take longer."""
+    async with running_cut(postgres_url) as cut, JobStore(cut.url, lease=0.5) as store:
+        job = await planned(store, name, adapty, ids("a"))
+        cut.passes.clear()
+        async with asyncio.timeout(50):
+            with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+                await job.report()
 
 
 async def test_a_runner_without_its_store_sends_nothing_after_its_lease(
@@ -478,7 +658,8 @@ async def test_a_transaction_that_is_cancelled_holds_up_no_other(
 ) -> None:
     """A transaction may be as long as a plan of millions of items; its cancellation undoes it."""
     async with JobStore(postgres_url) as store:
-        long = asyncio.create_task(store._database.transact(sleeping(name)))
+        steps = sleeping(name)
+        long = asyncio.create_task(store._database.transact(steps, is_long=True))
         await until_sleeping(postgres_url, name)
         long.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -507,8 +688,6 @@ async def test_a_connection_that_comes_too_late_is_not_used(
     async with running_cut(postgres_url) as cut, JobStore(cut.url) as store:
         job = await planned(store, name, adapty, ids("a"))
         store._database._data.disconnect()  # type: ignore[attr-defined]
-        with pytest.raises(StoreUnavailableError, match="cannot be reached"):
-            await job.report()
         cut.connects.clear()
         forgetting = asyncio.create_task(job.forget())
         while not cut.waiting:  # noqa: ASYNC110  a connection has no event
@@ -526,8 +705,6 @@ async def test_work_may_last_longer_than_the_making_of_its_connection(postgres_u
     pause = Statement("SELECT 1 FROM pg_sleep(1.1)")
     async with JobStore(postgres_url, lease=5.0) as store:
         store._database._data.disconnect()  # type: ignore[attr-defined]
-        with pytest.raises(StoreUnavailableError, match="cannot be reached"):
-            await store._database.execute(pause)
         assert await store._database.execute(pause) == [(1,)]
 
 
