@@ -129,6 +129,7 @@ async def test_a_run_ends_when_its_client_is_closed(
         assert Counter(in_flight) == {lost: 4}
         assert run.report.total == len(outcomes) == sum(run.report.counts.values())
         assert (run.report.done, len(server.requests)) == (3, 7)
+        assert (run.report.not_sent, run.report.requests) == (run.report.total - 7, 7)
         assert left_by(client) == {}
         assert own_tasks() == before
         assert is_free(tmp_path / "journal")

@@ -13,7 +13,7 @@ import pytest
 from adapty_async import AdaptyClient, BulkRun, Operation, Outcome, OutcomeStatus, RetryPolicy
 from adapty_async._api.operation import Request, Response
 from adapty_async.bulk import ItemState, StopReason, summarise
-from adapty_async.hooks import CallEnded, CallStarted, Event, RetryScheduled
+from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, RetryScheduled
 from adapty_async.v1 import create_profile, delete_profile
 from tests._support import LOOPS, loop_turns
 
@@ -23,6 +23,8 @@ KEY = "secret_live_TEST.key"
 DELETED = Response(204, {}, b"")
 CREATED = Response(201, {}, b'{"data": {}}')
 THROTTLED = Response(429, {"Retry-After": "0"}, b"")
+PAGE = Response(200, {}, b"<html>")
+LOST = Response(500, {}, b"")
 QUICKLY = RetryPolicy(attempts=10, wait_initial=0.001, wait_max=0.001)
 
 
@@ -167,6 +169,12 @@ def quitting(event: Event) -> None:
         raise Quit
 
 
+def quitting_at_attempts(event: Event) -> None:
+    """Raise at the end of an attempt that was not throttled."""
+    if isinstance(event, AttemptEnded) and event.status != 429:
+        raise Quit
+
+
 class Server:
     """
     Respond to creates and deletes.
@@ -200,15 +208,22 @@ def creates(server: Server, journal: Path, *hooks: Any) -> BulkRun[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "answers",
-    [pytest.param((), id="at once"), pytest.param((THROTTLED,), id="after a retry")],
+    ("hook", "answers"),
+    [
+        pytest.param(quitting, (), id="call"),
+        pytest.param(quitting, (THROTTLED,), id="call after a retry"),
+        pytest.param(quitting_at_attempts, (), id="attempt"),
+        pytest.param(quitting_at_attempts, (THROTTLED,), id="second attempt"),
+        pytest.param(quitting_at_attempts, (THROTTLED, PAGE), id="second attempt, a page"),
+        pytest.param(quitting_at_attempts, (THROTTLED, LOST), id="second attempt, status 500"),
+    ],
 )
-async def test_a_create_that_succeeded_is_not_sent_again_when_a_hook_ends_the_program(
-    answers: tuple[Response, ...], tmp_path: Path
+async def test_a_create_that_may_have_succeeded_is_not_sent_again_when_a_hook_ends_the_program(
+    hook: Callable[[Event], None], answers: tuple[Response, ...], tmp_path: Path
 ) -> None:
     """A create that the server carried out counts as unknown; a resumed run does not send it."""
     journal, server = tmp_path / "journal", Server(*answers)
-    run = creates(server, journal, quitting)
+    run = creates(server, journal, hook)
     with pytest.raises(Quit, match=r"^$"):
         await run
     sent = server.sent
