@@ -15,6 +15,7 @@ from adapty_async._api.operation import Request, Response
 from adapty_async.bulk import ItemState, StopReason, summarise
 from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, RetryScheduled
 from adapty_async.v1 import create_profile, delete_profile
+from adapty_async.v2 import ProfileAttributes
 from tests._support import LOOPS, loop_turns
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -25,6 +26,7 @@ CREATED = Response(201, {}, b'{"data": {}}')
 THROTTLED = Response(429, {"Retry-After": "0"}, b"")
 PAGE = Response(200, {}, b"<html>")
 LOST = Response(500, {}, b"")
+MISSING = Response(404, {}, b'{"error_code": "profile_does_not_exist", "errors": []}')
 QUICKLY = RetryPolicy(attempts=10, wait_initial=0.001, wait_max=0.001)
 
 
@@ -234,6 +236,27 @@ async def test_a_create_that_may_have_succeeded_is_not_sent_again_when_a_hook_en
     assert summarise(journal).counts[ItemState.UNKNOWN] == 1
 
 
+@pytest.mark.parametrize("answer", [CREATED, LOST], ids=["created", "lost"])
+async def test_a_missing_profile_is_created_once_when_a_hook_ends_the_program(
+    answer: Response, tmp_path: Path
+) -> None:
+    """The hook raises at the end of the creation; a run that resumes only looks for the profile."""
+    server = Server(MISSING, answer)
+
+    def create_if_missing(*hooks: Any) -> BulkRun[Any, Any]:
+        return AdaptyClient(KEY, transport=server, hooks=hooks).v2.profiles.bulk_get_or_create(
+            [("u0", ProfileAttributes())], journal=tmp_path / "journal", job_id="creates"
+        )
+
+    run = create_if_missing(lambda event: quitting_at_attempts(event) if server.sent == 2 else None)
+    with pytest.raises(Quit, match=r"^$"):
+        await run
+    server.answers = [MISSING]
+    resumed = await create_if_missing()
+
+    assert (run.report.unknown, resumed.unknown, server.sent) == (1, 1, 3)
+
+
 async def test_a_delete_that_succeeded_is_done_when_it_is_sent_again(tmp_path: Path) -> None:
     """A delete whose hook ended the program is sent again, and a 404 then means it was done."""
     journal = tmp_path / "journal"
@@ -246,8 +269,7 @@ async def test_a_delete_that_succeeded_is_done_when_it_is_sent_again(tmp_path: P
 
     with pytest.raises(Quit, match=r"^$"):
         await erase(Server(), quitting)
-    missing = b'{"error_code": "profile_does_not_exist", "status_code": 404, "errors": []}'
-    resumed = await erase(Server(Response(404, {}, missing)))
+    resumed = await erase(Server(MISSING))
 
     assert (resumed.done, resumed.absent) == (1, 0)
 
