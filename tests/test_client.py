@@ -208,6 +208,38 @@ async def test_a_given_session_that_was_closed_is_rejected() -> None:
         await get(client)
 
 
+def test_a_given_session_is_rejected_in_another_event_loop() -> None:
+    """It is the error of each call, and ends a run before anything is sent."""
+
+    async def make() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession()
+
+    async def use() -> None:
+        client = client_of("http://127.0.0.1:9", session=session)
+        with pytest.raises(ConfigError, match="belongs to another event loop"):
+            await client.v1.profiles.delete(customer_user_id="anna")
+        run = client.v1.profiles.bulk_delete(["anna"], by="customer_user_id")
+        with pytest.raises(ConfigError, match="belongs to another event loop"):
+            await run
+        assert (run.report.not_sent, run.report.requests) == (1, 0)
+
+    with asyncio.Runner() as runner:
+        session = runner.run(make())
+        with asyncio.Runner() as other:
+            other.run(use())
+        runner.run(session.close())
+
+
+async def test_a_given_session_must_not_authenticate() -> None:
+    """A request cannot have two values of the Authorization header."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # aiohttp 4 will not have it
+        session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", "word"))
+    async with session:
+        with pytest.raises(ConfigError, match="session must have no auth"):
+            client_of("http://127.0.0.1:9", session=session)
+
+
 async def test_a_given_session_warns_of_nothing() -> None:
     """A client that owns no session may be dropped."""
     async with RawServer() as server, aiohttp.ClientSession() as session:
