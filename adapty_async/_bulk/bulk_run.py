@@ -293,8 +293,10 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         Stop the run if an outage has lasted too long, and spawn workers that have become useful.
 
         It runs at regular intervals, so also while every item waits. It looks again soon after it
-        has spawned workers, whose items may wait, too.
+        has spawned workers, whose items may wait, too. A run that drains has its reason to end.
         """
+        if self._stopping.is_set():
+            return
         worker_limit, workers = self._settings.worker_limit, len(self._workers)
         if worker_limit is not None and workers:  # otherwise the input has ended
             self._adapt(worker_limit)
