@@ -132,7 +132,14 @@ def run_calls(
     if records.outcomes is None:
         return BulkRun(source, calls.process, stop_check, settings, calls.open, calls.earlier)
     numbering = numbering_of(items)
-    recording = Recording(records.outcomes, build, calls.process, calls.open, numbering)
+    recording = Recording(
+        records.outcomes,
+        build,
+        calls.process,
+        calls.open,
+        numbering,
+        has_journal=records.journal is not None,
+    )
     settings = msgspec.structs.replace(settings, record=recording.record)
     return BulkRun(source, recording.process, stop_check, settings, recording.open, calls.earlier)
 
