@@ -23,8 +23,8 @@ from tests.raw_server import CLOSE, RESET, RawServer, Received, Steps, api_error
 pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 #: Of each of the six tests; each has up to five runs with one journal.
-SEEDS = 20
-ITEMS = 25
+SEEDS = 60
+ITEMS = 12
 
 
 @pytest.fixture(params=LOOPS)
@@ -126,7 +126,7 @@ class End:
     """
 
     def __init__(self, random: Random) -> None:
-        self._left = random.choice([random.randrange(1, 200), 10**9])
+        self._left = random.randrange(1, 70)
         self._way = random.choice(["stop", "cut_off", "cancel", "quit", "stop and quit"])
         self.task: asyncio.Task[Any]
         self.run: BulkRun[Any, Any]
