@@ -35,6 +35,7 @@ from adapty_async.v1 import DELETE_PROFILE, GET_PROFILE, ProfileAttributes
 
 from .raw_server import (
     ABSENT,
+    HOLD,
     RESET,
     STALL,
     RawServer,
@@ -228,6 +229,24 @@ def test_a_given_session_is_rejected_in_another_event_loop() -> None:
         with asyncio.Runner() as other:
             other.run(use())
         runner.run(session.close())
+
+
+@pytest.mark.parametrize("seconds", [0.05, 30.0], ids=["timeout", "response"])
+async def test_a_call_over_a_given_session_continues_when_its_client_is_closed(
+    seconds: float,
+) -> None:
+    """It ends with its response, or with its timeout."""
+    async with RawServer(then=(HOLD, reply(204))) as server, aiohttp.ClientSession() as session:
+        client = client_of(server, session=session, timeout=seconds, retry=RetryPolicy(attempts=1))
+        call = asyncio.create_task(client.v1.profiles.delete(customer_user_id="anna"))
+        await server.until_arrived(1)
+        await client.aclose()
+        if seconds == 30.0:
+            server.released.set()
+        (error,) = await asyncio.gather(call, return_exceptions=True)
+
+    assert (error is None) == (seconds == 30.0)
+    assert error is None or isinstance(error, RequestTimeoutError)
 
 
 async def test_a_given_session_must_not_authenticate() -> None:

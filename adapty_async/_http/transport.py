@@ -362,9 +362,9 @@ class _LoopResources(msgspec.Struct):
             await pool.session.close()
 
     async def close(self) -> None:
-        """Close the sessions if they are the client's own."""
-        self.timeouts.close()
+        """Close the sessions if they are the client's own; calls over another session continue."""
         if self.guard is not None:
+            self.timeouts.close()
             await _close(self.sessions)
             with contextlib.suppress(RuntimeError):  # the loop ends, and closes it already
                 await self.guard.aclose()
