@@ -83,8 +83,8 @@ class AdaptyClient(BaseClient):
             retry: the policy that decides which failed requests are retried, and when.
             limits: the limits of connections and of requests per second.
             timeout: seconds for one attempt, without the wait for a free connection.
-            session: an aiohttp session that sends the requests; it is used without its own
-                middlewares, and never closed.
+            session: an aiohttp session that sends the requests, in its event loop only; it is used
+                without its own middlewares, and never closed.
             hooks: callbacks that receive the events of calls. An exception that one raises is
                 logged, and does not affect the call. See `adapty_async.hooks`.
             id_encoding: "utf-8" allows ids in headers that are not ASCII. The server's decoding of
@@ -210,8 +210,8 @@ class AdaptyExportClient(BaseClient, Exports):
             limits: the limits of connections and of requests per second; without a rate, that is
                 two.
             timeout: seconds until a response begins, and then for each read of its body.
-            session: an aiohttp session that sends the requests; it is used without its own
-                middlewares, and never closed.
+            session: an aiohttp session that sends the requests, in its event loop only; it is used
+                without its own middlewares, and never closed.
             hooks: callbacks that receive the events of calls; see `adapty_async.hooks`.
             trust_env: use the proxies of the environment variables.
             allow_insecure: allow plain http to other machines.

@@ -35,6 +35,7 @@ from adapty_async.v1 import DELETE_PROFILE, GET_PROFILE, ProfileAttributes
 
 from .raw_server import (
     ABSENT,
+    HOLD,
     RESET,
     STALL,
     RawServer,
@@ -206,6 +207,56 @@ async def test_a_given_session_that_was_closed_is_rejected() -> None:
         client = client_of("http://127.0.0.1:9", session=session)
     with pytest.raises(ConfigError, match="session that was given to the client is closed"):
         await get(client)
+
+
+def test_a_given_session_is_rejected_in_another_event_loop() -> None:
+    """It is the error of each call, and ends a run before anything is sent."""
+
+    async def make() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession()
+
+    async def use() -> None:
+        client = client_of("http://127.0.0.1:9", session=session)
+        with pytest.raises(ConfigError, match="belongs to another event loop"):
+            await client.v1.profiles.delete(customer_user_id="anna")
+        run = client.v1.profiles.bulk_delete(["anna"], by="customer_user_id")
+        with pytest.raises(ConfigError, match="belongs to another event loop"):
+            await run
+        assert (run.report.not_sent, run.report.requests) == (1, 0)
+
+    with asyncio.Runner() as runner:
+        session = runner.run(make())
+        with asyncio.Runner() as other:
+            other.run(use())
+        runner.run(session.close())
+
+
+@pytest.mark.parametrize("seconds", [0.05, 30.0], ids=["timeout", "response"])
+async def test_a_call_over_a_given_session_continues_when_its_client_is_closed(
+    seconds: float,
+) -> None:
+    """It ends with its response, or with its timeout."""
+    async with RawServer(then=(HOLD, reply(204))) as server, aiohttp.ClientSession() as session:
+        client = client_of(server, session=session, timeout=seconds, retry=RetryPolicy(attempts=1))
+        call = asyncio.create_task(client.v1.profiles.delete(customer_user_id="anna"))
+        await server.until_arrived(1)
+        await client.aclose()
+        if seconds == 30.0:
+            server.released.set()
+        (error,) = await asyncio.gather(call, return_exceptions=True)
+
+    assert (error is None) == (seconds == 30.0)
+    assert error is None or isinstance(error, RequestTimeoutError)
+
+
+async def test_a_given_session_must_not_authenticate() -> None:
+    """A request cannot have two values of the Authorization header."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # aiohttp 4 will not have it
+        session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", "word"))
+    async with session:
+        with pytest.raises(ConfigError, match="session must have no auth"):
+            client_of("http://127.0.0.1:9", session=session)
 
 
 async def test_a_given_session_warns_of_nothing() -> None:

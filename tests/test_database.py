@@ -211,6 +211,7 @@ def test_a_forked_process_is_rejected_and_closes_nothing() -> None:
         (sqlite3.SQLITE_IOERR, "input/output error"),
         (sqlite3.SQLITE_IOERR | 3 << 8, "input/output error"),
         (sqlite3.SQLITE_READONLY, "it is read-only"),
+        (sqlite3.SQLITE_READONLY | 5 << 8, "it is read-only"),
         (sqlite3.SQLITE_CANTOPEN, "the file, or a file next to it, cannot be opened"),
         (sqlite3.SQLITE_BUSY, "it is in use by another process"),
         (sqlite3.SQLITE_CORRUPT, "it is damaged"),

@@ -14,7 +14,6 @@ from typing import TypeAlias
 import msgspec
 
 from adapty_async._api.operation import Request, Response
-from adapty_async.errors import ConnectError
 
 __all__ = ("CallState", "Layer")
 
@@ -44,17 +43,17 @@ class CallState(msgspec.Struct):
         requeue_within: maximum seconds of the wait before a throttled item returns to its queue,
             although its `Retry-After` may be longer. Limit layer: `requeued`.
         ambiguous: a response was lost, here or in an earlier run, and may have been a success.
-            Retry layer: `response_lost`.
-        error: the error of the latest attempt that ended, None if it succeeded. Retry layer:
-            `attempt_failed`, `call_succeeded`.
-        written: an attempt before this one was written to a socket. Retry layer: `attempt_failed`.
+            Check layer: `response_lost`.
+        error: the error of the latest attempt that ended, None if it succeeded. Check layer:
+            `attempt_ended`, `attempt_failed`.
+        written: an attempt before this one was written to a socket. Check layer: `attempt_failed`.
         call_id: the number of the call in the events of hooks, 0 without hooks. Observe layer:
             `call_numbered`.
         earlier_attempts: how many attempts were made before the call got that number: a creation is
             a call of its own in events. Observe layer: `call_numbered`.
         is_creating: the call sends the creation of a missing object, or the response to it was
             lost, here or in an earlier run. Creation layer: `creation_started`, `creation_ended`.
-        is_creation_lost: the response to the creation was lost. Retry layer: `response_lost`.
+        is_creation_lost: the response to the creation was lost. Check layer: `response_lost`.
         settled: how many attempts the server processed before the creation started, or ended.
             Creation layer: `creation_started`, `creation_ended`.
         on_first_send: the first-send callback, which appends the call's write-ahead entry before
@@ -108,7 +107,7 @@ class CallState(msgspec.Struct):
 
     def attempt_ended(self) -> None:
         """Record that an attempt has a response, or failed: it is not on the wire any more."""
-        self.on_wire = False
+        self.on_wire, self.error = False, None
 
     def attempt_withdrawn(self) -> None:
         """Do not count an attempt that was cancelled before it was written."""
@@ -118,10 +117,19 @@ class CallState(msgspec.Struct):
         """Count a response with status 429."""
         self.throttled += 1
 
-    def attempt_refused(self, error: Exception) -> None:
-        """Count an attempt that the server certainly did not process."""
+    def attempt_refused(self, *, is_sent: bool) -> None:
+        """Count an attempt that the server certainly did not process, or that was not even sent."""
         self.refusals += 1
-        self.connect_failures += isinstance(error, ConnectError)
+        self.connect_failures += not is_sent
+
+    def response_lost(self) -> None:
+        """Record that the server may have processed an attempt whose response is no success."""
+        self.ambiguous = True
+        self.is_creation_lost = self.is_creating
+
+    def attempt_failed(self, error: Exception, *, is_sent: bool) -> None:
+        """Record the error of an attempt."""
+        self.error, self.written = error, self.written or is_sent
 
     # The transport:
 
@@ -161,21 +169,6 @@ class CallState(msgspec.Struct):
     def call_numbered(self, call_id: int) -> None:
         """Set the number of the call in events."""
         self.call_id, self.earlier_attempts = call_id, self.attempts
-
-    # The retry layer:
-
-    def response_lost(self) -> None:
-        """Record that the server may have processed an attempt whose response is no success."""
-        self.ambiguous = True
-        self.is_creation_lost = self.is_creating
-
-    def attempt_failed(self, error: Exception) -> None:
-        """Record the error of an attempt."""
-        self.error, self.written = error, self.written or not isinstance(error, ConnectError)
-
-    def call_succeeded(self) -> None:
-        """Record that a retry succeeded."""
-        self.error = None
 
     # The creation layer:
 

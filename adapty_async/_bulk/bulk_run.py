@@ -98,7 +98,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._workers = WorkerPool(settings.concurrency if limit is None else limit.most_workers)
         self._started: float | None = None
         self._ended: float | None = None
-        self._is_open = False  # the lifespan
+        self._is_open = self._is_over = False  # the lifespan; every item has its outcome
         self._deadline: PatientTimer | None = None
         self._look_timer: asyncio.TimerHandle | None = None
         self._failure: BaseException | None = None
@@ -276,6 +276,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
                 self._fail(error)
             except BaseException as error:  # noqa: BLE001  raised by the source or on_outcome
                 self._fail(error)
+            self._is_over = True  # a stop while the lifespan closes is not why the run ended
 
     def _spawn(self, workers: int) -> None:
         if not self._stopping.is_set():
@@ -292,8 +293,10 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         Stop the run if an outage has lasted too long, and spawn workers that have become useful.
 
         It runs at regular intervals, so also while every item waits. It looks again soon after it
-        has spawned workers, whose items may wait, too.
+        has spawned workers, whose items may wait, too. A run that drains has its reason to end.
         """
+        if self._stopping.is_set():
+            return
         worker_limit, workers = self._settings.worker_limit, len(self._workers)
         if worker_limit is not None and workers:  # otherwise the input has ended
             self._adapt(worker_limit)
@@ -447,7 +450,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     def _stop(self, reason: StopReason, *, read_rest: bool = False) -> None:
         """Send nothing more, and start to drain; with `read_rest`, count the rest of the input."""
-        if self._ended is not None:
+        if self._is_over or self._ended is not None:
             return
         self._read_rest = read_rest
         self._stop_reason = self._stop_reason or reason

@@ -35,6 +35,7 @@ from adapty_async._pipeline.retry import may_have_worked
 from adapty_async.errors import (
     AdaptyError,
     CircuitOpenError,
+    ConfigError,
     ConnectionLostError,
     InvalidInputError,
     JournalError,
@@ -131,7 +132,14 @@ def run_calls(
     if records.outcomes is None:
         return BulkRun(source, calls.process, stop_check, settings, calls.open, calls.earlier)
     numbering = numbering_of(items)
-    recording = Recording(records.outcomes, build, calls.process, calls.open, numbering)
+    recording = Recording(
+        records.outcomes,
+        build,
+        calls.process,
+        calls.open,
+        numbering,
+        has_journal=records.journal is not None,
+    )
     settings = msgspec.structs.replace(settings, record=recording.record)
     return BulkRun(source, recording.process, stop_check, settings, recording.open, calls.earlier)
 
@@ -502,9 +510,10 @@ def _status_of(request: Request | None, state: CallState, error: Exception) -> O
     """Return the status of an item that ended with an error."""
     if state.is_creating and state.is_creation_lost:
         return OutcomeStatus.UNKNOWN
-    if request is None or not state.attempts:
-        unsent = isinstance(error, CircuitOpenError | JournalError)
-        return OutcomeStatus.NOT_SENT if unsent else OutcomeStatus.FAILED
+    if request is None or state.attempts == state.connect_failures:
+        ends_run = isinstance(error, CircuitOpenError | JournalError)
+        ends_run = ends_run or (isinstance(error, ConfigError) and state.attempts > 0)
+        return OutcomeStatus.NOT_SENT if ends_run else OutcomeStatus.FAILED
     if isinstance(error, NotFoundError) and request.absent_if_missing:
         return OutcomeStatus.ABSENT
     # a defect, such as a transport's, unless the server certainly processed nothing

@@ -81,11 +81,20 @@ class OutcomeLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(NamedTuple):
-    """An outcome that is to be written, with the item's line and id."""
+    """
+    An outcome that is to be written.
+
+    Attributes:
+        line: the line of the item.
+        id: its id.
+        outcome: the outcome.
+        keeps_final: whether it is not written if the last line of the item is final.
+    """
 
     line: int
     id: str | None
     outcome: Outcome[Any, Any]
+    keeps_final: bool = False
 
 
 _read_line = msgspec.json.Decoder(OutcomeLine).decode
@@ -215,7 +224,7 @@ class OutcomesLog:
             JournalError: the lines could not be written.
         """
         missing = [
-            entry for entry in entries if not entry.outcome.earlier or not self._final.has(entry)
+            entry for entry in entries if not entry.keeps_final or not self._final.has(entry)
         ]
         try:
             for start in range(0, len(missing), _LINES_PER_WRITE):  # others may run in between

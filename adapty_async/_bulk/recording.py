@@ -12,7 +12,7 @@ import msgspec
 
 from adapty_async._api.operation import IDENTITIES, Operation
 from adapty_async._bulk.bulk_run import BulkRun, Lifespan, Process
-from adapty_async._bulk.outcome import Outcome
+from adapty_async._bulk.outcome import Outcome, OutcomeStatus
 from adapty_async._bulk.outcomes_file import Entry, OutcomesFile
 from adapty_async._bulk.worker_pool import Worker
 
@@ -70,6 +70,7 @@ class Recording(Generic[ItemT, ResultT]):
         process: processes an item.
         lifespan: keeps what `process` needs open.
         line_of: returns the line of the item at a position.
+        has_journal: whether the run has a journal, so that earlier lines are of the same runs.
     """
 
     def __init__(
@@ -79,7 +80,10 @@ class Recording(Generic[ItemT, ResultT]):
         process: Process[ItemT, ResultT],
         lifespan: Lifespan,
         line_of: Callable[[int], int],
+        *,
+        has_journal: bool,
     ) -> None:
+        self._has_journal = has_journal
         self._file = OutcomesFile(outcomes.path)
         self._line_of = line_of
         self._identify = outcomes.identify
@@ -126,7 +130,10 @@ class Recording(Generic[ItemT, ResultT]):
             line, name = self._identify(outcome.item)
         else:
             line, name = self._line_of(outcome.index), self._id_of(outcome.item, operation)
-        self._file.add(Entry(line, name, outcome))
+        # by digest, an item that was not read to its request may have ended in an earlier run
+        is_unread = self._has_journal and outcome.status is OutcomeStatus.NOT_SENT
+        keeps_final = outcome.earlier is not None or is_unread
+        self._file.add(Entry(line, name, outcome, keeps_final))
 
     def _id_of(self, item: ItemT, operation: Operation[Any] | None) -> str | None:
         with contextlib.suppress(Exception):  # the error is in the item's outcome

@@ -80,8 +80,8 @@ class BaseClient:
             retry: the policy that decides which failed requests are retried, and when.
             limits: the limits of connections and of requests per second.
             timeout: seconds for one attempt, without the wait for a free connection.
-            session: an aiohttp session that sends the requests; it is used without its own
-                middlewares, and never closed.
+            session: an aiohttp session that sends the requests, in its event loop only; it is used
+                without its own middlewares, and never closed.
             hooks: callbacks that receive the events of calls. An exception that one raises is
                 logged, and does not affect the call. See `adapty_async.hooks`.
             id_encoding: "utf-8" allows ids that are not ASCII. The server's decoding of them is not
@@ -296,7 +296,12 @@ class BaseClient:
         )
 
     async def aclose(self) -> None:
-        """Close the connections of all event loops; a session that you passed stays open."""
+        """
+        Close the connections of all event loops; a session that you passed stays open.
+
+        Clients of `with_options` use the same connections. Leaving the block of such a client
+        closes nothing, its `aclose` closes the connections of all.
+        """
         await self._connections.aclose()
 
     async def __aenter__(self) -> Self:

@@ -51,6 +51,7 @@ class RunLimits(msgspec.Struct, frozen=True):
         concurrency: its concurrency limit; None if the option `concurrency` is set.
         max_outage: seconds without a success from a bucket that end the run.
         timers: measure these seconds, by bucket.
+        operations: the operations that it has sent, if the option `concurrency` is set.
         awake: the clock of these timers, which stands still while the event loop is blocked; None
             for the client's clock.
         stopping: set by the run when it sends and retries nothing more.
@@ -60,6 +61,7 @@ class RunLimits(msgspec.Struct, frozen=True):
     concurrency: ConcurrencyLimit | None = None
     max_outage: float = 900.0
     timers: dict[str, OutageTimer] = msgspec.field(default_factory=dict)
+    operations: set[str] = msgspec.field(default_factory=set)
     awake: WakefulClock | None = None
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
@@ -196,10 +198,12 @@ class RunLimiter(BucketLimiter):
 
     def _start(self, operation: str) -> None:
         self._timer.start()
-        if self._concurrency is not None:
-            self._concurrency.in_flight += 1
-            if self.separate and operation not in self.separate:
-                self._concurrency.other_sent()
+        if self._concurrency is None:
+            self._run.operations.add(operation)
+            return
+        self._concurrency.in_flight += 1
+        if self.separate and operation not in self.separate:
+            self._concurrency.other_sent()
 
     def release(self, operation: str, error: AdaptyError | None, sent: float) -> Verdict:
         """Release the connection, and record the result of an attempt that was sent at `sent`."""
@@ -322,7 +326,9 @@ class RunLimiter(BucketLimiter):
     @property
     def _may_send_others(self) -> bool:
         """Whether items that wait for an endpoint may keep a worker from other items of the run."""
-        return self._concurrency is None or self._concurrency.is_mixed
+        if self._concurrency is None:
+            return len(self._run.operations) > 1
+        return self._concurrency.is_mixed
 
     def _is_paced(self) -> bool:
         return self._is_adaptive or self._state.is_adapting

@@ -51,6 +51,7 @@ __all__ = (
     "failure_of",
     "is_kept",
     "may_be_unread",
+    "next_block",
     "read",
     "read_now",
     "read_whole",
@@ -160,6 +161,19 @@ def read_now(content: aiohttp.StreamReader) -> bytes | None:
     return content.read_nowait() if content.is_eof() else None  # no more than was read at once
 
 
+async def next_block(content: aiohttp.StreamReader) -> bytes:
+    """
+    Return bytes of a body that have arrived; none at its end.
+
+    Raises:
+        ConnectionLostError: the client was closed since the last block.
+    """
+    try:
+        return await content.readany()
+    except RuntimeError:  # of aiohttp's, which every other end of a connection spares
+        raise ConnectionLostError("the connection broke (it was closed meanwhile)") from None
+
+
 async def read(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
     """
     Read a whole body.
@@ -169,7 +183,7 @@ async def read(content: aiohttp.StreamReader, request: Request, status: int) -> 
     """
     chunks: list[bytes] = []
     size = 0
-    async for chunk in content.iter_any():
+    while chunk := await next_block(content):
         size += len(chunk)
         if size > _BODY_LIMIT:
             raise DecodeError(

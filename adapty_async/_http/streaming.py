@@ -18,7 +18,7 @@ import aiohttp
 
 from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Request
-from adapty_async._http.exchange import ReadBody, read_whole
+from adapty_async._http.exchange import ReadBody, next_block, read_whole
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._runtime.tasks import in_thread
 from adapty_async.errors import ConnectionLostError, DecodeError, RequestTimeoutError
@@ -133,7 +133,7 @@ def read_into(
         size = 0
         while True:
             _extend(timeouts, state, min(request.timeout, state.deadline - clock()))
-            data = await content.readany()
+            data = await next_block(content)
             if not data:
                 break
             block.append(data)

@@ -26,6 +26,8 @@ _CONNECT_SECONDS = 10.0
 # Connecting, from the name lookup to the end of the TLS handshake, may take `_CONNECT_SECONDS`, and
 # at most this share of the attempt, so that a connect timeout differs from a lost response.
 _CONNECT_SHARE = 0.9
+# Seconds after which attempts time out that the close of their connections has not ended.
+_CLOSING_SECONDS = 0.1
 
 
 class _Deadlines(msgspec.Struct):
@@ -91,8 +93,16 @@ class TimeoutScheduler:
             task.uncancel()
 
     def close(self) -> None:
-        """Cancel the timer."""
-        self._timer.cancel()
+        """
+        Let each attempt that is left time out soon.
+
+        Closed connections end nearly all of them. aiohttp does not wake those that wait for a body.
+        """
+        now = self._clock()
+        for deadlines in self._watched.values():
+            deadlines.restart(now)
+            deadlines.seconds = deadlines.connect_seconds = _CLOSING_SECONDS
+        self._timer.start(now + _CLOSING_SECONDS if self._watched else math.inf, now)
 
     def _restart_unsent(self, now: float) -> None:
         """

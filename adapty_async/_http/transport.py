@@ -67,6 +67,10 @@ class Transport:
         trust_env: bool = False,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
+        if isinstance(session, aiohttp.ClientSession) and getattr(session, "auth", None):
+            raise ConfigError(
+                "session must have no auth: the API key is in the Authorization header"
+            )
         self._clock = clock
         self._headers = headers
         self._trust_env = trust_env
@@ -95,7 +99,8 @@ class Transport:
         With a sink, the body of a success is passed to it block by block, on the standard path.
 
         Raises:
-            ConfigError: the client or the caller's session is closed.
+            ConfigError: the client or the caller's session is closed, or the session belongs to
+                another event loop.
             ConnectError: no connection could be made.
             DeadlineError: the call's deadline has passed; nothing was sent.
             RequestTimeoutError: the attempt's timeout or the call's deadline has passed.
@@ -206,6 +211,7 @@ class Transport:
     def _make(self) -> _LoopResources:
         loop = asyncio.get_running_loop()
         if self._caller_session is not None:
+            _require_loop(self._caller_session, loop)
             self._record_path(self.why_standard)
             return _LoopResources(
                 loop,
@@ -356,12 +362,23 @@ class _LoopResources(msgspec.Struct):
             await pool.session.close()
 
     async def close(self) -> None:
-        """Close the sessions if they are the client's own."""
-        self.timeouts.close()
+        """Close the sessions if they are the client's own; calls over another session continue."""
         if self.guard is not None:
+            self.timeouts.close()
             await _close(self.sessions)
             with contextlib.suppress(RuntimeError):  # the loop ends, and closes it already
                 await self.guard.aclose()
+
+
+def _require_loop(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # there is no other public way
+        made_in = getattr(session, "loop", loop)
+    if made_in is not loop and isinstance(made_in, asyncio.AbstractEventLoop):
+        raise ConfigError(
+            "the session that was given to the client belongs to another event loop; make one in "
+            "each loop that uses the client, with a client of its own"
+        )
 
 
 async def _close(sessions: set[aiohttp.ClientSession]) -> None:

@@ -26,11 +26,11 @@ from adapty_async._pipeline.emitter import Emitter
 from adapty_async._pipeline.item_counter import ItemCounter
 from adapty_async._pipeline.limit import limit
 from adapty_async._pipeline.observe import observe, observe_attempts
-from adapty_async._pipeline.retry import is_refusal, retry
+from adapty_async._pipeline.retry import is_refusal, may_have_worked, retry
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.config import RetryPolicy
-from adapty_async.errors import AdaptyError
+from adapty_async.errors import AdaptyError, ConnectError, DecodeError
 
 __all__ = ("PipelineConfig", "build", "check", "with_middleware", "without_state")
 
@@ -132,35 +132,51 @@ def check(send: Layer, stopping: asyncio.Event | None = None) -> Layer:
             _record_failure(state, error)
             raise
         state.attempt_ended()
-        if 200 <= response.status < 300:
-            if response.body:
-                require_no_page(request.operation, response)
-            return response
-        raise _error_of(request, state, response)
+        if not 200 <= response.status < 300:
+            raise _error_of(request, state, response)
+        if response.body:
+            _require_no_page(request, state, response)
+        return response
 
     return send_checked
+
+
+def _require_no_page(request: Request, state: CallState, response: Response) -> None:
+    try:
+        require_no_page(request.operation, response)
+    except DecodeError as error:
+        _record_error(state, error, is_sent=True)
+        raise
 
 
 def _error_of(request: Request, state: CallState, response: Response) -> AdaptyError:
     if response.status == 429:
         state.attempt_throttled()
     error = error_from(request.operation, response)
-    _record_refusal(state, error)
+    _record_error(state, error, is_sent=True)
     return error
 
 
 def _record_failure(state: CallState, error: BaseException) -> None:
     if isinstance(error, AdaptyError):
+        is_sent = state.on_wire and not isinstance(error, ConnectError)
         state.attempt_ended()
-        _record_refusal(state, error)
+        _record_error(state, error, is_sent=is_sent)
     elif not state.on_wire:
         state.attempt_withdrawn()
 
 
-def _record_refusal(state: CallState, error: AdaptyError) -> None:
-    """Record that the server certainly did not process an attempt, if its error proves that."""
-    if not is_refusal(error):
+def _record_error(state: CallState, error: AdaptyError, *, is_sent: bool) -> None:
+    """
+    Record the error of an attempt, and what it proves: the server may have processed it, or cannot.
+
+    That is done before a hook receives the attempt: a hook's `BaseException` ends the call.
+    """
+    state.attempt_failed(error, is_sent=is_sent)
+    if is_sent and may_have_worked(error):
+        state.response_lost()
+    if is_sent and not is_refusal(error):
         return
-    state.attempt_refused(error)
+    state.attempt_refused(is_sent=is_sent)
     if state.on_refusal is not None and not state.is_uncertain:  # because of an earlier attempt
         state.on_refusal()

@@ -185,19 +185,15 @@ class _RetryLoop:
                 return Response(error.status, named, b"")
             error.attempts = state.attempts
             raise
-        state.call_succeeded()
         self._budget.release(self._cost)
         return response
 
     def _may_retry(self, error: BaseException) -> bool:
-        """Record a failure in the call state; return whether its kind may be retried."""
+        """Return whether a failure of its kind may be retried."""
         if not isinstance(error, AdaptyError):
             return False
         self._error = error
         state = self._state
-        if may_have_worked(error):
-            state.response_lost()
-        state.attempt_failed(error)
         is_outage = state.outage_failures > self._seen_outage_failures
         self._seen_outage_failures = state.outage_failures
         if may_retry(self._request.retry_safety, error):

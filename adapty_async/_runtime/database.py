@@ -36,10 +36,13 @@ OwnedT = TypeVar("OwnedT", bound=_Closeable)
 _Settle: TypeAlias = Callable[[Any, BaseException | None], object]
 _Jobs: TypeAlias = "queue.SimpleQueue[tuple[Callable[[Any], Any], _Settle] | None]"
 
-_TEXTS = {
+_TEXTS: dict[int | None, str] = {
     sqlite3.SQLITE_FULL: "no space left on the disk",
     sqlite3.SQLITE_IOERR: "input/output error",
     sqlite3.SQLITE_READONLY: "it is read-only",
+    sqlite3.SQLITE_READONLY_ROLLBACK: (
+        "a run was killed while it opened or closed it; resume the run, which repairs it"
+    ),
     sqlite3.SQLITE_CANTOPEN: "the file, or a file next to it, cannot be opened",
     sqlite3.SQLITE_BUSY: "it is in use by another process",
     sqlite3.SQLITE_LOCKED: "it is in use by another process",
@@ -64,7 +67,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, sqlite3.Error):
-        return _TEXTS.get(code_of(error), "it is damaged")
+        code = getattr(error, "sqlite_errorcode", None)
+        return _TEXTS.get(code) or _TEXTS.get(code_of(error), "it is damaged")
     if isinstance(error, UnicodeDecodeError):
         return "it is damaged"
     return str(error)

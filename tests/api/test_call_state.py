@@ -23,10 +23,18 @@ METHODS = {name for name, value in vars(CallState).items() if isinstance(value, 
 EVENTS = {name for name in METHODS if not name.startswith("_")}
 LAYERS = {
     # the modules of a layer: the attributes that it writes
-    "_pipeline.compose": {"attempts", "refusals", "connect_failures", "throttled"},
+    "_pipeline.compose": {
+        "attempts",
+        "refusals",
+        "connect_failures",
+        "throttled",
+        "ambiguous",
+        "error",
+        "is_creation_lost",
+        "written",
+    },
     "_pipeline.observe": {"call_id", "earlier_attempts"},
     "_pipeline.limit": {"outage_failures", "deadline", "requeue_within"},
-    "_pipeline.retry": {"ambiguous", "error", "is_creation_lost", "written"},
     "_pipeline.creation": {"is_creating", "settled"},
 }
 
@@ -146,9 +154,9 @@ def test_a_new_call_has_no_history() -> None:
 def test_a_call_is_sent_for_the_first_time_until_an_attempt_may_be_processed() -> None:
     """Attempts that the server certainly did not process do not count."""
     state = CallState()
-    for error in (ConnectError("refused"), ServerError("status 503", status=503)):
+    for is_sent in (False, True):
         state.attempt_started()
-        state.attempt_refused(error)
+        state.attempt_refused(is_sent=is_sent)
         assert state.is_first_send
     state.attempt_started()
     state.attempt_ended()
@@ -186,12 +194,24 @@ def test_a_deadline_is_set_once() -> None:
 def test_a_call_was_written_if_one_of_its_attempts_was() -> None:
     """A failure to connect after a lost response does not change that."""
     state = CallState()
-    state.attempt_failed(ConnectError("refused"))
+    state.attempt_failed(ConnectError("refused"), is_sent=False)
     assert not state.written
-    state.attempt_failed(ServerError("status 500", status=500))
-    state.attempt_failed(ConnectError("refused"))
+    state.attempt_failed(ServerError("status 500", status=500), is_sent=True)
+    state.attempt_failed(ConnectError("refused"), is_sent=False)
 
     assert state.written
+
+
+def test_a_success_leaves_no_error_of_the_attempt_before() -> None:
+    """The error is that of the latest attempt that ended."""
+    state, refused = CallState(), ConnectError("refused")
+    state.attempt_started()
+    state.attempt_failed(refused, is_sent=False)
+    state.attempt_started()
+    assert state.error is refused
+    state.attempt_ended()
+
+    assert state.error is None
 
 
 async def test_a_creation_has_a_history_of_its_own() -> None:
@@ -204,7 +224,7 @@ async def test_a_creation_has_a_history_of_its_own() -> None:
     state.creation_started()
     assert (state.is_first_send, state.is_uncertain) == (True, False)
     state.attempt_started()
-    state.attempt_refused(ConnectError("refused"))
+    state.attempt_refused(is_sent=False)
     assert (state.is_first_send, state.is_uncertain) == (True, False)
     state.attempt_started()
     state.response_lost()

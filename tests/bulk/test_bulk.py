@@ -1004,6 +1004,22 @@ async def test_a_run_spawns_no_worker_once_its_input_has_ended() -> None:
     assert worker_limit.more == 5
 
 
+async def test_a_stopped_run_whose_outage_lasts_too_long_reads_no_more() -> None:
+    """Whoever has left a stream takes no outcomes of the rest, for which the run would wait."""
+    items, patience = Held(), 1e9
+    loop = asyncio.get_running_loop()
+    run = plain_run(ids(100), items.process, patience=lambda: patience, look_every=0.01)
+    async with asyncio.timeout(10), run:
+        await settle()
+        run.stop()
+        patience, started = 0.0, loop.time()
+        while loop.time() < started + 0.02:  # it would look once more
+            await settle()
+        await items.end(10)
+
+    assert_adds_up(run.report, 10)
+
+
 async def test_a_run_whose_concurrency_nobody_set_begins_with_64_workers() -> None:
     """More are spawned only once they increase the throughput."""
     api = Api(hold=ids(300))

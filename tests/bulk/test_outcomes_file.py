@@ -383,6 +383,31 @@ async def test_a_new_file_is_complete(path: Path, job_id: str | None) -> None:
     }
 
 
+@pytest.mark.parametrize("has_journal", [True, False], ids=["journal", "no journal"])
+async def test_a_stopped_run_leaves_results_of_earlier_ones_as_they_are(
+    has_journal: bool,  # noqa: FBT001  a case
+    path: Path,
+) -> None:
+    """Without a position, a run does not know how an item ended before; its last line does."""
+    keep = {**BY, "outcomes": path, "concurrency": 1}
+    if has_journal:
+        keep["journal"] = path.with_suffix(".db")
+    rejected: Any = (400, {}, b'{"error_code": "bad_request"}')
+    replies: Any = [(204, {}, b""), rejected, (204, {}, b"")]
+    async with fake(replies) as client:
+        await client.v1.profiles.bulk_delete(["a", "b", "c"], **keep)
+    before = read(path)
+    async with fake(itertools.repeat(rejected)) as client:
+        items = ["a", "b", "c", "d"] if has_journal else ["b", "b", "c", "d"]
+        report = await client.v1.profiles.bulk_delete(items, **keep, fail_fast=True)
+
+    assert read(path).startswith(before)
+    assert report.not_sent == (2 if has_journal else 3)
+    assert last(path)["a"]["status"] == "done"
+    assert last(path)["c"]["status"] == ("done" if has_journal else "not_sent")
+    assert last(path)["d"]["status"] == "not_sent"
+
+
 async def test_the_line_of_another_input_is_not_an_items_own(path: Path) -> None:
     """A file that has other ids at the same lines, or a later failure, gets the lines it lacks."""
     keep = {**BY, "journal": path.with_suffix(".db"), "job_id": "j", "concurrency": 1}

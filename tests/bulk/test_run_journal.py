@@ -1323,6 +1323,26 @@ async def test_a_run_is_recorded_with_its_end(journal: Path) -> None:
     assert summary.counts[ItemState.DONE] == 3
 
 
+async def test_a_stop_while_its_journal_closes_is_not_why_a_run_ended(
+    gated: GatedJournal, journal: Path
+) -> None:
+    """Report and journal agree that the input was read to its end."""
+
+    def hang_after_the_last(outcome: Outcome[str, None]) -> None:
+        if outcome.index == 2:
+            gated.gate.clear()
+
+    run = erase(Api(), ids(3), gated, concurrency=1, on_outcome=hang_after_the_last)
+    task = asyncio.create_task(run)
+    await gated.waiting.wait()
+    run.stop()
+    gated.gate.set()
+    report = await task
+
+    assert (report.ok, report.stop_reason) == (True, None)
+    assert [each.stop_reason for each in summarise(journal).runs] == [None]
+
+
 async def test_reasons_beyond_a_hundred_are_counted_together() -> None:
     """Random responses of a server do not make the journal grow."""
     journal = MemoryJournal()

@@ -1300,11 +1300,15 @@ async def test_items_do_not_wait_for_an_endpoint_without_success_for_good() -> N
     assert run.patience() == 20.0
 
 
-async def test_a_run_for_an_endpoint_without_success_alone_waits_as_in_an_outage() -> None:
+@pytest.mark.parametrize("is_fixed", [False, True], ids=["adaptive concurrency", "fixed"])
+async def test_a_run_for_an_endpoint_without_success_alone_waits_as_in_an_outage(
+    is_fixed: bool,  # noqa: FBT001  a case
+) -> None:
     """None of its items ends unsent before `max_outage`, since they keep no other from a worker."""
     bench = Bench()
-    run = RunLimits(concurrency=ConcurrencyLimit(100, bench.clock), max_outage=60.0)
-    await throttle_one(bench, run)
+    await throttle_one(bench, RunLimits())
+    concurrency = None if is_fixed else ConcurrencyLimit(100, bench.clock)
+    run = RunLimits(concurrency=concurrency, max_outage=60.0)
     items = [bench.start("own", run) for _ in range(60)]
     await bench.clock.advance(55.0)
     assert not all(item.done() for item in items)

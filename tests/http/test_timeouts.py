@@ -155,19 +155,20 @@ async def test_somebody_is_cancelled_once() -> None:
     await end(late, other)
 
 
-async def test_a_watch_that_is_closed_leaves_no_timer() -> None:
-    """A close cancels the timer, also if there is none, or a late one has fired."""
+async def test_an_attempt_that_is_left_when_the_scheduler_is_closed_times_out_soon() -> None:
+    """Without one, there is no timer."""
     loop = Loop()
     scheduler = scheduler_of(loop)
     task = a_task()
     scheduler.close()
+    assert loop.ticking == []
     scheduler.schedule(task, 30.0, sent())
     assert loop.ticking == [110.0]
-    loop.stand_still(40.0)
-    loop.advance(0.25)
     scheduler.close()
-    loop.turn()
+    assert loop.ticking == [100.1]
+    loop.advance(0.1)
 
+    assert scheduler.expired(task)
     assert (loop.ticking, loop.ready) == ([], [])
     await end(task)
 

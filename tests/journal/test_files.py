@@ -187,6 +187,29 @@ async def test_a_reader_names_a_file_that_is_missing(tmp_path: Path) -> None:
     assert not contents(tmp_path)
 
 
+async def test_a_reader_names_a_run_that_was_killed_while_it_closed_its_journal(
+    tmp_path: Path,
+) -> None:
+    """SQLite leaves a rollback journal then, which only a writer may use: the next run does."""
+    path, copy = tmp_path / "run.db", tmp_path / "killed.db"
+    await make(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA cache_size = 1")  # so that pages are written before the commit
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("UPDATE run SET stop_reason = hex(zeroblob(100000))")
+        shutil.copy(path, copy)
+        shutil.copy(f"{path}-journal", f"{copy}-journal")
+        db.execute("ROLLBACK")
+    message = "cannot be read: a run was killed while it opened or closed it; resume the run"
+    with pytest.raises(JournalError, match=message):
+        summarise(copy)
+    journal = SqliteJournal(copy, owed=OWED)
+    await reopened(journal)
+    await journal.close()
+
+    assert [run.stop_reason for run in summarise(copy).runs] == [None, None]
+
+
 async def test_links_are_rejected(tmp_path: Path) -> None:
     """SQLite's log belongs to a name, so a journal with a second name is rejected."""
     (tmp_path / "real").mkdir()

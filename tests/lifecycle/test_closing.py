@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp.base_protocol import BaseProtocol
 
 from adapty_async import (
     AdaptyClient,
@@ -22,9 +24,11 @@ from adapty_async import (
     OutcomeStatus,
     RetryPolicy,
 )
+from adapty_async._http.exchange import next_block
 from adapty_async.bulk import BulkRun
 from adapty_async.errors import AdaptyError, ConnectionLostError
 from adapty_async.v1 import create_profile, delete_profile
+from tests._support import loop_turns
 from tests.lifecycle.test_cancellation import is_free, left_by
 from tests.raw_server import DONE, HOLD, STALL, RawServer, Received, Steps, own_tasks, page
 
@@ -56,6 +60,32 @@ async def test_calls_that_wait_for_a_connection_end_when_their_client_is_closed(
     )
     assert left_by(client) == {}
     assert own_tasks() == before
+
+
+async def test_a_call_whose_body_has_not_arrived_ends_when_its_client_is_closed() -> None:
+    """The headers have arrived; the call waits for the body, or is just about to."""
+    headers = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+    ends: set[str] = set()
+    async with RawServer(then=(headers, STALL)) as server:
+        for turns in range(6):
+            client = client_of(server, retry=RetryPolicy(attempts=1))
+            call = asyncio.create_task(get(client))
+            await server.until_arrived(turns + 1)
+            await loop_turns(turns)
+            await client.aclose()
+            (error,) = await asyncio.gather(call, return_exceptions=True)
+            ends.add(type(error).__name__)
+            assert left_by(client) == {}
+
+    assert ends == {"ConnectionLostError", "RequestTimeoutError"}
+
+
+async def test_a_body_whose_connection_was_closed_before_it_is_read_is_lost() -> None:
+    """A RuntimeError of aiohttp's is no error of a call."""
+    loop = asyncio.get_running_loop()
+    content = aiohttp.StreamReader(BaseProtocol(loop), 1024, loop=loop)
+    with pytest.raises(ConnectionLostError, match="it was closed meanwhile"):
+        await next_block(content)
 
 
 async def test_a_call_that_waits_for_its_retry_ends_with_it() -> None:
@@ -129,6 +159,7 @@ async def test_a_run_ends_when_its_client_is_closed(
         assert Counter(in_flight) == {lost: 4}
         assert run.report.total == len(outcomes) == sum(run.report.counts.values())
         assert (run.report.done, len(server.requests)) == (3, 7)
+        assert (run.report.not_sent, run.report.requests) == (run.report.total - 7, 7)
         assert left_by(client) == {}
         assert own_tasks() == before
         assert is_free(tmp_path / "journal")

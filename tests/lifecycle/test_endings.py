@@ -643,7 +643,7 @@ async def test_the_end_of_one_run_leaves_others_on_the_client_alone() -> None:
 
 
 async def test_a_run_whose_client_is_closed_ends() -> None:
-    """Every item is reported, and the caller gets the error of a closed client."""
+    """The caller gets the error of a closed client; items whose requests found it were not sent."""
     async with RawServer(then=(STALL,)) as server:
         client = AdaptyClient(KEY, base_url=server.url, limits=Limits(connections=4))
         run = client.v1.profiles.bulk_delete(ids(50), by="customer_user_id", concurrency=8)
@@ -656,6 +656,8 @@ async def test_a_run_whose_client_is_closed_ends() -> None:
         assert len(server.requests) == 4
     report = run.report
     assert report.total == sum(report.counts.values()) == 8
+    assert (report.failed, report.not_sent) == (4, 4)
+    assert (report.requests, report.sent) == (4, 4)
 
 
 # The cost of leaving

@@ -13,8 +13,9 @@ import pytest
 from adapty_async import AdaptyClient, BulkRun, Operation, Outcome, OutcomeStatus, RetryPolicy
 from adapty_async._api.operation import Request, Response
 from adapty_async.bulk import ItemState, StopReason, summarise
-from adapty_async.hooks import CallEnded, CallStarted, Event, RetryScheduled
+from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, RetryScheduled
 from adapty_async.v1 import create_profile, delete_profile
+from adapty_async.v2 import ProfileAttributes
 from tests._support import LOOPS, loop_turns
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -23,6 +24,9 @@ KEY = "secret_live_TEST.key"
 DELETED = Response(204, {}, b"")
 CREATED = Response(201, {}, b'{"data": {}}')
 THROTTLED = Response(429, {"Retry-After": "0"}, b"")
+PAGE = Response(200, {}, b"<html>")
+LOST = Response(500, {}, b"")
+MISSING = Response(404, {}, b'{"error_code": "profile_does_not_exist", "errors": []}')
 QUICKLY = RetryPolicy(attempts=10, wait_initial=0.001, wait_max=0.001)
 
 
@@ -167,6 +171,12 @@ def quitting(event: Event) -> None:
         raise Quit
 
 
+def quitting_at_attempts(event: Event) -> None:
+    """Raise at the end of an attempt that was not throttled."""
+    if isinstance(event, AttemptEnded) and event.status != 429:
+        raise Quit
+
+
 class Server:
     """
     Respond to creates and deletes.
@@ -200,15 +210,22 @@ def creates(server: Server, journal: Path, *hooks: Any) -> BulkRun[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "answers",
-    [pytest.param((), id="at once"), pytest.param((THROTTLED,), id="after a retry")],
+    ("hook", "answers"),
+    [
+        pytest.param(quitting, (), id="call"),
+        pytest.param(quitting, (THROTTLED,), id="call after a retry"),
+        pytest.param(quitting_at_attempts, (), id="attempt"),
+        pytest.param(quitting_at_attempts, (THROTTLED,), id="second attempt"),
+        pytest.param(quitting_at_attempts, (THROTTLED, PAGE), id="second attempt, a page"),
+        pytest.param(quitting_at_attempts, (THROTTLED, LOST), id="second attempt, status 500"),
+    ],
 )
-async def test_a_create_that_succeeded_is_not_sent_again_when_a_hook_ends_the_program(
-    answers: tuple[Response, ...], tmp_path: Path
+async def test_a_create_that_may_have_succeeded_is_not_sent_again_when_a_hook_ends_the_program(
+    hook: Callable[[Event], None], answers: tuple[Response, ...], tmp_path: Path
 ) -> None:
     """A create that the server carried out counts as unknown; a resumed run does not send it."""
     journal, server = tmp_path / "journal", Server(*answers)
-    run = creates(server, journal, quitting)
+    run = creates(server, journal, hook)
     with pytest.raises(Quit, match=r"^$"):
         await run
     sent = server.sent
@@ -217,6 +234,27 @@ async def test_a_create_that_succeeded_is_not_sent_again_when_a_hook_ends_the_pr
     assert run.report.unknown == 1
     assert (resumed.unknown, server.sent) == (1, sent)
     assert summarise(journal).counts[ItemState.UNKNOWN] == 1
+
+
+@pytest.mark.parametrize("answer", [CREATED, LOST], ids=["created", "lost"])
+async def test_a_missing_profile_is_created_once_when_a_hook_ends_the_program(
+    answer: Response, tmp_path: Path
+) -> None:
+    """The hook raises at the end of the creation; a run that resumes only looks for the profile."""
+    server = Server(MISSING, answer)
+
+    def create_if_missing(*hooks: Any) -> BulkRun[Any, Any]:
+        return AdaptyClient(KEY, transport=server, hooks=hooks).v2.profiles.bulk_get_or_create(
+            [("u0", ProfileAttributes())], journal=tmp_path / "journal", job_id="creates"
+        )
+
+    run = create_if_missing(lambda event: quitting_at_attempts(event) if server.sent == 2 else None)
+    with pytest.raises(Quit, match=r"^$"):
+        await run
+    server.answers = [MISSING]
+    resumed = await create_if_missing()
+
+    assert (run.report.unknown, resumed.unknown, server.sent) == (1, 1, 3)
 
 
 async def test_a_delete_that_succeeded_is_done_when_it_is_sent_again(tmp_path: Path) -> None:
@@ -231,8 +269,7 @@ async def test_a_delete_that_succeeded_is_done_when_it_is_sent_again(tmp_path: P
 
     with pytest.raises(Quit, match=r"^$"):
         await erase(Server(), quitting)
-    missing = b'{"error_code": "profile_does_not_exist", "status_code": 404, "errors": []}'
-    resumed = await erase(Server(Response(404, {}, missing)))
+    resumed = await erase(Server(MISSING))
 
     assert (resumed.done, resumed.absent) == (1, 0)
 

@@ -152,13 +152,15 @@ class Script:
         self._seconds = seconds
 
     async def __call__(self, request: Request, state: CallState) -> Response:
-        """Fail or succeed; like the transport, never after the call's deadline."""
+        """Fail or succeed; like the layers below, never after the call's deadline."""
         state.attempt_started()
         self._clock.now = min(self._clock.now + self._seconds, state.deadline)
         failure = next(self._failures, None)
-        if failure is not None:
-            raise failure
-        return OK
+        if failure is None:
+            return OK
+        if may_have_worked(failure):
+            state.response_lost()
+        raise failure
 
 
 def timing(clock: FakeClock, fraction: float = 1.0) -> Timing:
