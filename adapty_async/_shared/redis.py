@@ -9,6 +9,7 @@ from typing import Any
 
 import redis.asyncio
 import redis.exceptions
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -89,7 +90,7 @@ class RedisStore:
             pipeline.eval(_SWAP, 1, key, version, version + 1, value, expiry)
         return [bool(swapped) for swapped in await self._results(pipeline)]
 
-    async def _results(self, pipeline: redis.asyncio.client.Pipeline) -> list[Any]:
+    async def _results(self, pipeline: Pipeline) -> list[Any]:
         try:
             return await _result(pipeline.execute())  # type: ignore[no-any-return]
         except StoreError:
