@@ -36,7 +36,7 @@ def test_a_run_with_faults_shows_nobody(
     """Output, logs and journal of a run with many failures name neither a person nor the key."""
     caplog.set_level(logging.DEBUG)
     sandbox.fail_next(*FAULTS)
-    ids = put("ids.txt", ROWS + f'{CANARY_EMAIL}\0\n"{CANARY_EMAIL}\n')
+    ids = put("ids.txt", ROWS + f'{CANARY_EMAIL}\x01\n"{CANARY_EMAIL}\n')
     command = ["delete", ids, "--api", "mail", "--by", "email", "--yes", "--concurrency", "1"]
     files = ["--journal", tmp_path / "journal", "--failures", tmp_path / "failures"]
     result = invoke(*command, *files, *way)
