@@ -167,7 +167,8 @@ class Transport:
             del failure  # otherwise the error and this frame would form a cycle
 
     async def _renew_if_dead(self, resources: _LoopResources, pool: _Pool, *, dead: bool) -> None:
-        if dead and pool is resources.pool:
+        # unless it was closed with the client
+        if dead and pool is resources.pool and pool.session in resources.sessions:
             await self._renew(resources)
 
     def _check_cancelled(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from adapty_async._input.cells import (
@@ -72,13 +72,11 @@ class ArrowTable:
             a cell is read, since a wrong offset in it reads bytes that are none of the cell's.
 
     Attributes:
-        label, names, exact, has_integers, may_hide_rows, digits: see
-            `adapty_async._input.tables.Table`.
+        label, names, exact, has_integers, may_hide_rows: see `adapty_async._input.tables.Table`.
     """
 
     has_integers = True
     may_hide_rows = False
-    digits: Mapping[int, int] = {}
 
     def __init__(
         self, label: str, schema: pa.Schema, read: _Read, *, is_trusted: bool = True

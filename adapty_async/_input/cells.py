@@ -27,7 +27,7 @@ __all__ = (
     "MAX_CELL_BYTES",
     "ODD_CELL",
     "FaultyCell",
-    "TotalCell",
+    "NoIdCell",
     "UnusableCellError",
     "exact_float",
     "id_text",
@@ -54,10 +54,6 @@ _ODD = "cannot be read: it is a date outside of the years 1 to 9999, or is not U
 _MISSING_TYPES = frozenset({"NAType", "NaTType"})
 _LOST_DIGITS = "is a number that has lost digits, since it is stored as a float: store it as text"
 
-_PADDED = (
-    "is a number that its format shows in another way, such as with leading zeros: enter it as text"
-)
-
 
 class UnusableCellError(ValueError):
     """A cell that cannot be used; the text completes "the cell ..." and has no value."""
@@ -77,15 +73,17 @@ class FaultyCell(msgspec.Struct, frozen=True):
         return ""
 
 
-class TotalCell(msgspec.Struct, frozen=True):
+class NoIdCell(msgspec.Struct, frozen=True):
     """
-    A cell whose formula counts or adds up other cells, such as below a list of ids.
+    A cell that may be a field, but is no id, such as a total below a list of ids.
 
     Attributes:
-        value: its result, which may be a field, but is no id.
+        value: its value.
+        reason: the text of the error of an id.
     """
 
     value: Any
+    reason: str
 
     def __str__(self) -> str:
         return str(self.value)
@@ -126,14 +124,13 @@ def exact_float(kind: str, size: int) -> float:
     return _EXACT_BY_BYTES.get(size, EXACT_DOUBLE) if kind == "f" else EXACT_DOUBLE
 
 
-def id_text(value: Any, exact: float = EXACT_DOUBLE, digits: int = 0) -> str | None:
+def id_text(value: Any, exact: float = EXACT_DOUBLE) -> str | None:
     """
     Return the id in a cell: text and whole numbers; None if the cell is missing.
 
     Args:
         value: the cell.
         exact: whole floats are exact below this number.
-        digits: people see a number that has fewer digits in another way, such as with zeros.
 
     Raises:
         UnusableCellError: it cannot be an id.
@@ -141,10 +138,10 @@ def id_text(value: Any, exact: float = EXACT_DOUBLE, digits: int = 0) -> str | N
     kind = type(value)
     if kind is str:
         return _short_text(value)
-    if kind is int and not digits:
+    if kind is int:
         return str(value)
-    if kind is TotalCell:
-        raise UnusableCellError("has a formula that counts or adds up other cells, so it is no id")
+    if kind is NoIdCell:
+        raise UnusableCellError(value.reason)
     found, exact = plain(value), min(exact, _exact_of(value))
     if isinstance(found, float | Decimal) and math.isfinite(found) and found != _whole(found):
         raise UnusableCellError("has a fraction, so it is not an id")
@@ -152,8 +149,6 @@ def id_text(value: Any, exact: float = EXACT_DOUBLE, digits: int = 0) -> str | N
         raise UnusableCellError("is true or false, not an id")
     if isinstance(found, dt.date):
         raise UnusableCellError("is a date, perhaps made of an id by a spreadsheet")
-    if digits and isinstance(found, int | float) and abs(found) < 10 ** (digits - 1):
-        raise UnusableCellError(_PADDED)
     return text(found, exact)
 
 
@@ -206,7 +201,7 @@ def number(value: Any, exact: float = EXACT_DOUBLE) -> Any:
 
 def plain(value: Any) -> Any:
     """Return a cell as a value of Python's own types: those of numpy, and missing ones."""
-    if isinstance(value, TotalCell):
+    if isinstance(value, NoIdCell):
         value = value.value
     if type(value).__name__ in _MISSING_TYPES:
         return None

@@ -8,10 +8,10 @@ when they are entered. Formulas have the results that were stored with them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from adapty_async._input.cells import TotalCell, UnusableCellError, text
+from adapty_async._input.cells import NoIdCell, UnusableCellError, text
 from adapty_async._input.sheet_xml import TOTAL, SheetFindings, column_letters
 from adapty_async._input.spreadsheet_scan import SpreadsheetScan
 from adapty_async._runtime.extras import require
@@ -22,6 +22,9 @@ __all__ = ("open_excel",)
 # From this number on, a spreadsheet has rounded a whole number.
 _EXACT = 1e15
 _DAMAGED = "is not a spreadsheet, or is damaged"
+_PADDED = (
+    "is a number that its format shows in another way, such as with leading zeros: enter it as text"
+)
 
 
 class _Sheet:
@@ -29,8 +32,7 @@ class _Sheet:
     A sheet of a spreadsheet; its first row that is not empty has the names of the columns.
 
     Attributes:
-        label, names, exact, has_integers, may_hide_rows, digits: see
-            `adapty_async._input.tables.Table`.
+        label, names, exact, has_integers, may_hide_rows: see `adapty_async._input.tables.Table`.
     """
 
     has_integers = False
@@ -40,11 +42,9 @@ class _Sheet:
         self.may_hide_rows = not findings.is_scanned
         self._path = path
         self._faults = faults = findings.faults
+        self._digits = findings.digits
         # The rows begin in the first column that is not empty.
         self._first = sheet.start[1] if sheet.start else 0
-        self.digits: Mapping[int, int] = {
-            column - self._first: count for column, count in findings.digits.items()
-        }
         self._rows = self._filled(sheet)
         number, header = next(self._rows, (0, []))
         if not header:
@@ -78,6 +78,7 @@ class _Sheet:
         for last, row in enumerate(self._read(sheet), 1):
             if last in self._faults:
                 self._put_faults(row, last)
+            self._mark_padded(row, last)
             if last in self._faults or any(map(_is_filled, row)):
                 yield last, row
         # without a value, such cells are not in the area that calamine reads
@@ -95,7 +96,19 @@ class _Sheet:
         for column, fault in self._faults[number].items():
             at = column - self._first
             if 0 <= at < len(row):
-                row[at] = TotalCell(row[at]) if fault is TOTAL else fault
+                row[at] = NoIdCell(row[at], fault.reason) if fault is TOTAL else fault
+
+    def _mark_padded(self, row: list[Any], number: int) -> None:
+        """Mark the numbers that people see with leading zeros or letters."""
+        for column, digits in self._digits.items():
+            at = column - self._first
+            if number <= len(digits) and 0 <= at < len(row):
+                row[at] = _marked(row[at], digits[number - 1])
+
+
+def _marked(value: Any, digits: int) -> Any:
+    is_padded = digits > 0 and isinstance(value, int | float) and abs(value) < 10 ** (digits - 1)
+    return NoIdCell(value, _PADDED) if is_padded else value
 
 
 def _is_filled(cell: Any) -> bool:

@@ -73,7 +73,6 @@ class _Polars:
 
     has_integers = True
     may_hide_rows = False
-    digits: Mapping[int, int] = {}
 
     def __init__(self, frame: Any) -> None:
         self.label = _LABEL
@@ -159,7 +158,6 @@ class _Pandas:
 
     has_integers = True
     may_hide_rows = False
-    digits: Mapping[int, int] = {}
 
     def __init__(self, frame: Any) -> None:
         self.label = _LABEL

@@ -48,7 +48,7 @@ _INEXACT = FaultyCell(
 )
 
 #: Marks a cell that has a value, but cannot be an id.
-TOTAL = FaultyCell("has a formula that counts or adds up other cells")
+TOTAL = FaultyCell("has a formula that counts or adds up other cells, so it is no id")
 # A formula that begins with a function of many cells, as both formats write it.
 _AGGREGATE = re.compile(
     r"(?:[a-z]+:)?=?[\s+(-]*(?:_xlfn\.)?"
@@ -79,7 +79,8 @@ class SheetFindings(msgspec.Struct):
             for those that cannot be ids.
         fault_count: their number.
         is_scanned: whether hidden rows were searched.
-        digits: the digits of numbers that are shown with leading zeros, by index of the column.
+        digits: by index of the column, a byte for each row: the digits with which its number is
+            shown at least, 0 if it is shown as it is.
     """
 
     hidden: int | None = None
@@ -87,7 +88,7 @@ class SheetFindings(msgspec.Struct):
     faults: dict[int, dict[int, FaultyCell]] = {}
     fault_count: int = 0
     is_scanned: bool = True
-    digits: dict[int, int] = {}
+    digits: dict[int, bytearray] = {}
 
     def hide(self, number: int) -> None:
         """Record a hidden row."""
@@ -105,6 +106,11 @@ class SheetFindings(msgspec.Struct):
         if self.fault_count > _MAX_FAULTS:
             raise UnreadableSheetError(f"has more than {_MAX_FAULTS:,} cells with errors or totals")
         self.faults.setdefault(row, {})[column] = fault
+
+    def add_digits(self, row: int, column: int, digits: int) -> None:
+        """Record the digits that a number, below those before, is shown with at least."""
+        known = self.digits.setdefault(column, bytearray())
+        known += bytes(row - 1 - len(known)) + bytes([digits])
 
 
 def _is_total(formula: str) -> bool:
@@ -286,11 +292,11 @@ class SheetReader(XmlHandler):
             raise UnreadableSheetError("is damaged: its cells are not in order")
         self._last = self._at
         self._extent.add(*self._at)
-        if self._shown_digits and self._kind in {"", "n"}:
-            known = self.findings.digits
-            known[self._at[1]] = max(known.get(self._at[1], 0), self._shown_digits)
+        row, column = self._at[0] + 1, self._at[1]
         if fault is not None:
-            self.findings.add_fault(self._at[0] + 1, self._at[1], fault)
+            self.findings.add_fault(row, column, fault)
+        elif self._shown_digits and self._kind in {"", "n"}:
+            self.findings.add_digits(row, column, self._shown_digits)
 
     def _fault(self) -> FaultyCell | None:
         """Return why the cell cannot be used, None if it can be or is empty."""
@@ -342,8 +348,8 @@ class StyleReader(XmlHandler):
             self._style = None
 
 
-# A spreadsheet has no numbers of more digits.
-_MOST_DIGITS = 309
+# No number of a spreadsheet that could be an id has as many.
+_MOST_DIGITS = 255
 # Parts of a format that show themselves, or are conditions.
 _LITERAL = re.compile(r'(?P<text>"[^"]*"|\\.)|\[[^]]*\]|_.|\*.')
 

@@ -10,7 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -38,8 +38,6 @@ class Table(Protocol):
         exact: for each column the number from which on its floats may have lost digits.
         has_integers: whether it stores whole numbers as such; a spreadsheet has floats only, even
             if its reader returns an int.
-        digits: the digits that people see of the numbers in a column at least, by its index, such
-            as 5 of 00045; not that of a column whose numbers are seen as they are.
         may_hide_rows: whether people may see fewer rows, and nothing tells which.
     """
 
@@ -48,7 +46,6 @@ class Table(Protocol):
     exact: Sequence[float]
     has_integers: bool
     may_hide_rows: bool
-    digits: Mapping[int, int]
 
     def rows(self, indexes: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield the number of each row, and its cells in the columns with these indexes."""
@@ -96,7 +93,7 @@ def table_rows(
     names = [name.strip() for name in table.names]
     used = check([name for name in names if name])
     indexes = [i for i, name in enumerate(names) if name and (used is None or name in used)]
-    converters = [(names[i], _converter(table, i, names[i], columns)) for i in indexes]
+    converters = [(names[i], _converter(names[i], columns, table.exact[i])) for i in indexes]
     id_at = _position(columns.id_column, [name for name, _ in converters])
     findings.may_hide_rows = table.may_hide_rows
     damaged: Any = float if table.has_integers else float | int
@@ -111,10 +108,9 @@ def _position(name: str | None, names: list[str]) -> int | None:
     return names.index(name) if name in names else None
 
 
-def _converter(table: Table, index: int, name: str, columns: TableRows) -> _Convert:
-    exact = table.exact[index]
+def _converter(name: str, columns: TableRows, exact: float) -> _Convert:
     if name == columns.id_column:
-        return functools.partial(id_text, exact=exact, digits=table.digits.get(index, 0))
+        return functools.partial(id_text, exact=exact)
     return functools.partial(number if columns.is_number(name) else text, exact=exact)
 
 

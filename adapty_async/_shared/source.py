@@ -191,10 +191,11 @@ class SharedSource:
     def fail(self, error: StoreError) -> None:
         """Continue without the other processes, since the store is down."""
         if self._alone is None:
+            rate = self._continue_alone().rate
             logger.warning(
                 "shared rate: %s; this process continues at %.1f requests per second on its own",
                 error,
-                self._continue_alone().rate,
+                rate,
             )
         self._adjust_alone()
         self.member.interrupt(self._clock() + _RETRY)

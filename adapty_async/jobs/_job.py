@@ -216,7 +216,8 @@ class Job:
         Raises:
             JobStoppedError: the job stopped, such as for a rejected key. Its parts stay open.
             StoreUnavailableError: the store was unavailable for ``max_outage`` seconds.
-            JournalError: the job belongs to another operation, origin or key.
+            JournalError: the job belongs to another operation, origin or key, or the store's file
+                was deleted, moved or replaced.
             ConfigError: an option is unknown or out of range.
         """
         self._required()

@@ -112,7 +112,7 @@ class SqliteDatabase:
 
         return self._file.run(work)
 
-    async def transact(self, steps: Steps[ResultT], *, is_long: bool = False) -> ResultT:  # noqa: ARG002  it waits for nobody
+    async def transact(self, steps: Steps[ResultT], *, is_long: bool = False) -> ResultT:  # noqa: ARG002  no time ends it
         """Execute steps as one transaction; see `Database.transact`."""
         return await self._file.run(lambda file: file.transact(steps, durable=True))
 

@@ -755,8 +755,9 @@ def test_any_bytes_are_rows_or_rejected(form: Format, content: bytes) -> None:
             return
         if form == "text" and b"\0" in content:
             return
-        packed_or_table = (b"\x1f\x8b", b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"ARROW1", b"PAR1")
-        assert content.startswith(packed_or_table) or b"\0\0" in (content[:4:2], content[1:4:2])
+        if "cannot be read as text" in error.rule:  # it begins as a file of another kind
+            return
+        assert content.startswith(b"\x1f\x8b") or b"\0\0" in (content[:4:2], content[1:4:2])
         return
     assert [row.line for row in rows] == _filled_lines(content)
 

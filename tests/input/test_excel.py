@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +250,6 @@ class _IntegerSheet:
     """A sheet as the reader returns one of .xls: its small whole numbers are ints."""
 
     label, has_integers, may_hide_rows = "ids.xls", False, True
-    digits: Mapping[int, int] = {}
     names: Sequence[str] = ("id",)
     exact: Sequence[float] = (1e15,)
 

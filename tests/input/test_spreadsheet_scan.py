@@ -447,6 +447,22 @@ def test_a_number_that_is_shown_with_letters_is_no_id(tmp_path: Path, code: str)
     assert "is a number that its format shows in another way" in str(last.broken)
 
 
+def test_the_format_of_one_number_is_not_that_of_the_others(tmp_path: Path) -> None:
+    """The numbers of a column that are shown as they are stay ids, whatever stands below them."""
+    shown = '<row r="{0}"><c r="A{0}" s="1"><v>{1}</v></c></row>'
+    plain = '<row r="{0}"><c r="A{0}"><v>{1}</v></c></row>'
+    total = '<row r="6"><c r="A6" s="1"><f>COUNT(A2:A5)</f><v>4</v></c></row>'
+    rows = f"{plain.format(2, 45)}{shown.format(3, 46)}{plain.format(5, 47)}{total}"
+    path = write_sheet(tmp_path / "ids.xlsx", HEADER + rows)
+    first, padded, last, below = read(
+        rewrite(path, "xl/styles.xml", _with_format("0 &quot;U&quot;"))
+    )
+
+    assert (first, last) == (Row(2, {"id": "45"}), Row(5, {"id": "47"}))
+    assert "is a number that its format shows in another way" in str(padded.broken)
+    assert "counts or adds up other cells, so it is no id" in str(below.broken)
+
+
 def test_a_field_may_be_shown_with_leading_zeros(tmp_path: Path) -> None:
     """Only an id is another one without its zeros; styles may be missing."""
     rows = f'{HEADER}<row r="2">{text_cell("A2", "u1")}<c r="B2" s="1"><v>45</v></c></row>'

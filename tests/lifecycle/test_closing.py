@@ -26,7 +26,7 @@ from adapty_async import (
 )
 from adapty_async._http.exchange import next_block
 from adapty_async.bulk import BulkRun
-from adapty_async.errors import AdaptyError, ConnectionLostError
+from adapty_async.errors import AdaptyError, ConnectionLostError, RequestTimeoutError
 from adapty_async.v1 import create_profile, delete_profile
 from tests._support import loop_turns
 from tests.lifecycle.test_cancellation import is_free, left_by
@@ -78,6 +78,28 @@ async def test_a_call_whose_body_has_not_arrived_ends_when_its_client_is_closed(
             assert left_by(client) == {}
 
     assert ends == {"ConnectionLostError", "RequestTimeoutError"}
+
+
+async def test_a_call_over_a_kept_connection_that_ends_with_its_client_opens_no_session() -> None:
+    """Nobody would close it: aiohttp reports one that was not closed to the event loop."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+    headers = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+    async with RawServer(DONE, then=(headers, STALL)) as server:
+        client = client_of(server, retry=RetryPolicy(attempts=1))
+        await get(client)
+        call = asyncio.create_task(get(client))
+        await server.until_arrived(2)
+        await loop_turns(6)
+        await client.aclose()
+        with pytest.raises(RequestTimeoutError, match="no response in time"):
+            await call
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del client, call
+        gc.collect()
+
+    assert complaints == []
 
 
 async def test_a_body_whose_connection_was_closed_before_it_is_read_is_lost() -> None:
