@@ -72,7 +72,7 @@ _FAILURE_KEYS = frozenset({"line", "item", "status", "attempts"})
 _TOO_LONG = f"is longer than {RECORD_CHARACTERS} characters"
 _NOT_JSON = "is not JSON"
 _NOT_UTF8 = "is not UTF-8: set its encoding, such as cp1252"
-_INCOMPLETE = "may be incomplete: it has no line break at its end; add one, or write a file"
+_INCOMPLETE = "may be incomplete: it has no line break at its end; add one, or name a file"
 _NO_TEXT = "has a NUL character, so the file is no text; if it is UTF-16, set its encoding"
 _UNREAD = {"type": "InvalidInputError", "field_name": "row"}
 # The formats by the suffix of a file's name.

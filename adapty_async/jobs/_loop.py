@@ -27,7 +27,7 @@ _BATCH = 64
 # Seconds between two attempts, if other workers have all open parts or the store is unavailable.
 _POLL_SECONDS = 1.0
 # Seconds after a failure of the store until the next one counts as another outage.
-_CALM_SECONDS = 120.0
+_CALM_SECONDS = 30.0
 
 
 async def _wait(ended: asyncio.Event, seconds: float) -> None:

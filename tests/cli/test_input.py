@@ -31,7 +31,7 @@ from adapty_async.errors import InvalidInputError
 Put = Callable[[str, str | bytes], Path]
 
 _FORMS: tuple[Format, ...] = ("csv", "ndjson", "text")
-_INCOMPLETE = "may be incomplete: it has no line break at its end; add one, or write a file"
+_INCOMPLETE = "may be incomplete: it has no line break at its end; add one, or name a file"
 
 
 def any_columns(names: list[str]) -> None:

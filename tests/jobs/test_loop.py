@@ -144,7 +144,7 @@ async def test_an_outage_ends_with_an_outcome_or_a_long_calm(
     world.raises[1] = [StoreUnavailableError("away")] * 6
 
     def pass_time() -> None:
-        world.now += 121.0 if is_calm else 2.0
+        world.now += 31.0 if is_calm else 2.0
         world.recorded += 1
 
     world.at = pass_time
