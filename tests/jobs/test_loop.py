@@ -145,7 +145,7 @@ async def test_an_outage_ends_with_an_outcome_or_a_long_calm(
 
     def pass_time() -> None:
         world.now += 31.0 if is_calm else 2.0
-        world.recorded += 1
+        world.recorded += not is_calm
 
     world.at = pass_time
     await world.work()
