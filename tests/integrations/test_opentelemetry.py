@@ -337,7 +337,7 @@ async def test_each_client_of_a_provider_is_measured(telemetry: Telemetry) -> No
     assert {point.attributes["adapty.status"]: point.value for point in items}["done"] == 2
 
 
-async def test_clients_of_one_api_are_told_apart_by_name(telemetry: Telemetry) -> None:
+async def test_clients_of_one_api_are_distinguished_by_name(telemetry: Telemetry) -> None:
     """Each value of the client's own metrics has the name, so that none replaces another's."""
     clients = {}
     for name in ("anvil", "brush"):
