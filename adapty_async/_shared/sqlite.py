@@ -22,8 +22,8 @@ _CREATE = (
     "CREATE TABLE IF NOT EXISTS adapty_shared_rate"
     " (key TEXT PRIMARY KEY, version INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID"
 )
-# A change that means nothing, which a file that is only readable rejects.
-_WRITE = "PRAGMA user_version = 1"
+# A write that changes nothing, which a file that is only readable rejects.
+_WRITE = "DELETE FROM adapty_shared_rate WHERE FALSE"
 _LOAD = "SELECT version, value FROM adapty_shared_rate WHERE key = ?"
 _INSERT = (
     "INSERT INTO adapty_shared_rate VALUES (:key, :version + 1, :value) ON CONFLICT DO NOTHING"

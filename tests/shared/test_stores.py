@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import shutil
@@ -354,6 +355,19 @@ async def test_a_sqlite_file_that_is_only_readable_is_an_error_at_the_start(tmp_
     with pytest.raises(StoreError, match="SQLite failed: SQLITE_READONLY"):
         await store.open()
     await store.aclose()
+
+
+async def test_a_database_of_the_application_stays_as_it_was(tmp_path: Path) -> None:
+    """Many applications keep the version of their tables in the header of the file."""
+    path = tmp_path / "app.db"
+    with contextlib.closing(sqlite3.connect(path)) as app:
+        app.execute("CREATE TABLE customers (name TEXT)")
+        app.execute("PRAGMA user_version = 7")
+        store = SqliteStore(str(path))
+        await store.open()
+        await store.aclose()
+
+        assert app.execute("PRAGMA user_version").fetchone() == (7,)
 
 
 async def test_redis_at_another_address_is_found_after_a_failover() -> None:
