@@ -511,8 +511,9 @@ def _status_of(request: Request | None, state: CallState, error: Exception) -> O
     if state.is_creating and state.is_creation_lost:
         return OutcomeStatus.UNKNOWN
     if request is None or state.attempts == state.connect_failures:
-        ends_run = isinstance(error, CircuitOpenError | JournalError)
-        ends_run = ends_run or (isinstance(error, ConfigError) and state.attempts > 0)
+        # an attempt ends with a ConfigError if the client was closed meanwhile
+        is_closed = isinstance(error, ConfigError) and state.attempts > 0
+        ends_run = is_closed or isinstance(error, CircuitOpenError | JournalError)
         return OutcomeStatus.NOT_SENT if ends_run else OutcomeStatus.FAILED
     if isinstance(error, NotFoundError) and request.absent_if_missing:
         return OutcomeStatus.ABSENT

@@ -496,11 +496,12 @@ def _whole_rows(rows: Iterator[Row], lines: LineReader) -> Iterator[Row]:
     A pipe also ends, at any byte, if its writer is killed. Half an id is another id.
     """
     for row in rows:
-        if lines.is_open and row.broken is None:
-            value = row.value
-            text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-            row = Row(row.line, text, _INCOMPLETE)  # noqa: PLW2901  the row as it is yielded
-        yield row
+        if row.broken is not None or not lines.is_open:
+            yield row
+            continue
+        value = row.value
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        yield Row(row.line, text, _INCOMPLETE)
 
 
 def _text_rows(lines: LineReader) -> Iterator[Row]:
