@@ -55,6 +55,10 @@ class ItemStates:
         """Return the state of an item, without the reservation by this run."""
         return _STATES[self._states[position]] if position < len(self._states) else _NONE
 
+    def is_unsent(self, position: int) -> bool:
+        """Return whether an item was certainly not processed, and is not reserved by this run."""
+        return position >= len(self._states) or self._states[position] in _UNSENT
+
     def set(self, position: int, state: ItemState) -> None:
         """Set the state of an item."""
         try:

@@ -130,14 +130,15 @@ class JournalWriter:
         Store that an item may be sent; the caller awaits the result, if any, before it sends.
 
         By position, the items after it are reserved, too. The entry survives the death of the
-        process, but not a loss of power.
+        process, but not a loss of power. An item that failed needs another one.
         """
-        if position in self._ahead.free:
+        needs_entry = self._states.is_unsent(position)
+        if position in self._ahead.free and not needs_entry:
             return None
         if self.failure is None:
             if self._by_position:
                 self._ahead.use(position)
-            if position in self._ahead.requested and not self._is_closing:
+            if position in self._ahead.requested and not (needs_entry or self._is_closing):
                 return self._reserve_early(position)
             self._states.reserve(position, position + 1)
         return self._future_of(self._entries)

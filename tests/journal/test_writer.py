@@ -104,6 +104,24 @@ async def test_items_in_their_order_need_not_wait(writer: JournalWriter) -> None
     await writer.close()
 
 
+async def test_an_item_that_failed_needs_an_entry_again(
+    writer: JournalWriter, journal: Observed
+) -> None:
+    """After a creation that failed, its item is sent once more, and was reserved ahead before."""
+    for position in (0, 1):
+        if (waiting := writer.reserve(position)) is not None:
+            await waiting
+    writer.retract(1)
+    await writer.flush()
+    assert stored(journal, 1) is ItemState.FAILED
+
+    waiting = writer.reserve(1)
+    assert waiting is not None
+    await waiting
+    assert stored(journal, 1) is ItemState.RESERVED
+    await writer.close()
+
+
 async def test_no_more_than_the_concurrency_is_reserved_ahead(
     writer: JournalWriter, journal: Observed
 ) -> None:
