@@ -137,7 +137,7 @@ def timers() -> list[str]:
         for timer, each in zip(patient, scheduled, strict=True)
     ]
     # one for each client, whatever it does
-    kept = {"aiohttp.helpers", "adapty_async._http.timeouts"}
+    kept = {"aiohttp.helpers", "adapty_async._http.attempt"}
     return [repr(each) for each in callbacks if each.__module__ not in kept]
 
 
