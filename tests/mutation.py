@@ -39,7 +39,7 @@ MODULES = {
     "_journal/schema": ("bulk/test_run_journal", "journal/test_schema"),
     "_journal/sqlite": ("bulk/test_run_journal", "journal/test_sqlite", "journal/test_conformance"),
     "_journal/writer": ("bulk/test_run_journal", "journal/test_writer"),
-    "_pipeline/limit": ("pipeline/test_limit", "pipeline/test_compose"),
+    "_pipeline/layers": ("pipeline/test_limit", "pipeline/test_compose"),
     "_pipeline/retry": ("pipeline/test_retry",),
 }
 #: Tests in other processes, which run the unchanged code.

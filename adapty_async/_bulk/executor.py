@@ -34,7 +34,7 @@ from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.run_limits import RunLimits, wakeful
 from adapty_async._input.items import TableItems, checked, require_no_table
 from adapty_async._journal import SqliteJournal, belongs_to_journal
-from adapty_async._pipeline.compose import PipelineConfig, build
+from adapty_async._pipeline.layers import PipelineConfig, build
 from adapty_async.config import RetryPolicy, positive
 from adapty_async.errors import AdaptyError, ConfigError
 

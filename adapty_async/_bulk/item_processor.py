@@ -29,8 +29,7 @@ from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.run_limits import RunLimits, look_every
 from adapty_async._journal import KEY_SIZE, OBJECT_KEY_SIZE, KeyIndex
 from adapty_async._pipeline.creation import lost_creation
-from adapty_async._pipeline.item_counter import ItemCounter
-from adapty_async._pipeline.limit import look
+from adapty_async._pipeline.layers import ItemCounter, look
 from adapty_async._pipeline.retry import may_have_worked
 from adapty_async.errors import (
     AdaptyError,

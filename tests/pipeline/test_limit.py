@@ -14,7 +14,7 @@ from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.run_limits import RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
-from adapty_async._pipeline.limit import limit
+from adapty_async._pipeline.layers import limit
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.errors import (

@@ -1,38 +1,98 @@
 """
-A pipeline of layers, each a `Layer` around a `Layer` and independent of its neighbours.
+The pipeline of a client: layers around the transport, each a `Layer` around a `Layer`.
 
 create → observe → retry → limit → check → transport. The check layer is inside the retry layer, so
 there is one retry path. The limit layer is inside it too, so every attempt acquires a permit, and
 no permit is held during backoff. Hooks add a layer around check, middlewares are layers around the
 transport. The hooks see a creation as a call of its own.
+
+Two layers are here: check counts attempts and raises errors, limit acquires a permit for each
+attempt and reports its result on release.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import msgspec
 
 from adapty_async._api.call_state import CallState, Layer
 from adapty_async._api.codec import ResultDecoder, error_from, require_no_page
 from adapty_async._api.operation import Middleware, Request, Response, Send
+from adapty_async._flow.bucket_limiter import BucketLimiter, CallLimiter, Verdict
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limiter_registry import LimiterRegistry
-from adapty_async._flow.run_limits import RunLimits
+from adapty_async._flow.run_limits import RunLimiter, RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._pipeline.creation import create_missing
 from adapty_async._pipeline.emitter import Emitter
-from adapty_async._pipeline.item_counter import ItemCounter
-from adapty_async._pipeline.limit import limit
 from adapty_async._pipeline.observe import observe, observe_attempts
-from adapty_async._pipeline.retry import is_refusal, may_have_worked, retry
+from adapty_async._pipeline.retry import is_refusal, is_requeued, may_have_worked, retry
 from adapty_async._runtime.clock import Timing
+from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import AdaptyError, ConnectError, DecodeError
 
-__all__ = ("PipelineConfig", "build", "check", "with_middleware", "without_state")
+__all__ = (
+    "ItemCounter",
+    "PipelineConfig",
+    "build",
+    "check",
+    "limit",
+    "look",
+    "with_middleware",
+    "without_state",
+)
+
+
+class ItemCounter:
+    """
+    A counter that adds up the counts of bulk runs, those in progress included.
+
+    A run counts its own items. The counter reads these counts when it is asked, so an item costs
+    nothing here.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # clients may be in use in several threads
+        self._ended: dict[str, int] = {}  # the sums of runs that have ended
+        self._in_progress: list[Mapping[Any, int]] = []
+        register_fork_handler(self)
+
+    def after_fork(self) -> None:
+        """Start fresh: the items belong to the parent process, and another thread's lock."""
+        self._lock = threading.Lock()
+        self._ended, self._in_progress = {}, []
+
+    def start(self, counts: Mapping[Any, int]) -> None:
+        """Include the counts of a run, which change until it ends."""
+        with self._lock:
+            self._in_progress.append(counts)
+
+    def end(self, counts: Mapping[Any, int]) -> None:
+        """Add the counts of a run that has ended; nothing if it started before a fork."""
+        with self._lock:
+            others = [each for each in self._in_progress if each is not counts]
+            if len(others) < len(self._in_progress):
+                self._ended = _sum([self._ended, counts])
+            self._in_progress = others
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of items by status, which never decreases; empty before any run."""
+        with self._lock:
+            return _sum([self._ended, *self._in_progress])
+
+
+def _sum(parts: list[Mapping[Any, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for part in parts:
+        for status, count in part.items():
+            total[status] = total.get(status, 0) + count
+    return total
 
 
 class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,3 +240,105 @@ def _record_error(state: CallState, error: AdaptyError, *, is_sent: bool) -> Non
     state.attempt_refused(is_sent=is_sent)
     if state.on_refusal is not None and not state.is_uncertain:  # because of an earlier attempt
         state.on_refusal()
+
+
+# The result of an attempt that was cancelled, or that failed for a reason other than the server.
+_NO_RESPONSE = AdaptyError("no response")
+
+
+def limit(
+    send: Layer,
+    connections: LoopLocal[PrioritySemaphore],
+    registry: LimiterRegistry,
+    clock: Callable[[], float],
+    run: RunLimits | None = None,
+) -> Layer:
+    """
+    Acquire a permit and a connection for every attempt of single calls, or of a run's items.
+
+    This layer sets the deadline of a call: that of a single call on its arrival, that of an item
+    with a permit, so that an item is not charged for its waits in the queue. Each run has its own
+    wait queues, so that a slow run delays no other.
+    """
+    return _LimitLayer(send, connections, registry, clock, run).send
+
+
+class _LimitLayer:
+    """A pipeline layer with the limiters of a client's single calls, or of one run, by bucket."""
+
+    def __init__(
+        self,
+        send: Layer,
+        connections: LoopLocal[PrioritySemaphore],
+        registry: LimiterRegistry,
+        clock: Callable[[], float],
+        run: RunLimits | None,
+    ) -> None:
+        self._next = send
+        self._connections = connections
+        self._registry = registry
+        self._clock = clock
+        self._run = run
+        self._limiters = _limiters_of_loop(run)
+
+    async def send(self, request: Request, state: CallState) -> Response:
+        """Send one attempt when the limiter of its bucket permits it."""
+        operation = request.operation
+        limiter = self._limiters().get(request.bucket)
+        if limiter is None or operation in limiter.separate:
+            limiter = self._limiter_of(request)
+        if self._run is None:
+            state.start_deadline(self._clock(), request.total_timeout)
+        if not limiter.try_acquire(operation, state.deadline):
+            state.extend_deadline(await limiter.acquire(operation, state.deadline))
+        sent = self._clock()
+        state.start_deadline(sent, request.total_timeout)
+        try:
+            response = await self._next(request, state)
+        except AdaptyError as error:
+            if limiter.release(operation, error, sent) is Verdict.OUTAGE:
+                state.failed_in_outage()
+            if is_requeued(request, state, error):
+                state.requeued(limiter.requeue_within)
+            raise
+        except BaseException:
+            limiter.release(operation, _NO_RESPONSE, sent)
+            raise
+        limiter.release(operation, None, sent)
+        return response
+
+    def _limiter_of(self, request: Request) -> BucketLimiter:
+        bucket = self._registry.bucket_of(request.bucket, request.operation)
+        limiter = self._limiters().get(bucket)
+        return self._make_limiter(bucket) if limiter is None else limiter
+
+    def _make_limiter(self, bucket: str) -> BucketLimiter:
+        state, permits = self._registry.get(bucket), self._connections.get()
+        limiter = (
+            CallLimiter(state, permits)
+            if self._run is None
+            else RunLimiter(state, permits, self._run, bucket)
+        )
+        return self._limiters().setdefault(bucket, limiter)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'calls' if self._run is None else self._run})"
+
+
+def _limiters_of_loop(run: RunLimits | None) -> Callable[[], dict[str, BucketLimiter]]:
+    """Return a function that returns the limiters of the running event loop, by bucket."""
+    if run is None:
+        return LoopLocal[dict[str, BucketLimiter]](dict).get
+    limiters: dict[str, BucketLimiter] = {}
+    return lambda: limiters
+
+
+def look(limiters: LimiterRegistry, run: RunLimits) -> float:
+    """
+    Return the seconds until an outage ends a run, if no request succeeds.
+
+    A run calls it at regular intervals.
+    """
+    if run.awake is not None:
+        run.awake.tick()
+    return run.patience(lambda bucket: limiters.get(bucket).paused_for)
