@@ -40,7 +40,7 @@ MODULES = {
     "_journal/sqlite": ("bulk/test_run_journal", "journal/test_sqlite", "journal/test_conformance"),
     "_journal/writer": ("bulk/test_run_journal", "journal/test_writer"),
     "_pipeline/layers": ("pipeline/test_limit", "pipeline/test_compose"),
-    "_pipeline/retry": ("pipeline/test_retry",),
+    "_pipeline/retry": ("pipeline/test_retry", "v2/test_creation"),
 }
 #: Tests in other processes, which run the unchanged code.
 ELSEWHERE = ("bulk/test_run_journal.py::test_a_full_disk_ends_the_run",)

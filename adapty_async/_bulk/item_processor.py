@@ -28,9 +28,8 @@ from adapty_async._bulk.worker_pool import Worker
 from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.run_limits import RunLimits, look_every
 from adapty_async._journal import KEY_SIZE, OBJECT_KEY_SIZE, KeyIndex
-from adapty_async._pipeline.creation import lost_creation
 from adapty_async._pipeline.layers import ItemCounter, look
-from adapty_async._pipeline.retry import may_have_worked
+from adapty_async._pipeline.retry import lost_creation, may_have_worked
 from adapty_async.errors import (
     AdaptyError,
     CircuitOpenError,

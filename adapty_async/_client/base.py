@@ -23,8 +23,8 @@ from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.rate_source import RateSource
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._http.transport import Transport
-from adapty_async._pipeline.emitter import Emitter
 from adapty_async._pipeline.layers import PipelineConfig, without_state
+from adapty_async._pipeline.observe import Emitter
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.log import apply_log_setting
 from adapty_async._runtime.loop_local import LoopLocal

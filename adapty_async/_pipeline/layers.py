@@ -27,10 +27,14 @@ from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.run_limits import RunLimiter, RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
-from adapty_async._pipeline.creation import create_missing
-from adapty_async._pipeline.emitter import Emitter
-from adapty_async._pipeline.observe import observe, observe_attempts
-from adapty_async._pipeline.retry import is_refusal, is_requeued, may_have_worked, retry
+from adapty_async._pipeline.observe import Emitter, observe, observe_attempts
+from adapty_async._pipeline.retry import (
+    create_missing,
+    is_refusal,
+    is_requeued,
+    may_have_worked,
+    retry,
+)
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.loop_local import LoopLocal

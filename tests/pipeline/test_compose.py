@@ -27,9 +27,8 @@ from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.semaphore import PrioritySemaphore
-from adapty_async._pipeline.emitter import Emitter
 from adapty_async._pipeline.layers import PipelineConfig, build, check, without_state
-from adapty_async._pipeline.observe import observe
+from adapty_async._pipeline.observe import Emitter, observe
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.bulk import OutcomeStatus
