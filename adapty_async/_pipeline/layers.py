@@ -1,27 +1,35 @@
 """
-The pipeline of a client: layers around the transport, each a `Layer` around a `Layer`.
+The pipeline of a client: layers around the transport, and an executor that sends calls through it.
 
-create → observe → retry → limit → check → transport. The check layer is inside the retry layer, so
-there is one retry path. The limit layer is inside it too, so every attempt acquires a permit, and
-no permit is held during backoff. Hooks add a layer around check, middlewares are layers around the
-transport. The hooks see a creation as a call of its own.
+create → observe → retry → limit → check → transport. Each is a `Layer` around a `Layer`. The check
+layer is inside the retry layer, so there is one retry path. The limit layer is inside it too, so
+every attempt acquires a permit, and no permit is held during backoff. Hooks add a layer around
+check, middlewares are layers around the transport. The hooks see a creation as a call of its own.
 
-Two layers are here: check counts attempts and raises errors, limit acquires a permit for each
-attempt and reports its result on release.
+The layers that every attempt enters are here: check counts it and raises its error, limit acquires
+a permit for it and reports its result on release.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from adapty_async._api.call_state import CallState, Layer
-from adapty_async._api.codec import ResultDecoder, error_from, require_no_page
-from adapty_async._api.operation import Middleware, Request, Response, Send
+from adapty_async._api.codec import (
+    RequestDefaults,
+    ResultDecoder,
+    encode,
+    error_from,
+    require_no_page,
+)
+from adapty_async._api.operation import Middleware, Operation, Request, Response, Send
+from adapty_async._api.raw import RawResponse, raw_response
 from adapty_async._flow.bucket_limiter import BucketLimiter, CallLimiter, Verdict
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limiter_registry import LimiterRegistry
@@ -38,10 +46,12 @@ from adapty_async._pipeline.retry import (
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.loop_local import LoopLocal
-from adapty_async.config import RetryPolicy
+from adapty_async.config import RetryPolicy, positive
 from adapty_async.errors import AdaptyError, ConnectError, DecodeError
 
 __all__ = (
+    "CallOptions",
+    "Executor",
     "ItemCounter",
     "PipelineConfig",
     "build",
@@ -51,6 +61,8 @@ __all__ = (
     "with_middleware",
     "without_state",
 )
+
+ResultT = TypeVar("ResultT")
 
 
 class ItemCounter:
@@ -346,3 +358,59 @@ def look(limiters: LimiterRegistry, run: RunLimits) -> float:
     if run.awake is not None:
         run.awake.tick()
     return run.patience(lambda bucket: limiters.get(bucket).paused_for)
+
+
+class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The options of calls; clients with the same connections may have different ones.
+
+    Attributes:
+        defaults: the request defaults.
+        retry: the retry policy.
+        timeout: seconds for one attempt.
+    """
+
+    defaults: RequestDefaults
+    retry: RetryPolicy
+    timeout: float
+
+    def __post_init__(self) -> None:
+        positive("timeout", self.timeout)
+
+
+class Executor:
+    """
+    An executor of operations with one set of options; all resources of a client share it.
+
+    Attributes:
+        layers: the configuration of the client's pipeline.
+        options: the options of the calls.
+    """
+
+    def __init__(self, layers: PipelineConfig, options: CallOptions) -> None:
+        self.layers = layers
+        self.options = options
+        self._send = build(layers, options.retry)
+        self._encode = functools.partial(
+            encode,
+            defaults=options.defaults,
+            timeout=options.timeout,
+            total_timeout=options.retry.deadline,
+        )
+
+    async def execute(self, operation: Operation[ResultT]) -> ResultT:
+        """Send one operation and return its result."""
+        request, state = self._encode(operation), CallState()
+        response = await self._send(request, state)
+        try:
+            return self.layers.decode(operation, response)
+        except AdaptyError as error:
+            error.attempts = state.attempts
+            raise
+
+    async def execute_raw(self, operation: Operation[ResultT]) -> RawResponse[ResultT]:
+        """Send one operation and return its response, which decodes the result on request."""
+        request, state = self._encode(operation), CallState()
+        response = await self._send(request, state)
+        decode = functools.partial(self.layers.decode, operation, response)
+        return raw_response(response, state.attempts, decode)
