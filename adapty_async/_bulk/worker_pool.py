@@ -14,7 +14,7 @@ import msgspec
 
 from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Operation
-from adapty_async._runtime.tasks import until_ended
+from adapty_async._runtime.loop import until_ended
 
 __all__ = ("Worker", "WorkerPool")
 

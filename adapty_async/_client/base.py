@@ -25,9 +25,8 @@ from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._http.transport import Transport
 from adapty_async._pipeline.layers import CallOptions, PipelineConfig, without_state
 from adapty_async._pipeline.observe import Emitter
-from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.log import apply_log_setting
-from adapty_async._runtime.loop_local import LoopLocal
+from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async._version import __version__
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.config import ApiKey, Limits, RetryPolicy, origin_from

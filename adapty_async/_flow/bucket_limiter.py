@@ -23,8 +23,7 @@ from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter
 from adapty_async._flow.rate_source import RateSource
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._flow.wait_queue import RunOrder
-from adapty_async._runtime.clock import Timing
-from adapty_async._runtime.loop_local import LoopLocal
+from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.errors import (
     AdaptyError,
     CircuitOpenError,

@@ -36,7 +36,7 @@ from multidict import CIMultiDict
 
 from adapty_async._api.call_state import CallState, Layer
 from adapty_async._api.operation import Request
-from adapty_async._runtime.timer import Loop, PatientTimer
+from adapty_async._runtime.loop import Loop, PatientTimer
 from adapty_async.errors import (
     AdaptyError,
     ConnectError,

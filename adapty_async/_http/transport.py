@@ -27,7 +27,7 @@ from adapty_async._http.direct_sender import fastest_sender, patch_check, stamp,
 from adapty_async._http.session_sender import SESSION_OPTIONS, given_session_sender, session_sender
 from adapty_async._http.streaming import STREAMED, Sink, read_into
 from adapty_async._runtime.fork import SocketFactory, register_fork_handler
-from adapty_async._runtime.loop_local import LoopLocal
+from adapty_async._runtime.loop import LoopLocal
 from adapty_async.errors import (
     AdaptyError,
     ConfigError,

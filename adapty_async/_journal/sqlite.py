@@ -60,7 +60,7 @@ from adapty_async._journal.schema import (
 )
 from adapty_async._runtime.database import DatabaseThread, code_of, set_durable
 from adapty_async._runtime.files import flush_folder, is_at, status_of
-from adapty_async._runtime.tasks import result_of
+from adapty_async._runtime.loop import result_of
 from adapty_async.errors import JournalError
 
 __all__ = ("SqliteJournal", "copy_journal", "reading")

@@ -43,9 +43,8 @@ from adapty_async._pipeline.retry import (
     may_have_worked,
     retry,
 )
-from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.fork import register_fork_handler
-from adapty_async._runtime.loop_local import LoopLocal
+from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.config import RetryPolicy, positive
 from adapty_async.errors import AdaptyError, ConnectError, DecodeError
 

@@ -26,7 +26,7 @@ from adapty_async._flow.circuit_breaker import (
 )
 from adapty_async._flow.run_limits import RunLimits
 from adapty_async._pipeline.observe import Emitter
-from adapty_async._runtime.clock import Timing
+from adapty_async._runtime.loop import Timing
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import (
     AdaptyError,

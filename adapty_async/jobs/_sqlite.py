@@ -24,7 +24,7 @@ from adapty_async._runtime.database import (
     set_durable,
     use_write_ahead_log,
 )
-from adapty_async._runtime.tasks import until_ended
+from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import JournalError
 from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive
 from adapty_async.jobs._errors import JobError, StoreUnavailableError

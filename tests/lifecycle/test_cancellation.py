@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from adapty_async import AdaptyClient, Limits, Operation, RetryPolicy
-from adapty_async._runtime.timer import PatientTimer
+from adapty_async._runtime.loop import PatientTimer
 from adapty_async.v1 import create_profile
 from tests.raw_server import CLOSE, DONE, RESET, STALL, RawServer, Steps, api_error, own_tasks, page
 

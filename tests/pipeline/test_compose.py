@@ -29,8 +29,7 @@ from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._pipeline.layers import CallOptions, PipelineConfig, build, check, without_state
 from adapty_async._pipeline.observe import Emitter, observe
-from adapty_async._runtime.clock import Timing
-from adapty_async._runtime.loop_local import LoopLocal
+from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import (
