@@ -42,6 +42,7 @@ _PARTS = {
     "_pipeline/layers:_LimitLayer": "rate limiting",
     "_pipeline/retry": "retries",
     "_pipeline": "counting attempts, turning responses into errors",
+    "_flow/queues:KeyedLock": "the bulk run",
     "_flow": "rate limiting",
     "_runtime": "rate limiting",
     "_bulk/executor": "building the operation",

@@ -30,6 +30,7 @@ __all__ = (
     "Response",
     "RetrySafety",
     "Send",
+    "lock_key_of",
 )
 
 ResultT = TypeVar("ResultT")
@@ -244,6 +245,19 @@ class Operation(msgspec.Struct, Generic[ResultT_co], frozen=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("endpoint", self.endpoint.name)]
+
+
+def lock_key_of(operation: Operation[Any]) -> Hashable:
+    """Return the lock key of an operation: one request per key is in flight at a time."""
+    key_of = operation.endpoint.lock_key
+    if key_of is not None:
+        return key_of(operation.body)
+    headers, parameters = operation.headers, operation.parameters
+    if len(headers) == 1 and not parameters:
+        return headers[0]
+    if not headers and not parameters:
+        return id(operation)  # nothing says what it is about
+    return min((each for each in headers if each[0] in IDENTITIES), default=headers + parameters)
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):

@@ -15,9 +15,8 @@ import msgspec
 
 from adapty_async._api.call_state import CallState, Layer
 from adapty_async._api.codec import ResultDecoder, plain, request_id_in
-from adapty_async._api.operation import Operation, Request, Response, RetrySafety
+from adapty_async._api.operation import Operation, Request, Response, RetrySafety, lock_key_of
 from adapty_async._bulk.bulk_run import BulkRun
-from adapty_async._bulk.keyed_lock import KeyedLock, lock_key_of
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._bulk.recording import OutcomesPath, Recording, numbering_of
 from adapty_async._bulk.run_journal import ItemEntry, RunJournal
@@ -26,6 +25,7 @@ from adapty_async._bulk.source import source_of
 from adapty_async._bulk.stop_policy import StopPolicy
 from adapty_async._bulk.worker_pool import Worker
 from adapty_async._flow.limiter_registry import LimiterRegistry
+from adapty_async._flow.queues import KeyedLock
 from adapty_async._flow.run_limits import RunLimits, look_every
 from adapty_async._journal import KEY_SIZE, OBJECT_KEY_SIZE, KeyIndex
 from adapty_async._pipeline.layers import ItemCounter, look

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable, Iterable, Sized
 from typing import Generic, Protocol, TypeVar
 
-from adapty_async._flow.semaphore import PrioritySemaphore
+from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("Source", "source_of")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from adapty_async._flow.wait_queue import RunOrder
+from adapty_async._flow.queues import RunOrder
 
 __all__ = ("CLOCK_RESOLUTION", "FixedRateLimiter")
 

@@ -33,8 +33,8 @@ from adapty_async._api.raw import RawResponse, raw_response
 from adapty_async._flow.bucket_limiter import BucketLimiter, CallLimiter, Verdict
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limiter_registry import LimiterRegistry
+from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.run_limits import RunLimiter, RunLimits
-from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._pipeline.observe import Emitter, observe, observe_attempts
 from adapty_async._pipeline.retry import (
     create_missing,

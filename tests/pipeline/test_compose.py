@@ -25,8 +25,8 @@ from adapty_async._api.operation import (
 from adapty_async._bulk.executor import BulkExecutor
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limiter_registry import LimiterRegistry
+from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._pipeline.layers import CallOptions, PipelineConfig, build, check, without_state
 from adapty_async._pipeline.observe import Emitter, observe
 from adapty_async._runtime.loop import LoopLocal, Timing
