@@ -20,8 +20,7 @@ from adapty_async._bulk.executor import BulkExecutor
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.queues import PrioritySemaphore
-from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._flow.rate_source import RateSource
+from adapty_async._flow.rate_limiter import FixedRateLimiter, RateSource
 from adapty_async._http.transport import Transport
 from adapty_async._pipeline.layers import CallOptions, PipelineConfig, without_state
 from adapty_async._pipeline.observe import Emitter

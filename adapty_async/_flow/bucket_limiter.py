@@ -20,8 +20,7 @@ from typing import ParamSpec, TypeVar
 from adapty_async._flow.circuit_breaker import CircuitBreaker, Sign, sign_of
 from adapty_async._flow.endpoint_monitor import EndpointMonitor
 from adapty_async._flow.queues import PrioritySemaphore, RunOrder
-from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter
-from adapty_async._flow.rate_source import RateSource
+from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter, RateSource
 from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.errors import (
     AdaptyError,

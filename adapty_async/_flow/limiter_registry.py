@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.bucket_limiter import BucketState
-from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._flow.rate_source import RateSource
+from adapty_async._flow.rate_limiter import FixedRateLimiter, RateSource
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.loop import Timing
 from adapty_async.statistics import BucketStatistics

@@ -24,8 +24,7 @@ from adapty_async._flow.bucket_limiter import (
 from adapty_async._flow.circuit_breaker import OutageTimer, WakefulClock
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
 from adapty_async._flow.queues import PrioritySemaphore, RunOrder, WaitQueue
-from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter
-from adapty_async._flow.rate_source import RateSource
+from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter, RateSource
 from adapty_async.errors import AdaptyError, CircuitOpenError, DeadlineError
 
 __all__ = ("RunLimiter", "RunLimits", "look_every", "wakeful")
