@@ -25,8 +25,8 @@ from adapty_async._bulk.settings import (
     WorkerLimit,
 )
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
+from adapty_async._flow.limits import RunLimits, wakeful
 from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._flow.run_limits import RunLimits, wakeful
 from adapty_async._input.items import TableItems, checked, require_no_table
 from adapty_async._journal import SqliteJournal, belongs_to_journal
 from adapty_async._pipeline.layers import Executor, build

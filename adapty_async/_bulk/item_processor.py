@@ -24,9 +24,8 @@ from adapty_async._bulk.settings import BulkOptions, RunSettings
 from adapty_async._bulk.source import source_of
 from adapty_async._bulk.stop_policy import StopPolicy
 from adapty_async._bulk.worker_pool import Worker
-from adapty_async._flow.limiter_registry import LimiterRegistry
+from adapty_async._flow.limits import LimiterRegistry, RunLimits, look_every
 from adapty_async._flow.queues import KeyedLock
-from adapty_async._flow.run_limits import RunLimits, look_every
 from adapty_async._journal import KEY_SIZE, OBJECT_KEY_SIZE, KeyIndex
 from adapty_async._pipeline.layers import ItemCounter, look
 from adapty_async._pipeline.retry import lost_creation, may_have_worked

@@ -18,7 +18,7 @@ from adapty_async._api.raw import RawResponse
 from adapty_async._api.validation import header_name, header_value
 from adapty_async._bulk.executor import BulkExecutor
 from adapty_async._flow.circuit_breaker import RetryBudget
-from adapty_async._flow.limiter_registry import LimiterRegistry
+from adapty_async._flow.limits import LimiterRegistry
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter, RateSource
 from adapty_async._http.transport import Transport

@@ -32,9 +32,8 @@ from adapty_async._api.operation import Middleware, Operation, Request, Response
 from adapty_async._api.raw import RawResponse, raw_response
 from adapty_async._flow.bucket_limiter import BucketLimiter, CallLimiter, Verdict
 from adapty_async._flow.circuit_breaker import RetryBudget
-from adapty_async._flow.limiter_registry import LimiterRegistry
+from adapty_async._flow.limits import LimiterRegistry, RunLimiter, RunLimits
 from adapty_async._flow.queues import PrioritySemaphore
-from adapty_async._flow.run_limits import RunLimiter, RunLimits
 from adapty_async._pipeline.observe import Emitter, observe, observe_attempts
 from adapty_async._pipeline.retry import (
     create_missing,

@@ -24,7 +24,7 @@ from adapty_async._flow.circuit_breaker import (
     cannot_be_the_api,
     is_transient,
 )
-from adapty_async._flow.run_limits import RunLimits
+from adapty_async._flow.limits import RunLimits
 from adapty_async._pipeline.observe import Emitter
 from adapty_async._runtime.loop import Timing
 from adapty_async.config import RetryPolicy

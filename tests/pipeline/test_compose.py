@@ -24,7 +24,7 @@ from adapty_async._api.operation import (
 )
 from adapty_async._bulk.executor import BulkExecutor
 from adapty_async._flow.circuit_breaker import RetryBudget
-from adapty_async._flow.limiter_registry import LimiterRegistry
+from adapty_async._flow.limits import LimiterRegistry
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._pipeline.layers import CallOptions, PipelineConfig, build, check, without_state
