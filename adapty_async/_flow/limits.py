@@ -32,7 +32,7 @@ from adapty_async._runtime.loop import Timing
 from adapty_async.errors import AdaptyError, CircuitOpenError, DeadlineError
 from adapty_async.statistics import BucketStatistics
 
-__all__ = ("LimiterRegistry", "RunLimiter", "RunLimits", "look_every", "wakeful")
+__all__ = ("LimiterRegistry", "RunLimiter", "RunLimits", "look", "look_every", "wakeful")
 
 
 class LimiterRegistry:
@@ -177,6 +177,17 @@ class RunLimits(msgspec.Struct, frozen=True):
             for bucket, timer in self.timers.items()
         )
         return self.max_outage - max(lasting, default=0.0)
+
+
+def look(limiters: LimiterRegistry, run: RunLimits) -> float:
+    """
+    Return the seconds until an outage ends a run, if no request succeeds.
+
+    A run calls it at regular intervals.
+    """
+    if run.awake is not None:
+        run.awake.tick()
+    return run.patience(lambda bucket: limiters.get(bucket).paused_for)
 
 
 def look_every(max_outage: float) -> float:

@@ -55,7 +55,6 @@ __all__ = (
     "build",
     "check",
     "limit",
-    "look",
     "with_middleware",
     "without_state",
 )
@@ -345,17 +344,6 @@ def _limiters_of_loop(run: RunLimits | None) -> Callable[[], dict[str, BucketLim
         return LoopLocal[dict[str, BucketLimiter]](dict).get
     limiters: dict[str, BucketLimiter] = {}
     return lambda: limiters
-
-
-def look(limiters: LimiterRegistry, run: RunLimits) -> float:
-    """
-    Return the seconds until an outage ends a run, if no request succeeds.
-
-    A run calls it at regular intervals.
-    """
-    if run.awake is not None:
-        run.awake.tick()
-    return run.patience(lambda bucket: limiters.get(bucket).paused_for)
 
 
 class CallOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeAlias, TypedDict, Unpack
 
-from adapty_async._bulk.stop_policy import StopPolicy
+from adapty_async._bulk.outcome import StopPolicy
 from adapty_async._journal import ItemState
 from adapty_async._journal.model import SPAN_SIZE, STATES, DamageError
 from adapty_async._runtime.loop import until_ended
