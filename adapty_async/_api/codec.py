@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
+from msgspec import UNSET
 from multidict import istr
 
 from adapty_async._api.operation import (
@@ -23,7 +24,7 @@ from adapty_async._api.operation import (
     RetrySafety,
 )
 from adapty_async._api.results import ResultStruct
-from adapty_async._api.validation import any_text, header_name, header_value
+from adapty_async._api.validation import any_text, as_numbers, header_name, header_value
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -55,6 +56,7 @@ __all__ = (
     "request_id_in",
     "require_no_page",
     "to_json",
+    "write_attributes",
 )
 
 ResultT = TypeVar("ResultT")
@@ -296,6 +298,27 @@ def _target(operation: Operation[Any]) -> str:
 
 def _field_of(header: str) -> str:
     return header.removeprefix("adapty-").replace("-", "_")
+
+
+def write_attributes(attributes: Any) -> bytes:
+    """
+    Encode `ProfileAttributes` of either version.
+
+    Custom attributes become a list of keys and values, as in the examples of Adapty's
+    documentation.
+    """
+    custom = attributes.custom_attributes
+    if custom is UNSET:
+        return to_json(attributes)
+    fields = {
+        name: value
+        for name in attributes.__struct_fields__
+        if (value := getattr(attributes, name)) is not UNSET
+    }
+    fields["custom_attributes"] = [
+        {"key": key, "value": value} for key, value in as_numbers(custom).items()
+    ]
+    return to_json(fields)
 
 
 def plain(value: Any) -> Any:

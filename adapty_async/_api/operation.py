@@ -11,16 +11,17 @@ from __future__ import annotations
 import enum
 import uuid
 from collections.abc import Awaitable, Callable, Hashable, Mapping
-from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NoReturn, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from adapty_async._api.validation import header_name, matching, text
+from adapty_async._api.validation import header_name, matching, one_of, text
 from adapty_async.errors import InvalidInputError
 
 __all__ = (
     "IDENTITIES",
     "IDENTITY_HEADERS",
+    "By",
     "Endpoint",
     "Execute",
     "Headers",
@@ -30,7 +31,12 @@ __all__ = (
     "Response",
     "RetrySafety",
     "Send",
+    "identity",
+    "identity_by",
     "lock_key_of",
+    "operations_by",
+    "pair",
+    "require_kind",
 )
 
 ResultT = TypeVar("ResultT")
@@ -43,6 +49,10 @@ IDENTITY_HEADERS: Mapping[str, str] = {
 }
 #: The same headers, without the names.
 IDENTITIES = frozenset(IDENTITY_HEADERS.values())
+
+By = Literal["customer_user_id", "profile_id"]
+Identity = tuple[tuple[str, str], ...]
+require_kind = one_of(*IDENTITY_HEADERS)
 
 _require_method = matching(r"[A-Z]+", "must be an HTTP method in capitals, such as GET")
 # A query belongs to the parameters of an operation, and a host to the client.
@@ -258,6 +268,49 @@ def lock_key_of(operation: Operation[Any]) -> Hashable:
     if not headers and not parameters:
         return id(operation)  # nothing says what it is about
     return min((each for each in headers if each[0] in IDENTITIES), default=headers + parameters)
+
+
+def identity(
+    customer_user_id: str | None, profile_id: str | None, *, both: bool = False
+) -> Identity:
+    """
+    Return the headers that identify a profile; two ids are allowed only with `both`.
+
+    Raises:
+        InvalidInputError: no id was passed, or one too many.
+    """
+    ids = {"customer_user_id": customer_user_id, "profile_id": profile_id}
+    given = [(IDENTITY_HEADERS[name], value) for name, value in ids.items() if value is not None]
+    if len(given) == 1 or (given and both):
+        return tuple(given)
+    number = "at least" if both else "exactly"
+    raise InvalidInputError(
+        "customer_user_id", f"{number} one of customer_user_id and profile_id is required"
+    )
+
+
+def identity_by(by: By, value: str) -> Identity:
+    """Return the header that identifies a profile by an id of the kind `by`."""
+    return ((IDENTITY_HEADERS[by], value),)
+
+
+def operations_by(endpoint: Endpoint[ResultT], by: By) -> Callable[[str], Operation[ResultT]]:
+    """Return a builder of the operation on one profile, identified by an id of the kind `by`."""
+    header = IDENTITY_HEADERS[by]
+    return lambda value: Operation(endpoint, ((header, value),))
+
+
+def pair(item: Any, struct: type[msgspec.Struct] | str) -> tuple[str, Any]:
+    """
+    Unpack an item of a bulk run: the profile's id and the value that is sent for it.
+
+    Raises:
+        InvalidInputError: the item is not a pair.
+    """
+    name = struct if isinstance(struct, str) else struct.__name__
+    if not isinstance(item, tuple) or len(item) != 2:
+        raise InvalidInputError("item", f"must be a pair of an id and {name}")
+    return item
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):

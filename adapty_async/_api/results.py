@@ -22,6 +22,7 @@ import msgspec
 from adapty_async._api.validation import PrivateStruct
 
 __all__ = (
+    "CustomAttributes",
     "DateTime",
     "ResultStruct",
     "content_of",
@@ -29,6 +30,7 @@ __all__ = (
     "json_decoder",
     "no_result",
     "parse_lenient",
+    "read_attributes",
     "read_by_field",
 )
 
@@ -366,3 +368,23 @@ def _date_time(raw: Any) -> Any:
     except (TypeError, ValueError):
         return _ODD
     return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=dt.UTC)
+
+
+class CustomAttributes(dict[str, str | float | None]):
+    """A dictionary of custom attributes by key, in whichever form the server sent them."""
+
+    def __repr__(self) -> str:
+        return f"CustomAttributes({len(self)} keys)"
+
+
+class _Entry(msgspec.Struct):
+    key: str
+    value: Any = None
+
+
+def read_attributes(_kind: type, value: Any) -> CustomAttributes:
+    """Decode custom attributes for msgspec, from a list of keys and values or a dictionary."""
+    read = msgspec.convert(value, list[_Entry] | dict[str, Any])
+    if isinstance(read, list):
+        read = {entry.key: entry.value for entry in read}
+    return CustomAttributes(read)
