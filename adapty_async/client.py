@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from adapty_async._api.operation import Send
+from adapty_async._api.call import Send
 from adapty_async._bulk.executor import BulkExecutor
 from adapty_async._client.base import BaseClient, bulk_with_key
 from adapty_async._pipeline.stream_executor import StreamExecutor, whole

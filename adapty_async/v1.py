@@ -15,8 +15,7 @@ from typing import Any, ClassVar, Unpack
 
 from msgspec import UNSET
 
-from adapty_async._api.codec import write_attributes
-from adapty_async._api.operation import (
+from adapty_async._api.call import (
     By,
     Endpoint,
     Execute,
@@ -27,6 +26,7 @@ from adapty_async._api.operation import (
     pair,
     require_kind,
 )
+from adapty_async._api.codec import write_attributes
 from adapty_async._api.results import (
     CustomAttributes,
     ResultStruct,

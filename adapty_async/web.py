@@ -20,9 +20,7 @@ from typing import Any, ClassVar, Literal, Unpack, get_args
 import msgspec
 from msgspec import UNSET
 
-from adapty_async._api.codec import to_json
-from adapty_async._api.documented import DocumentedStruct, check_body, uuid
-from adapty_async._api.operation import (
+from adapty_async._api.call import (
     By,
     Endpoint,
     Execute,
@@ -32,6 +30,8 @@ from adapty_async._api.operation import (
     pair,
     require_kind,
 )
+from adapty_async._api.codec import to_json
+from adapty_async._api.documented import DocumentedStruct, check_body, uuid
 from adapty_async._api.results import ResultStruct, data_decoder, no_result
 from adapty_async._api.validation import (
     Check,

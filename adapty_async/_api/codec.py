@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET
 from multidict import istr
 
-from adapty_async._api.operation import (
+from adapty_async._api.call import (
     IDENTITIES,
     Headers,
     Operation,

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from msgspec import UNSET
 
-from adapty_async._api.operation import Operation
+from adapty_async._api.call import Operation
 from adapty_async._api.validation import Check, RequestStruct, matching
 from adapty_async.errors import InvalidInputError
 

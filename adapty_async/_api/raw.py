@@ -8,8 +8,8 @@ from typing import Any, Generic, NoReturn, TypeVar
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from adapty_async._api.call import Response
 from adapty_async._api.codec import request_id_in
-from adapty_async._api.operation import Response
 from adapty_async.errors import AdaptyError, name_or_none
 
 __all__ = ("RawResponse", "raw_response")

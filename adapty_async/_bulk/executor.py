@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
-from adapty_async._api.operation import Operation
+from adapty_async._api.call import Operation
 from adapty_async._bulk.bulk_run import BulkRun
 from adapty_async._bulk.item_processor import ClientParts, Items, Records, run_calls
 from adapty_async._bulk.recording import OutcomesPath

@@ -13,9 +13,16 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, Unpack
 
 import msgspec
 
-from adapty_async._api.call_state import CallState, Layer
+from adapty_async._api.call import (
+    CallState,
+    Layer,
+    Operation,
+    Request,
+    Response,
+    RetrySafety,
+    lock_key_of,
+)
 from adapty_async._api.codec import ResultDecoder, plain, request_id_in
-from adapty_async._api.operation import Operation, Request, Response, RetrySafety, lock_key_of
 from adapty_async._bulk.bulk_run import BulkRun
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus, StopPolicy
 from adapty_async._bulk.recording import OutcomesPath, Recording, numbering_of

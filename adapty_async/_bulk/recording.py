@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
-from adapty_async._api.operation import IDENTITIES, Operation
+from adapty_async._api.call import IDENTITIES, Operation
 from adapty_async._bulk.bulk_run import BulkRun, Lifespan, Process
 from adapty_async._bulk.outcome import Outcome, OutcomeStatus
 from adapty_async._bulk.outcomes_file import Entry, OutcomesFile

@@ -10,8 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request, RetrySafety
+from adapty_async._api.call import CallState, Request, RetrySafety
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._journal import KEY_SIZE, ItemState, Journal, JournalIdentity, JournalWriter
 from adapty_async._pipeline.retry import may_have_worked

@@ -13,8 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Operation
+from adapty_async._api.call import CallState, Operation
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import InvalidInputError

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, TypeVa
 
 import msgspec
 
+from adapty_async._api.call import IDENTITIES, Headers, Middleware, Operation, Send
 from adapty_async._api.codec import RequestDefaults, missing_key
-from adapty_async._api.operation import IDENTITIES, Headers, Middleware, Operation, Send
 from adapty_async._api.raw import RawResponse
 from adapty_async._api.validation import header_name, header_value
 from adapty_async._bulk.executor import BulkExecutor

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from adapty_async._api.operation import Request
+from adapty_async._api.call import Request
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.bucket_limiter import (
     RECHECK,

@@ -34,8 +34,7 @@ import yarl
 from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDict
 
-from adapty_async._api.call_state import CallState, Layer
-from adapty_async._api.operation import Request
+from adapty_async._api.call import CallState, Layer, Request
 from adapty_async._runtime.loop import Loop, PatientTimer
 from adapty_async.errors import (
     AdaptyError,

@@ -29,8 +29,7 @@ import yarl
 from aiohttp.http import StreamWriter
 from multidict import CIMultiDict
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import CallState, Request, Response
 from adapty_async._http.attempt import (
     CONNECTIONS,
     DESYNCHRONISED,

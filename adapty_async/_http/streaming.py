@@ -16,8 +16,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request
+from adapty_async._api.call import CallState, Request
 from adapty_async._http.attempt import ReadBody, TimeoutScheduler, next_block, read_whole
 from adapty_async._runtime.loop import in_thread
 from adapty_async.errors import ConnectionLostError, DecodeError, RequestTimeoutError

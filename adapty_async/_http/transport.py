@@ -20,8 +20,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import CallState, Request, Response
 from adapty_async._http.attempt import Kept, ReadBody, SendOnce, TimeoutScheduler, failure_of
 from adapty_async._http.direct_sender import fastest_sender, patch_check, stamp, why_standard
 from adapty_async._http.session_sender import SESSION_OPTIONS, given_session_sender, session_sender

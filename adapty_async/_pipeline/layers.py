@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from adapty_async._api.call_state import CallState, Layer
+from adapty_async._api.call import CallState, Layer, Middleware, Operation, Request, Response, Send
 from adapty_async._api.codec import (
     RequestDefaults,
     ResultDecoder,
@@ -28,7 +28,6 @@ from adapty_async._api.codec import (
     error_from,
     require_no_page,
 )
-from adapty_async._api.operation import Middleware, Operation, Request, Response, Send
 from adapty_async._api.raw import RawResponse, raw_response
 from adapty_async._flow.bucket_limiter import BucketLimiter, CallLimiter, Verdict
 from adapty_async._flow.circuit_breaker import RetryBudget

@@ -12,9 +12,8 @@ import logging
 import sys
 from collections.abc import Callable
 
-from adapty_async._api.call_state import CallState, Layer
+from adapty_async._api.call import CallState, Layer, Request, Response
 from adapty_async._api.codec import request_id_in
-from adapty_async._api.operation import Request, Response
 from adapty_async.errors import name_or_none
 from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, Hook
 

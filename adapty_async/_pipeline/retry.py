@@ -16,8 +16,7 @@ from typing import Protocol
 
 import tenacity
 
-from adapty_async._api.call_state import CallState, Layer
-from adapty_async._api.operation import Request, Response, RetrySafety
+from adapty_async._api.call import CallState, Layer, Request, Response, RetrySafety
 from adapty_async._flow.circuit_breaker import (
     IN_FLIGHT,
     RetryBudget,
@@ -349,11 +348,17 @@ class _Creation:
         else:
             if self._request.is_done_by_creation:
                 return response
-            await state.creation_ended()
+            await self._end_creation()
             return None
         if not may_have_worked(failure):
-            await state.creation_ended()
+            await self._end_creation()
         return await self._look_again(failure)
+
+    async def _end_creation(self) -> None:
+        state = self._state
+        state.creation_ended()
+        if state.on_creation_end is not None:
+            await state.on_creation_end()
 
     async def _look_again(self, failure: AdaptyError) -> Response:
         try:

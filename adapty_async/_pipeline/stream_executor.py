@@ -9,8 +9,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from adapty_async._api.call_state import CallState, Layer
-from adapty_async._api.operation import Operation, Request, Response
+from adapty_async._api.call import CallState, Layer, Operation, Request, Response
 from adapty_async._http.streaming import Sink
 from adapty_async._pipeline.layers import Executor
 from adapty_async._runtime.loop import in_thread

@@ -8,8 +8,7 @@ from typing import ClassVar, Unpack
 
 from msgspec import UNSET
 
-from adapty_async._api.codec import to_json
-from adapty_async._api.operation import (
+from adapty_async._api.call import (
     By,
     Endpoint,
     Execute,
@@ -20,6 +19,7 @@ from adapty_async._api.operation import (
     pair,
     require_kind,
 )
+from adapty_async._api.codec import to_json
 from adapty_async._api.validation import Check, OrUnset, date_time, instance_of, nullable, text
 from adapty_async._input.items import TableSource, pairs_in
 from adapty_async._input.schema import ColumnSchema, RowSchema

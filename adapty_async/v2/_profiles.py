@@ -7,9 +7,7 @@ from typing import Any, Unpack, get_args
 
 import msgspec
 
-from adapty_async._api.codec import write_attributes
-from adapty_async._api.documented import check_body
-from adapty_async._api.operation import (
+from adapty_async._api.call import (
     By,
     Endpoint,
     Execute,
@@ -21,6 +19,8 @@ from adapty_async._api.operation import (
     pair,
     require_kind,
 )
+from adapty_async._api.codec import write_attributes
+from adapty_async._api.documented import check_body
 from adapty_async._api.results import no_result
 from adapty_async._api.validation import instance_of, one_of
 from adapty_async._input.items import TableSource, ids_in, pairs_in

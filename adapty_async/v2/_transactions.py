@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, Unpack, get_args
 import msgspec
 from msgspec import UNSET
 
-from adapty_async._api.codec import to_json
-from adapty_async._api.operation import (
+from adapty_async._api.call import (
     By,
     Endpoint,
     Execute,
@@ -22,6 +21,7 @@ from adapty_async._api.operation import (
     pair,
     require_kind,
 )
+from adapty_async._api.codec import to_json
 from adapty_async._api.validation import (
     Check,
     OrUnset,

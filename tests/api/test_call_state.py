@@ -13,8 +13,7 @@ from types import FunctionType
 import msgspec
 import pytest
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Headers
+from adapty_async._api.call import CallState, Headers
 from adapty_async.errors import ConnectError, ServerError
 from tests._support import a_request
 from tests.test_layers import TREES
@@ -98,7 +97,7 @@ def test_every_event_is_recorded_by_somebody() -> None:
     assert {method for method, _ in calls()} == EVENTS
 
 
-@pytest.mark.parametrize("module", [name for name in TREES if name != "_api.call_state"])
+@pytest.mark.parametrize("module", [name for name in TREES if name != "_api.call"])
 def test_no_other_module_assigns_an_attribute(module: str) -> None:
     """A layer changes the state of a call through its methods alone."""
     fields = set(CallState.__struct_fields__)
@@ -228,7 +227,7 @@ def test_a_success_leaves_no_error_of_the_attempt_before() -> None:
     assert state.error is None
 
 
-async def test_a_creation_has_a_history_of_its_own() -> None:
+def test_a_creation_has_a_history_of_its_own() -> None:
     """What was lost before it does not make it uncertain, and its first attempt is a first send."""
     state = CallState()
     state.attempt_started()
@@ -243,6 +242,6 @@ async def test_a_creation_has_a_history_of_its_own() -> None:
     state.attempt_started()
     state.response_lost()
     assert (state.is_first_send, state.is_uncertain) == (False, True)
-    await state.creation_ended()
+    state.creation_ended()
 
     assert not state.is_creating

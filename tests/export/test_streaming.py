@@ -31,7 +31,7 @@ from adapty_async import (
     RetryPolicy,
     ServerError,
 )
-from adapty_async._api.call_state import CallState
+from adapty_async._api.call import CallState
 from adapty_async._http.attempt import TimeoutScheduler
 from adapty_async._http.streaming import read_into
 from adapty_async._runtime.loop import in_thread

@@ -9,8 +9,7 @@ import math
 
 import pytest
 
-from adapty_async._api.call_state import CallState, Layer
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import CallState, Layer, Request, Response
 from adapty_async._flow.limits import LimiterRegistry, RunLimiter, RunLimits
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter

@@ -10,8 +10,7 @@ import threading
 
 import pytest
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import CallState, Request, Response
 from adapty_async._flow import circuit_breaker as _outage
 from adapty_async._flow import rate_state as _rate_state
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter

@@ -46,8 +46,7 @@ from adapty_async import (
     RequestTimeoutError,
     RetryPolicy,
 )
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Response
+from adapty_async._api.call import CallState, Response
 from adapty_async._http.attempt import failure_of
 from adapty_async._http.direct_sender import (
     _PARTS,

@@ -41,7 +41,7 @@ from adapty_async import (
     ServerError,
     TransportError,
 )
-from adapty_async._api.call_state import CallState
+from adapty_async._api.call import CallState
 from adapty_async._http.attempt import SendOnce
 from adapty_async._http.direct_sender import fastest_sender, stamp
 from adapty_async._http.session_sender import SESSION_OPTIONS

@@ -12,9 +12,8 @@ from collections.abc import Awaitable, Iterable
 import msgspec
 import pytest
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.codec import RequestDefaults
-from adapty_async._api.operation import (
+from adapty_async._api.call import (
+    CallState,
     Headers,
     Middleware,
     Operation,
@@ -22,6 +21,7 @@ from adapty_async._api.operation import (
     Response,
     Send,
 )
+from adapty_async._api.codec import RequestDefaults
 from adapty_async._bulk.executor import BulkExecutor
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limits import LimiterRegistry

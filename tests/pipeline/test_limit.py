@@ -7,8 +7,7 @@ import math
 
 import pytest
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import CallState, Request, Response
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
 from adapty_async._flow.limits import LimiterRegistry, RunLimits
 from adapty_async._flow.queues import PrioritySemaphore

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request, Response, RetrySafety
+from adapty_async._api.call import CallState, Request, Response, RetrySafety
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._pipeline.observe import Emitter
 from adapty_async._pipeline.retry import may_have_worked, may_retry, retry
