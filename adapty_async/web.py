@@ -31,16 +31,18 @@ from adapty_async._api.call import (
     require_kind,
 )
 from adapty_async._api.codec import to_json
-from adapty_async._api.documented import DocumentedStruct, check_body, uuid
 from adapty_async._api.results import ResultStruct, data_decoder, no_result
 from adapty_async._api.validation import (
     Check,
+    DocumentedStruct,
     OrUnset,
     any_text,
+    check_body,
     date_time,
     identifier,
     instance_of,
     one_of,
+    uuid,
 )
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 

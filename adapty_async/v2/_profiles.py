@@ -20,9 +20,8 @@ from adapty_async._api.call import (
     require_kind,
 )
 from adapty_async._api.codec import write_attributes
-from adapty_async._api.documented import check_body
 from adapty_async._api.results import no_result
-from adapty_async._api.validation import instance_of, one_of
+from adapty_async._api.validation import check_body, instance_of, one_of
 from adapty_async._input.items import TableSource, ids_in, pairs_in
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.v2._attributes import ATTRIBUTE_COLUMNS, Platform, ProfileAttributes
