@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any, Generic, Literal, NoReturn, Protocol, TypeAlias, TypeVar
 
 import msgspec
+from multidict import istr
 
 from adapty_async._api.validation import header_name, matching, one_of, text
 from adapty_async.errors import InvalidInputError
@@ -42,6 +43,7 @@ __all__ = (
     "lock_key_of",
     "operations_by",
     "pair",
+    "request_id_in",
     "require_kind",
 )
 
@@ -59,6 +61,9 @@ IDENTITIES = frozenset(IDENTITY_HEADERS.values())
 By = Literal["customer_user_id", "profile_id"]
 Identity = tuple[tuple[str, str], ...]
 require_kind = one_of(*IDENTITY_HEADERS)
+
+# The header mapping ignores case. A lookup with an istr takes a third of the time.
+_REQUEST_ID, _X_REQUEST_ID = istr("Request-Id"), istr("X-Request-Id")
 
 _require_method = matching(r"[A-Z]+", "must be an HTTP method in capitals, such as GET")
 # A query belongs to the parameters of an operation, and a host to the client.
@@ -134,6 +139,11 @@ class Response(msgspec.Struct, frozen=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("status", self.status), ("bytes", len(self.body))]
+
+
+def request_id_in(headers: Mapping[str, str]) -> str | None:
+    """Return the request id of a response, by which Adapty's support finds the request."""
+    return headers.get(_REQUEST_ID) or headers.get(_X_REQUEST_ID)
 
 
 class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):

@@ -21,8 +21,9 @@ from adapty_async._api.call import (
     Response,
     RetrySafety,
     lock_key_of,
+    request_id_in,
 )
-from adapty_async._api.codec import ResultDecoder, plain, request_id_in
+from adapty_async._api.codec import ResultDecoder, plain
 from adapty_async._bulk.bulk_run import BulkRun
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus, StopPolicy
 from adapty_async._bulk.recording import OutcomesPath, Recording, numbering_of

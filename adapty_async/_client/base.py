@@ -14,7 +14,7 @@ import msgspec
 
 from adapty_async._api.call import IDENTITIES, Headers, Middleware, Operation, Send
 from adapty_async._api.codec import RequestDefaults, missing_key
-from adapty_async._api.raw import RawResponse
+from adapty_async._api.results import RawResponse
 from adapty_async._api.validation import header_name, header_value
 from adapty_async._bulk.executor import BulkExecutor
 from adapty_async._flow.circuit_breaker import RetryBudget

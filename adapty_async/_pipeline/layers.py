@@ -28,7 +28,7 @@ from adapty_async._api.codec import (
     error_from,
     require_no_page,
 )
-from adapty_async._api.raw import RawResponse, raw_response
+from adapty_async._api.results import RawResponse, raw_response
 from adapty_async._flow.bucket_limiter import BucketLimiter, CallLimiter, Verdict
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limits import LimiterRegistry, RunLimiter, RunLimits

@@ -12,8 +12,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from adapty_async._api.call import CallState, Layer, Request, Response
-from adapty_async._api.codec import request_id_in
+from adapty_async._api.call import CallState, Layer, Request, Response, request_id_in
 from adapty_async.errors import name_or_none
 from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, Hook
 
