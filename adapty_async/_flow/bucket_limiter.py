@@ -3,7 +3,7 @@ Bucket limiters: the pauses, the request rate and the circuit breaker of one ser
 
 A client has one `BucketState` for each bucket, since the server counts by bucket: a 429 to one task
 holds for all. Two kinds of limiters share it. A `CallLimiter` admits single calls, which are not
-rate limited by default. A `RunLimiter` (`run_limits`) admits the items of one bulk run, which yield
+rate limited by default. A `RunLimiter` (`limits`) admits the items of one bulk run, which yield
 to single calls and use the rate of the state's `RateSource`.
 """
 
