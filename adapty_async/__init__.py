@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
-from adapty_async._api.operation import Endpoint, Operation, RetrySafety
-from adapty_async._api.raw import RawResponse
+from adapty_async._api.call import Endpoint, Operation, RetrySafety
+from adapty_async._api.results import RawResponse
 from adapty_async._version import __version__
 from adapty_async.bulk import BulkReport, BulkRun, Outcome, OutcomeStatus
 from adapty_async.client import AdaptyClient, AdaptyExportClient, AdaptyMailClient

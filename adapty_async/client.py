@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from adapty_async._api.operation import Send
-from adapty_async._bulk.executor import Executor
-from adapty_async._bulk.stream_executor import StreamExecutor, whole
+from adapty_async._api.call import Send
+from adapty_async._bulk.executor import BulkExecutor
 from adapty_async._client.base import BaseClient, bulk_with_key
+from adapty_async._pipeline.stream_executor import StreamExecutor, whole
 from adapty_async.config import ApiKey, Limits, RetryPolicy, optional_key
 from adapty_async.errors import ConfigError
 from adapty_async.export import Exports
@@ -123,7 +123,7 @@ class AdaptyClient(BaseClient):
             transport=transport,
         )
 
-    def _use(self, executor: Executor) -> None:
+    def _use(self, executor: BulkExecutor) -> None:
         super()._use(executor)
         bulk = bulk_with_key(executor, public=False)
         self.v1 = V1(executor.execute, bulk)
@@ -154,7 +154,7 @@ class AdaptyMailClient(BaseClient):
     _default_url = "https://api-mail.adapty.io"
     _scheme = "Bearer"
 
-    def _use(self, executor: Executor) -> None:
+    def _use(self, executor: BulkExecutor) -> None:
         super()._use(executor)
         self.profiles = MailProfiles(executor.execute, executor.bulk)
         self.events = Events(executor.execute, executor.bulk)
@@ -242,7 +242,7 @@ class AdaptyExportClient(BaseClient, Exports):
         finally:
             del api_key  # some tools print the local variables of every frame of a traceback
 
-    def _use(self, executor: Executor) -> None:
+    def _use(self, executor: BulkExecutor) -> None:
         super()._use(executor)
         own, transport = self._connections, executor.layers.transport
         self._stream = StreamExecutor(executor, own if transport is own else whole(transport))

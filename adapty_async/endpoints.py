@@ -9,9 +9,8 @@ every other call.
 
 from __future__ import annotations
 
-from adapty_async._api.operation import Endpoint, Operation, RetrySafety
-from adapty_async._api.raw import RawResponse
-from adapty_async._api.results import json_decoder, no_result
+from adapty_async._api.call import Endpoint, Operation, RetrySafety
+from adapty_async._api.results import RawResponse, json_decoder, no_result
 
 __all__ = (
     "Endpoint",

@@ -15,8 +15,8 @@ from typing import ClassVar, Literal, Unpack, get_args
 import msgspec
 from msgspec import UNSET
 
+from adapty_async._api.call import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.codec import to_json
-from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import no_result
 from adapty_async._api.validation import (
     AttributeRules,

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import Request, Response
 from adapty_async._journal import MemoryJournal
 from adapty_async.errors import AdaptyError
 

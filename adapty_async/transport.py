@@ -8,6 +8,6 @@ a function around each attempt, passed to `adapty_async.AdaptyClient.add_middlew
 
 from __future__ import annotations
 
-from adapty_async._api.operation import Headers, Middleware, Request, Response, Send
+from adapty_async._api.call import Headers, Middleware, Request, Response, Send
 
 __all__ = ("Headers", "Middleware", "Request", "Response", "Send")

@@ -15,18 +15,25 @@ from typing import Any, ClassVar, Unpack
 
 from msgspec import UNSET
 
-from adapty_async._api.identity import (
+from adapty_async._api.call import (
     By,
-    CustomAttributes,
+    Endpoint,
+    Execute,
+    Operation,
+    RetrySafety,
     identity,
     operations_by,
     pair,
-    read_attributes,
     require_kind,
-    write_attributes,
 )
-from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
-from adapty_async._api.results import ResultStruct, data_decoder, no_result
+from adapty_async._api.codec import write_attributes
+from adapty_async._api.results import (
+    CustomAttributes,
+    ResultStruct,
+    data_decoder,
+    no_result,
+    read_attributes,
+)
 from adapty_async._api.validation import (
     AttributeRules,
     Check,

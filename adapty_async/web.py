@@ -20,19 +20,29 @@ from typing import Any, ClassVar, Literal, Unpack, get_args
 import msgspec
 from msgspec import UNSET
 
+from adapty_async._api.call import (
+    By,
+    Endpoint,
+    Execute,
+    Operation,
+    RetrySafety,
+    identity,
+    pair,
+    require_kind,
+)
 from adapty_async._api.codec import to_json
-from adapty_async._api.documented import DocumentedStruct, check_body, uuid
-from adapty_async._api.identity import By, identity, pair, require_kind
-from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import ResultStruct, data_decoder, no_result
 from adapty_async._api.validation import (
     Check,
+    DocumentedStruct,
     OrUnset,
     any_text,
+    check_body,
     date_time,
     identifier,
     instance_of,
     one_of,
+    uuid,
 )
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 

@@ -17,7 +17,7 @@ from adapty_async import (
     v1,
     v2,
 )
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import Request, Response
 from adapty_async.bulk import BulkOptions
 from adapty_async.hooks import Event
 from benchmarks._raw import KEY

@@ -33,15 +33,16 @@ _JOBS = {
 _AIOHTTP = frozenset({"aiohttp", "aiosignal", "frozenlist", "multidict", "propcache", "yarl"})
 _LOOP = frozenset({"asyncio", "selectors.py", "uvloop"})
 _OURS = "adapty_async"
-# Parts by module or, for all other modules of it, by package.
+# Parts by class, by module or, for all other modules of it, by package.
 _PARTS = {
-    "_http/timeouts": "timeouts",
+    "_http/attempt:TimeoutScheduler": "timeouts",
     "_http": "sending and reading, over aiohttp",
     "_api/validation": "checking values",
     "_api": "encoding and decoding",
-    "_pipeline/limit": "rate limiting",
+    "_pipeline/layers:_LimitLayer": "rate limiting",
     "_pipeline/retry": "retries",
     "_pipeline": "counting attempts, turning responses into errors",
+    "_flow/queues:KeyedLock": "the bulk run",
     "_flow": "rate limiting",
     "_runtime": "rate limiting",
     "_bulk/executor": "building the operation",
@@ -80,8 +81,9 @@ def _part(location: Location) -> str:
         return "the caller"
     if _OURS in steps:
         module = PurePath(*steps[steps.index(_OURS) + 1 :]).with_suffix("")
-        part = _PARTS.get(module.as_posix()) or _PARTS.get(module.parts[0], "other")
-        return f"ours: {part}"
+        owner = f"{module.as_posix()}:{location.function.partition('.')[0]}"
+        names = (owner, module.as_posix(), module.parts[0])
+        return f"ours: {next((_PARTS[name] for name in names if name in _PARTS), 'other')}"
     if _AIOHTTP.intersection(steps):
         return "aiohttp"
     if _LOOP.intersection(steps):

@@ -25,8 +25,8 @@ import atheris
 
 with atheris.instrument_imports(include=["adapty_async", "csv", "email", "gzip"]):
     from adapty_async import AdaptyClient, mail, v1, v2
+    from adapty_async._api.call import Endpoint, Operation, Response
     from adapty_async._api.codec import decode, error_from, parse_retry_after
-    from adapty_async._api.operation import Endpoint, Operation, Response
     from adapty_async._input.rows import SizedRows, open_rows
     from adapty_async._input.schema import id_columns, id_from, rows_of
     from adapty_async.bulk import ItemState, summarise

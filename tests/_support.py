@@ -13,10 +13,11 @@ import msgspec
 import pytest
 
 from adapty_async import errors
-from adapty_async._api.call_state import CallState, Layer
-from adapty_async._api.operation import (
+from adapty_async._api.call import (
+    CallState,
     Endpoint,
     Headers,
+    Layer,
     Request,
     Response,
     RetrySafety,

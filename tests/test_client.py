@@ -28,7 +28,7 @@ from adapty_async import (
     RetryPolicy,
     ServerError,
 )
-from adapty_async._runtime.loop_local import LoopLocal
+from adapty_async._runtime.loop import LoopLocal
 from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, RetryScheduled
 from adapty_async.testing import FakeTransport
 from adapty_async.v1 import DELETE_PROFILE, GET_PROFILE, ProfileAttributes

@@ -89,7 +89,7 @@ def test_each_task_has_one_name_to_edit_which_is_where_the_row_says() -> None:
     [
         Row("two names", "`may_retry` and `retry` in `_pipeline/retry.py`", ""),
         Row("no file", "`may_retry`, in the pipeline", ""),
-        Row("another file", "`may_retry` in `_pipeline/limit.py`", "`_pipeline/retry.py`"),
+        Row("another file", "`may_retry` in `_pipeline/layers.py`", "`_pipeline/retry.py`"),
         Row("a name that is gone", "`may_retry` in `_pipeline/retry.py`", "`may_vanish`"),
     ],
     ids=lambda row: row.task,

@@ -27,7 +27,7 @@ from adapty_async import (
     mail,
     v2,
 )
-from adapty_async._bulk.keyed_lock import lock_key_of
+from adapty_async._api.call import lock_key_of
 from adapty_async._bulk.recording import id_of
 from adapty_async.endpoints import Endpoint, RawResponse, RetrySafety, json_decoder, no_result
 from adapty_async.sandbox import Sandbox

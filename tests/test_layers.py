@@ -59,8 +59,8 @@ AT_HOME = {
 }
 ONLY_FOR_TYPES = {("_client.base", "aiohttp"), ("client", "aiohttp")}
 PURE = (
+    "_api.call",
     "_api.codec",
-    "_api.operation",
     "_api.results",
     "_api.validation",
     "config",

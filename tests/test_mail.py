@@ -21,7 +21,7 @@ from adapty_async import (
     RetryPolicy,
     TransactionEvent,
 )
-from adapty_async._api.operation import Endpoint, RetrySafety
+from adapty_async._api.call import Endpoint, RetrySafety
 from adapty_async.errors import (
     AuthenticationError,
     ConnectionLostError,

@@ -26,7 +26,7 @@ from adapty_async import (
     OutcomeStatus,
     RetryPolicy,
 )
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import Request, Response
 from adapty_async.mail import TransactionEvent
 from adapty_async.testing import FakeTransport
 from adapty_async.v1 import ProfileAttributes, create_profile, get_profile

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from adapty_async import AdaptyClient, Limits, OutcomeStatus, RetryPolicy
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import Request, Response
 from adapty_async.errors import ServerError
 from adapty_async.statistics import BucketStatistics, CircuitState, Statistics
 from adapty_async.testing import FakeTransport

@@ -20,7 +20,7 @@ from adapty_async import (
     v2,
     web,
 )
-from adapty_async._api.operation import Operation, RetrySafety
+from adapty_async._api.call import Operation, RetrySafety
 from adapty_async.bulk import BulkRun, OutcomeStatus
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import ConnectionLostError, NotFoundError

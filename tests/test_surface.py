@@ -28,8 +28,8 @@ from adapty_async import (
     v2,
     web,
 )
+from adapty_async._api.call import Headers, Response
 from adapty_async._api.codec import RequestDefaults, encode
-from adapty_async._api.operation import Headers, Response
 from adapty_async._bulk.run_journal import RunIdentity
 from adapty_async.errors import ErrorItem, RedactedBytes
 from adapty_async.mail import delete_profile, save_profile

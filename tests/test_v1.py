@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapty_async import UNSET, AdaptyClient, InstallationMeta, OutcomeStatus, RetryPolicy
-from adapty_async._api.operation import Endpoint, RetrySafety
+from adapty_async._api.call import Endpoint, RetrySafety
 from adapty_async.errors import (
     ConfigError,
     ConnectionLostError,

@@ -21,7 +21,7 @@ HELPERS = {"config", "errors", "_api.validation", "_bulk.settings"}
 INSIDE = ("_runtime.", "_journal.")
 # Modules that are entered; a change that needs more of them makes a call harder to follow. Two are
 # of the adaptive rate limiter: its decisions, and the parts of its state.
-OF_A_DELETE, OF_A_RUN = 19, 46
+OF_A_DELETE, OF_A_RUN = 15, 35
 
 
 def named_after(heading: str) -> set[str]:

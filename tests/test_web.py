@@ -27,7 +27,7 @@ from adapty_async import (
     v2,
     web,
 )
-from adapty_async._bulk.keyed_lock import lock_key_of
+from adapty_async._api.call import lock_key_of
 from adapty_async._bulk.recording import id_of
 from adapty_async.errors import AuthenticationError, JournalError
 from adapty_async.sandbox import Sandbox

@@ -1,5 +1,5 @@
 """
-A decoder of results: strict first, field by field if that fails.
+Results of calls: a decoder, strict first, field by field if that fails, and raw responses.
 
 One field that is not as documented does not make a result unreadable. The field is None, and its
 raw value is in `ResultStruct.odd_fields`. The decoder never guesses a value.
@@ -15,20 +15,27 @@ import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import msgspec
+from multidict import CIMultiDict, CIMultiDictProxy
 
+from adapty_async._api.call import Response, request_id_in
 from adapty_async._api.validation import PrivateStruct
+from adapty_async.errors import AdaptyError, name_or_none
 
 __all__ = (
+    "CustomAttributes",
     "DateTime",
+    "RawResponse",
     "ResultStruct",
     "content_of",
     "data_decoder",
     "json_decoder",
     "no_result",
     "parse_lenient",
+    "raw_response",
+    "read_attributes",
     "read_by_field",
 )
 
@@ -366,3 +373,82 @@ def _date_time(raw: Any) -> Any:
     except (TypeError, ValueError):
         return _ODD
     return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=dt.UTC)
+
+
+class CustomAttributes(dict[str, str | float | None]):
+    """A dictionary of custom attributes by key, in whichever form the server sent them."""
+
+    def __repr__(self) -> str:
+        return f"CustomAttributes({len(self)} keys)"
+
+
+class _Entry(msgspec.Struct):
+    key: str
+    value: Any = None
+
+
+def read_attributes(_kind: type, value: Any) -> CustomAttributes:
+    """Decode custom attributes for msgspec, from a list of keys and values or a dictionary."""
+    read = msgspec.convert(value, list[_Entry] | dict[str, Any])
+    if isinstance(read, list):
+        read = {entry.key: entry.value for entry in read}
+    return CustomAttributes(read)
+
+
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+
+
+class RawResponse(msgspec.Struct, Generic[ResultT_co], frozen=True):
+    """
+    The successful response to a call, as `adapty_async.AdaptyClient.execute` returns it.
+
+    Its repr shows no header and nothing of the body, which may contain personal data.
+
+    Attributes:
+        status: the HTTP status, from 200 to 299. It is 404 for a deletion whose first response was
+            lost, and which had worked.
+        headers: the headers of the response; their names ignore case.
+        body: the whole body, not decoded.
+        attempts: the number of requests that were sent for the call.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    attempts: int
+    _decode: Callable[[], ResultT_co]
+
+    @property
+    def request_id(self) -> str | None:
+        """The request id, for Adapty's support; None if the response has none."""
+        return name_or_none(request_id_in(self.headers))
+
+    def parse(self) -> ResultT_co:
+        """
+        Return the result of the call, decoded from the body.
+
+        Raises:
+            DecodeError: the body is not a result of the call.
+        """
+        try:
+            return self._decode()
+        except AdaptyError as error:
+            error.attempts = self.attempts
+            raise
+
+    def __repr__(self) -> str:
+        return f"RawResponse({self.status}, {len(self.body)} bytes)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("status", self.status), ("bytes", len(self.body))]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a raw response belongs to its client; pickle its parsed result instead")
+
+
+def raw_response(
+    response: Response, attempts: int, decode: Callable[[], ResultT]
+) -> RawResponse[ResultT]:
+    """Return a response of any transport as a raw response."""
+    headers = CIMultiDictProxy(CIMultiDict(response.headers))
+    return RawResponse(response.status, headers, response.body, attempts, decode)

@@ -3,6 +3,11 @@ Validation of values before they are sent: checks, and the structs that run them
 
 A check is a function of a field's name and its value. It raises `InvalidInputError`, which names
 the field and the rule, never the value.
+
+The type of a value (text, a number, a date and time with a zone) is validated when its struct is
+created. The server decides on lengths, ranges, enumerations and dependencies of fields. Validating
+them as well, by the rules of Adapty's documentation, when a call is sent saves a request and names
+the field; a client may turn that off.
 """
 
 from __future__ import annotations
@@ -19,8 +24,10 @@ from msgspec import UNSET, UnsetType
 from adapty_async.errors import InvalidInputError, strip_traceback
 
 __all__ = (
+    "HEX",
     "AttributeRules",
     "Check",
+    "DocumentedStruct",
     "OrUnset",
     "PrivateStruct",
     "RequestStruct",
@@ -28,6 +35,7 @@ __all__ = (
     "any_text",
     "as_numbers",
     "boolean",
+    "check_body",
     "clean_attributes",
     "country_code",
     "date",
@@ -38,10 +46,13 @@ __all__ = (
     "header_value",
     "identifier",
     "instance_of",
+    "is_given",
     "matching",
     "nullable",
     "one_of",
+    "struct_in",
     "text",
+    "uuid",
 )
 
 T = TypeVar("T")
@@ -335,3 +346,45 @@ def _require_number(field: str, value: float) -> None:
             raise InvalidInputError(field, "must fit into 64 bits")
     elif not math.isfinite(value):
         raise InvalidInputError(field, "must be a finite number")
+
+
+#: The pattern of a hexadecimal digit.
+HEX = "[0-9a-fA-F]"
+
+uuid = matching(rf"{HEX}{{8}}(-{HEX}{{4}}){{3}}-{HEX}{{12}}", "must be a UUID")
+
+
+class DocumentedStruct(RequestStruct, frozen=True, kw_only=True):
+    """The base class of structs with rules that are validated when they are sent."""
+
+    documented: ClassVar[Mapping[str, Check]] = {}
+
+    def check_documented(self) -> None:
+        """
+        Validate the fields that are set.
+
+        Raises:
+            InvalidInputError: a field breaks its rule.
+        """
+        for field, check in self.documented.items():
+            value = getattr(self, field)
+            if is_given(value):
+                check(field, value)
+
+
+def check_body(operation: Any) -> None:
+    """Validate the body of an `Operation`, by the rules of Adapty's documentation."""
+    operation.body.check_documented()
+
+
+def struct_in(field: str, value: DocumentedStruct) -> None:
+    """Validate a nested struct; an error names its field with the path from the outer one."""
+    try:
+        value.check_documented()
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{field}.{error.field}", error.rule) from None
+
+
+def is_given(value: Any) -> bool:
+    """Return whether a value is neither UNSET nor None."""
+    return value is not UNSET and value is not None

@@ -31,11 +31,9 @@ from adapty_async._bulk.outcome import (
     StopReason,
 )
 from adapty_async._bulk.settings import RunSettings, WorkerLimit
-from adapty_async._bulk.source import Source
-from adapty_async._bulk.worker_pool import Worker, WorkerPool
-from adapty_async._flow.semaphore import PrioritySemaphore
-from adapty_async._runtime.tasks import until_ended
-from adapty_async._runtime.timer import PatientTimer
+from adapty_async._bulk.workers import Source, Worker, WorkerPool
+from adapty_async._flow.queues import PrioritySemaphore
+from adapty_async._runtime.loop import PatientTimer, until_ended
 from adapty_async.errors import AdaptyError, strip_traceback
 
 __all__ = ("BulkRun",)

@@ -1,4 +1,4 @@
-"""An executor that sends operations, singly or in bulk runs, through one client's pipeline."""
+"""An executor of bulk runs: it validates the options of a run, and makes its parts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
-import msgspec
-
-from adapty_async._api.call_state import CallState
-from adapty_async._api.codec import RequestDefaults, encode
-from adapty_async._api.operation import Operation
-from adapty_async._api.raw import RawResponse, raw_response
+from adapty_async._api.call import Operation
 from adapty_async._bulk.bulk_run import BulkRun
 from adapty_async._bulk.item_processor import ClientParts, Items, Records, run_calls
 from adapty_async._bulk.recording import OutcomesPath
@@ -30,74 +25,22 @@ from adapty_async._bulk.settings import (
     WorkerLimit,
 )
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
+from adapty_async._flow.limits import RunLimits, wakeful
 from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._flow.run_limits import RunLimits, wakeful
 from adapty_async._input.items import TableItems, checked, require_no_table
 from adapty_async._journal import SqliteJournal, belongs_to_journal
-from adapty_async._pipeline.compose import PipelineConfig, build
-from adapty_async.config import RetryPolicy, positive
-from adapty_async.errors import AdaptyError, ConfigError
+from adapty_async._pipeline.layers import Executor, build
+from adapty_async.config import positive
+from adapty_async.errors import ConfigError
 
-__all__ = ("CallOptions", "Executor")
+__all__ = ("BulkExecutor",)
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
-class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    The options of calls; clients with the same connections may have different ones.
-
-    Attributes:
-        defaults: the request defaults.
-        retry: the retry policy.
-        timeout: seconds for one attempt.
-    """
-
-    defaults: RequestDefaults
-    retry: RetryPolicy
-    timeout: float
-
-    def __post_init__(self) -> None:
-        positive("timeout", self.timeout)
-
-
-class Executor:
-    """
-    An executor of operations with one set of options; all resources of a client share it.
-
-    Attributes:
-        layers: the configuration of the client's pipeline.
-        options: the options of the calls.
-    """
-
-    def __init__(self, layers: PipelineConfig, options: CallOptions) -> None:
-        self.layers = layers
-        self.options = options
-        self._send = build(layers, options.retry)
-        self._encode = functools.partial(
-            encode,
-            defaults=options.defaults,
-            timeout=options.timeout,
-            total_timeout=options.retry.deadline,
-        )
-
-    async def execute(self, operation: Operation[ResultT]) -> ResultT:
-        """Send one operation and return its result."""
-        request, state = self._encode(operation), CallState()
-        response = await self._send(request, state)
-        try:
-            return self.layers.decode(operation, response)
-        except AdaptyError as error:
-            error.attempts = state.attempts
-            raise
-
-    async def execute_raw(self, operation: Operation[ResultT]) -> RawResponse[ResultT]:
-        """Send one operation and return its response, which decodes the result on request."""
-        request, state = self._encode(operation), CallState()
-        response = await self._send(request, state)
-        decode = functools.partial(self.layers.decode, operation, response)
-        return raw_response(response, state.attempts, decode)
+class BulkExecutor(Executor):
+    """An executor that also sends operations in bulk runs."""
 
     def bulk(
         self,

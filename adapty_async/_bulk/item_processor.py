@@ -13,25 +13,28 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, Unpack
 
 import msgspec
 
-from adapty_async._api.call_state import CallState, Layer
-from adapty_async._api.codec import ResultDecoder, plain, request_id_in
-from adapty_async._api.operation import Operation, Request, Response, RetrySafety
+from adapty_async._api.call import (
+    CallState,
+    Layer,
+    Operation,
+    Request,
+    Response,
+    RetrySafety,
+    lock_key_of,
+    request_id_in,
+)
+from adapty_async._api.codec import ResultDecoder, plain
 from adapty_async._bulk.bulk_run import BulkRun
-from adapty_async._bulk.keyed_lock import KeyedLock, lock_key_of
-from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
+from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus, StopPolicy
 from adapty_async._bulk.recording import OutcomesPath, Recording, numbering_of
 from adapty_async._bulk.run_journal import ItemEntry, RunJournal
 from adapty_async._bulk.settings import BulkOptions, RunSettings
-from adapty_async._bulk.source import source_of
-from adapty_async._bulk.stop_policy import StopPolicy
-from adapty_async._bulk.worker_pool import Worker
-from adapty_async._flow.limiter_registry import LimiterRegistry
-from adapty_async._flow.run_limits import RunLimits, look_every
+from adapty_async._bulk.workers import Worker, source_of
+from adapty_async._flow.limits import LimiterRegistry, RunLimits, look, look_every
+from adapty_async._flow.queues import KeyedLock
 from adapty_async._journal import KEY_SIZE, OBJECT_KEY_SIZE, KeyIndex
-from adapty_async._pipeline.creation import lost_creation
-from adapty_async._pipeline.item_counter import ItemCounter
-from adapty_async._pipeline.limit import look
-from adapty_async._pipeline.retry import may_have_worked
+from adapty_async._pipeline.layers import ItemCounter
+from adapty_async._pipeline.retry import lost_creation, may_have_worked
 from adapty_async.errors import (
     AdaptyError,
     CircuitOpenError,

@@ -34,7 +34,7 @@ from msgspec import UNSET, UnsetType
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._runtime.files import flush_folder, is_at, try_lock
 from adapty_async._runtime.fork import register_fork_handler
-from adapty_async._runtime.tasks import until_ended
+from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import InvalidInputError, JournalError, name_or_none
 
 __all__ = ("Entry", "OutcomeLine", "OutcomesFile", "OutcomesLog", "error_facts", "parse_line")

@@ -10,11 +10,11 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
-from adapty_async._api.operation import IDENTITIES, Operation
+from adapty_async._api.call import IDENTITIES, Operation
 from adapty_async._bulk.bulk_run import BulkRun, Lifespan, Process
 from adapty_async._bulk.outcome import Outcome, OutcomeStatus
 from adapty_async._bulk.outcomes_file import Entry, OutcomesFile
-from adapty_async._bulk.worker_pool import Worker
+from adapty_async._bulk.workers import Worker
 
 __all__ = ("Identify", "OutcomesPath", "Recording", "id_of", "numbering_of")
 

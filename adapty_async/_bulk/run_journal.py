@@ -10,12 +10,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request, RetrySafety
+from adapty_async._api.call import CallState, Request, RetrySafety
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._journal import KEY_SIZE, ItemState, Journal, JournalIdentity, JournalWriter
 from adapty_async._pipeline.retry import may_have_worked
-from adapty_async._runtime.tasks import until_ended
+from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import (
     ApiError,
     ConfigError,

@@ -12,22 +12,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, TypeVa
 
 import msgspec
 
+from adapty_async._api.call import IDENTITIES, Headers, Middleware, Operation, Send
 from adapty_async._api.codec import RequestDefaults, missing_key
-from adapty_async._api.operation import IDENTITIES, Headers, Middleware, Operation, Send
-from adapty_async._api.raw import RawResponse
+from adapty_async._api.results import RawResponse
 from adapty_async._api.validation import header_name, header_value
-from adapty_async._bulk.executor import CallOptions, Executor
+from adapty_async._bulk.executor import BulkExecutor
 from adapty_async._flow.circuit_breaker import RetryBudget
-from adapty_async._flow.limiter_registry import LimiterRegistry
-from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._flow.rate_source import RateSource
-from adapty_async._flow.semaphore import PrioritySemaphore
+from adapty_async._flow.limits import LimiterRegistry
+from adapty_async._flow.queues import PrioritySemaphore
+from adapty_async._flow.rate_limiter import FixedRateLimiter, RateSource
 from adapty_async._http.transport import Transport
-from adapty_async._pipeline.compose import PipelineConfig, without_state
-from adapty_async._pipeline.emitter import Emitter
-from adapty_async._runtime.clock import Timing
+from adapty_async._pipeline.layers import CallOptions, PipelineConfig, without_state
+from adapty_async._pipeline.observe import Emitter
 from adapty_async._runtime.log import apply_log_setting
-from adapty_async._runtime.loop_local import LoopLocal
+from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async._version import __version__
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.config import ApiKey, Limits, RetryPolicy, origin_from
@@ -134,9 +132,10 @@ class BaseClient:
             budget=RetryBudget(retry.budget),
             emitter=Emitter(hooks) if hooks else None,
         )
-        self._use(Executor(layers, CallOptions(defaults=defaults, retry=retry, timeout=timeout)))
+        options = CallOptions(defaults=defaults, retry=retry, timeout=timeout)
+        self._use(BulkExecutor(layers, options))
 
-    def _use(self, executor: Executor) -> None:
+    def _use(self, executor: BulkExecutor) -> None:
         self._executor = executor
 
     @property
@@ -249,7 +248,7 @@ class BaseClient:
         other = object.__new__(type(self))
         other._connections = self._connections
         other._is_borrower = True
-        other._use(Executor(self._executor.layers, options))
+        other._use(BulkExecutor(self._executor.layers, options))
         return other
 
     def add_hook(self, hook: Hook) -> None:
@@ -276,7 +275,7 @@ class BaseClient:
 
     def _rebuild(self, **changes: Any) -> None:
         layers = msgspec.structs.replace(self._executor.layers, **changes)
-        self._use(Executor(layers, self._executor.options))
+        self._use(BulkExecutor(layers, self._executor.options))
 
     def statistics(self) -> Statistics:
         """Return the current request rate, pauses, requests in flight and outages."""
@@ -374,12 +373,12 @@ def _with_headers(defaults: RequestDefaults, headers: Mapping[str, str]) -> Requ
     )
 
 
-def bulk_with_key(executor: Executor, *, public: bool) -> StartBulk:
+def bulk_with_key(executor: BulkExecutor, *, public: bool) -> StartBulk:
     """Return a factory of runs with one of the client's keys; their journals belong to that key."""
     defaults = executor.options.defaults
     if public:
         defaults = msgspec.structs.replace(defaults, headers=defaults.public_headers)
-        executor = Executor(
+        executor = BulkExecutor(
             executor.layers, msgspec.structs.replace(executor.options, defaults=defaults)
         )
     if "Authorization" in defaults.headers:

@@ -3,7 +3,7 @@ Bucket limiters: the pauses, the request rate and the circuit breaker of one ser
 
 A client has one `BucketState` for each bucket, since the server counts by bucket: a 429 to one task
 holds for all. Two kinds of limiters share it. A `CallLimiter` admits single calls, which are not
-rate limited by default. A `RunLimiter` (`run_limits`) admits the items of one bulk run, which yield
+rate limited by default. A `RunLimiter` (`limits`) admits the items of one bulk run, which yield
 to single calls and use the rate of the state's `RateSource`.
 """
 
@@ -19,12 +19,9 @@ from typing import ParamSpec, TypeVar
 
 from adapty_async._flow.circuit_breaker import CircuitBreaker, Sign, sign_of
 from adapty_async._flow.endpoint_monitor import EndpointMonitor
-from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter
-from adapty_async._flow.rate_source import RateSource
-from adapty_async._flow.semaphore import PrioritySemaphore
-from adapty_async._flow.wait_queue import RunOrder
-from adapty_async._runtime.clock import Timing
-from adapty_async._runtime.loop_local import LoopLocal
+from adapty_async._flow.queues import PrioritySemaphore, RunOrder
+from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter, RateSource
+from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.errors import (
     AdaptyError,
     CircuitOpenError,

@@ -3,7 +3,7 @@ The fast HTTP path: a direct sender, which makes one attempt over a session's co
 
 It does not use `ClientSession.request`, but half-private parts of aiohttp. `reason_against` decides
 whether they are allowed: any unusual condition selects the standard path. That path is in
-`session_sender`. The invariants of `exchange` hold on both paths, and one conformance suite runs
+`session_sender`. The invariants of `attempt` hold on both paths, and one conformance suite runs
 over both.
 """
 
@@ -29,9 +29,8 @@ import yarl
 from aiohttp.http import StreamWriter
 from multidict import CIMultiDict
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request, Response
-from adapty_async._http.exchange import (
+from adapty_async._api.call import CallState, Request, Response
+from adapty_async._http.attempt import (
     CONNECTIONS,
     DESYNCHRONISED,
     SWITCHING,

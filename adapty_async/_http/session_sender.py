@@ -1,7 +1,7 @@
 """
 The standard HTTP path: senders over `ClientSession.request`, with classes of our own for requests.
 
-They keep the invariants of `exchange`, which `ClientSession.request` alone does not:
+They keep the invariants of `attempt`, which `ClientSession.request` alone does not:
 - It retries an idempotent request itself if a kept connection is closed, so the server may receive
   a delete twice. An error of our own is therefore raised before aiohttp reaches that code.
 - It takes a response that arrives on an idle connection for the response to the next request, and
@@ -22,9 +22,8 @@ import yarl
 from aiohttp.connector import Connection
 from multidict import CIMultiDict
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request, Response
-from adapty_async._http.exchange import (
+from adapty_async._api.call import CallState, Request, Response
+from adapty_async._http.attempt import (
     CONNECTIONS,
     DESYNCHRONISED,
     LARGE_BODY,

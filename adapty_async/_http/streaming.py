@@ -16,11 +16,9 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request
-from adapty_async._http.exchange import ReadBody, next_block, read_whole
-from adapty_async._http.timeouts import TimeoutScheduler
-from adapty_async._runtime.tasks import in_thread
+from adapty_async._api.call import CallState, Request
+from adapty_async._http.attempt import ReadBody, TimeoutScheduler, next_block, read_whole
+from adapty_async._runtime.loop import in_thread
 from adapty_async.errors import ConnectionLostError, DecodeError, RequestTimeoutError
 
 __all__ = ("STREAMED", "Sink", "read_into")

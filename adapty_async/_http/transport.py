@@ -20,15 +20,13 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import CallState, Request, Response
+from adapty_async._http.attempt import Kept, ReadBody, SendOnce, TimeoutScheduler, failure_of
 from adapty_async._http.direct_sender import fastest_sender, patch_check, stamp, why_standard
-from adapty_async._http.exchange import Kept, ReadBody, SendOnce, failure_of
 from adapty_async._http.session_sender import SESSION_OPTIONS, given_session_sender, session_sender
 from adapty_async._http.streaming import STREAMED, Sink, read_into
-from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._runtime.fork import SocketFactory, register_fork_handler
-from adapty_async._runtime.loop_local import LoopLocal
+from adapty_async._runtime.loop import LoopLocal
 from adapty_async.errors import (
     AdaptyError,
     ConfigError,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from adapty_async._journal.file import belongs_to_journal, files_of, is_in_use
 from adapty_async._journal.keys import OBJECT_KEY_SIZE, KeyIndex
 from adapty_async._journal.memory import MemoryJournal
 from adapty_async._journal.model import (
@@ -20,7 +19,13 @@ from adapty_async._journal.model import (
     Resumed,
     Run,
 )
-from adapty_async._journal.sqlite import SqliteJournal, copy_journal
+from adapty_async._journal.sqlite import (
+    SqliteJournal,
+    belongs_to_journal,
+    copy_journal,
+    files_of,
+    is_in_use,
+)
 from adapty_async._journal.summary import (
     OUTCOMES,
     JournalSummary,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 
-from adapty_async._journal.file import is_in_use, reading
 from adapty_async._journal.model import ItemState, JournalIdentity, Minute, Reason, Run
 from adapty_async._journal.schema import (
     read_identity,
@@ -16,6 +15,7 @@ from adapty_async._journal.schema import (
     read_runs,
     read_spans,
 )
+from adapty_async._journal.sqlite import is_in_use, reading
 
 __all__ = ("OUTCOMES", "JournalSummary", "read_journal", "summarise")
 

@@ -30,7 +30,7 @@ from adapty_async._journal.model import (
     JournalIdentity,
     Run,
 )
-from adapty_async._runtime.tasks import result_of
+from adapty_async._runtime.loop import result_of
 from adapty_async.errors import JournalError
 
 __all__ = ("GROUP_SECONDS", "JournalWriter")

@@ -1,21 +1,85 @@
 """
-Layers that emit the events of a call to hooks: its start and end, and the end of each attempt.
+Hooks: layers that emit the events of a call, and the emitter that delivers them.
 
-They exist only in clients with hooks, and emit in the task of the call.
+The layers emit the start and end of a call, and the end of each attempt. They exist only in clients
+with hooks, and emit in the task of the call. The emitter isolates calls from the errors of hooks.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
+import sys
 from collections.abc import Callable
 
-from adapty_async._api.call_state import CallState, Layer
-from adapty_async._api.codec import request_id_in
-from adapty_async._api.operation import Request, Response
-from adapty_async._pipeline.emitter import Emitter
+from adapty_async._api.call import CallState, Layer, Request, Response, request_id_in
 from adapty_async.errors import name_or_none
-from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted
+from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, Hook
 
-__all__ = ("observe", "observe_attempts")
+__all__ = ("Emitter", "observe", "observe_attempts")
+
+
+class Emitter:
+    """
+    A composite hook that delivers every event to all hooks of a client, even if one raises.
+
+    An exception is logged once per hook and kind of event, so that a metrics backend that is down
+    does not fill the log of a bulk run.
+    """
+
+    def __init__(self, hooks: tuple[Hook, ...]) -> None:
+        self._hooks = hooks
+        self._numbers = itertools.count(1)
+        self._logged: set[tuple[int, type[Event]]] = set()  # at most one entry per hook and kind
+
+    def with_hook(self, hook: Hook) -> Emitter:
+        """Return an emitter that delivers events to one hook more; calls are numbered on."""
+        emitter = Emitter((*self._hooks, hook))
+        emitter._numbers = self._numbers
+        return emitter
+
+    def next_call_id(self) -> int:
+        """Return the number of a new call, from 1."""
+        return next(self._numbers)
+
+    def emit(self, event: Event, /) -> None:
+        """Deliver an event to all hooks."""
+        outer = sys.exception()  # the exception that is about to end the call, if there is one
+        for number, hook in enumerate(self._hooks):
+            try:
+                hook(event)
+            except Exception as error:  # noqa: BLE001  a hook's defect is not the call's
+                kind = type(event)
+                if (number, kind) not in self._logged:
+                    self._logged.add((number, kind))
+                    _log(error, outer, kind)
+
+
+def _log(error: Exception, outer: BaseException | None, kind: type[Event]) -> None:
+    """Log a hook's exception without the frames of this library, whose locals hold requests."""
+    traceback = error.__traceback__ and error.__traceback__.tb_next  # the first is the emitter's
+    if error is not outer:
+        error.__traceback__ = traceback
+        _unchain(error, outer)
+    logger.error(
+        "a hook raised an exception on %s, which does not affect the call; not logged again for "
+        "this hook and kind of event",
+        kind.__name__,
+        exc_info=(type(error), error, traceback),
+    )
+
+
+def _unchain(error: BaseException, outer: BaseException | None) -> None:
+    """Remove the call's own exception from the end of a chain: its frames hold the request."""
+    seen: set[int] = set()
+    inner: BaseException | None = error
+    while inner is not None and id(inner) not in seen:
+        seen.add(id(inner))
+        if inner.__cause__ is outer:
+            inner.__cause__ = None
+        if inner.__context__ is outer:
+            inner.__context__ = None
+        inner = inner.__cause__ or inner.__context__
 
 
 def observe(send: Layer, emitter: Emitter, clock: Callable[[], float]) -> Layer:
@@ -97,3 +161,6 @@ def _request_id_of(response: Response | None, error: BaseException | None) -> st
 
 def _name_of(error: BaseException | None) -> str | None:
     return None if error is None else type(error).__name__
+
+
+logger = logging.getLogger("adapty_async")

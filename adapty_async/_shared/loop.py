@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from adapty_async._runtime.tasks import until_ended
+from adapty_async._runtime.loop import until_ended
 from adapty_async._shared.exchange import Grant, Report, SharedState, exchange
 from adapty_async._shared.member import INTERVAL
 from adapty_async._shared.source import SharedSource

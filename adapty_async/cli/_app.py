@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from adapty_async import mail, v1, v2
-from adapty_async._api.operation import Operation
+from adapty_async._api.call import Operation
 from adapty_async._bulk.settings import MAX_CONCURRENCY, MOST_WORKERS
 from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async._input.mapping import ColumnOptions, RowMapping

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from adapty_async._api.operation import Operation, Request, Response
+from adapty_async._api.call import Operation, Request, Response
 from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._bulk.settings import MOST_WORKERS
 from adapty_async._input.rows import Row, Rows, SizedRows

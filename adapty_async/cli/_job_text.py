@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from adapty_async import mail, v1, v2
+from adapty_async._api.call import Headers, Operation
 from adapty_async._api.codec import RequestDefaults, encode
-from adapty_async._api.operation import Headers, Operation
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.cli._report import absent_lines, count_line, per_second
 from adapty_async.cli._terminal import visible_json

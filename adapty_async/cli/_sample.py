@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from adapty_async._api.call import Headers, Request
 from adapty_async._api.codec import RequestDefaults, encode
-from adapty_async._api.operation import Headers, Request
 from adapty_async._input.rows import Row
 from adapty_async.cli._job import Job
 from adapty_async.cli._terminal import visible, visible_json

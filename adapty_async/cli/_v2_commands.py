@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from adapty_async import v2
-from adapty_async._api.operation import Operation
+from adapty_async._api.call import Operation
 from adapty_async._input.mapping import RowMapping
 from adapty_async._input.rows import Rows
 from adapty_async._input.schema import ColumnSchema, rows_of

@@ -11,11 +11,10 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 import msgspec
 
+from adapty_async._api.call import Endpoint, Operation, RetrySafety
 from adapty_async._api.codec import to_json
-from adapty_async._api.documented import struct_in
-from adapty_async._api.operation import Endpoint, Operation, RetrySafety
 from adapty_async._api.results import ResultStruct, data_decoder
-from adapty_async._api.validation import one_of
+from adapty_async._api.validation import one_of, struct_in
 from adapty_async.errors import InvalidInputError
 from adapty_async.export._exports import CsvExport, JsonExport, Plan, Stream
 from adapty_async.export._queries import (

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, TypeVar, cas
 
 import msgspec
 
+from adapty_async._api.call import Endpoint, Operation
 from adapty_async._api.codec import to_json
-from adapty_async._api.operation import Endpoint, Operation
 from adapty_async._http.streaming import Sink
 from adapty_async._runtime.extras import require
-from adapty_async._runtime.tasks import in_thread
+from adapty_async._runtime.loop import in_thread
 from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.export._chunks import Dates, split
 from adapty_async.export._files import ExportFile, Output, temporary

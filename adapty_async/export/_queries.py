@@ -10,9 +10,9 @@ from typing import Any, ClassVar, TypedDict
 import msgspec
 from msgspec import UNSET
 
-from adapty_async._api.documented import DocumentedStruct
 from adapty_async._api.validation import (
     Check,
+    DocumentedStruct,
     OrUnset,
     RequestStruct,
     boolean,

@@ -8,10 +8,10 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeAlias, TypedDict, Unpack
 
-from adapty_async._bulk.stop_policy import StopPolicy
+from adapty_async._bulk.outcome import StopPolicy
 from adapty_async._journal import ItemState
 from adapty_async._journal.model import SPAN_SIZE, STATES, DamageError
-from adapty_async._runtime.tasks import until_ended
+from adapty_async._runtime.loop import until_ended
 from adapty_async.bulk import BulkReport, BulkRun, Outcome, OutcomeStatus, StopReason
 from adapty_async.errors import ConfigError, JournalError
 from adapty_async.jobs._database import Database

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from adapty_async._journal import Changes, InputCheck, JournalIdentity, LoadKeys, Resumed
 from adapty_async._journal.model import DamageError
-from adapty_async._runtime.tasks import result_of, until_ended
+from adapty_async._runtime.loop import result_of, until_ended
 from adapty_async.errors import JournalError
 from adapty_async.jobs._database import Database, PartLock, Statement
 from adapty_async.jobs._errors import PartBusyError

@@ -26,7 +26,7 @@ from zlib import crc32
 import psycopg
 
 from adapty_async._runtime.database import DatabaseThread
-from adapty_async._runtime.tasks import until_ended
+from adapty_async._runtime.loop import until_ended
 from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive
 from adapty_async.jobs._errors import JobError, StoreUnavailableError
 from adapty_async.jobs._schema import ensure_schema

@@ -1,7 +1,7 @@
 """
 A job store in an SQLite file, for several processes of one machine.
 
-A lock is a file next to the database; see `adapty_async._journal.file`. The end of its process
+A lock is a file next to the database; see `adapty_async._journal.sqlite`. The end of its process
 releases it. No SQL runs in the event loop.
 """
 
@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from adapty_async._journal.file import PRIVATE, FileLock, connected, is_in_use
 from adapty_async._journal.model import DamageError
+from adapty_async._journal.sqlite import PRIVATE, FileLock, connected, is_in_use
 from adapty_async._runtime.database import (
     DatabaseThread,
     code_of,
@@ -24,7 +24,7 @@ from adapty_async._runtime.database import (
     set_durable,
     use_write_ahead_log,
 )
-from adapty_async._runtime.tasks import until_ended
+from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import JournalError
 from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive
 from adapty_async.jobs._errors import JobError, StoreUnavailableError

@@ -15,8 +15,8 @@ Source: https://adapty.io/docs/getting-started-with-server-side-api
 
 from __future__ import annotations
 
-from adapty_async._api.identity import CustomAttributes
-from adapty_async._api.operation import Execute
+from adapty_async._api.call import Execute
+from adapty_async._api.results import CustomAttributes
 from adapty_async.bulk import StartBulk
 from adapty_async.v2._access import (
     GRANT_ACCESS_LEVEL,

@@ -8,9 +8,18 @@ from typing import ClassVar, Unpack
 
 from msgspec import UNSET
 
+from adapty_async._api.call import (
+    By,
+    Endpoint,
+    Execute,
+    Operation,
+    RetrySafety,
+    identity,
+    identity_by,
+    pair,
+    require_kind,
+)
 from adapty_async._api.codec import to_json
-from adapty_async._api.identity import By, identity, identity_by, pair, require_kind
-from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.validation import Check, OrUnset, date_time, instance_of, nullable, text
 from adapty_async._input.items import TableSource, pairs_in
 from adapty_async._input.schema import ColumnSchema, RowSchema

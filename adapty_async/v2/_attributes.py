@@ -8,10 +8,10 @@ from typing import ClassVar, Literal, get_args
 
 from msgspec import UNSET
 
-from adapty_async._api.documented import DocumentedStruct, struct_in, uuid
 from adapty_async._api.validation import (
     AttributeRules,
     Check,
+    DocumentedStruct,
     OrUnset,
     any_text,
     boolean,
@@ -22,6 +22,8 @@ from adapty_async._api.validation import (
     instance_of,
     nullable,
     one_of,
+    struct_in,
+    uuid,
 )
 from adapty_async._input.schema import ColumnSchema, RowSchema
 from adapty_async.v2._rules import in_range, ip_v4, whole_number

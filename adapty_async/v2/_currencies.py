@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import UNSET, field
 
+from adapty_async._api.call import Endpoint, Execute, Operation, RetrySafety, identity
 from adapty_async._api.codec import to_json
-from adapty_async._api.identity import identity
-from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import DateTime, ResultStruct
 from adapty_async._api.validation import Check, OrUnset, matching, nullable, text
 from adapty_async.errors import DecodeError, InvalidInputError

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 from msgspec import field
 
-from adapty_async._api.identity import CustomAttributes
-from adapty_async._api.results import DateTime, ResultStruct
+from adapty_async._api.results import CustomAttributes, DateTime, ResultStruct
 from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.v2._read import reader
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from adapty_async._api.operation import Execute, Operation
+from adapty_async._api.call import Execute, Operation
 
 __all__ = ("Page", "Pages")
 

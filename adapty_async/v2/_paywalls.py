@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import field
 
+from adapty_async._api.call import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.codec import to_json
-from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import DateTime, ResultStruct
 from adapty_async._api.validation import any_text, matching
 from adapty_async.errors import InvalidInputError

@@ -7,19 +7,21 @@ from typing import Any, Unpack, get_args
 
 import msgspec
 
-from adapty_async._api.documented import check_body
-from adapty_async._api.identity import (
+from adapty_async._api.call import (
     By,
+    Endpoint,
+    Execute,
+    Operation,
+    RetrySafety,
     identity,
     identity_by,
     operations_by,
     pair,
     require_kind,
-    write_attributes,
 )
-from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
+from adapty_async._api.codec import write_attributes
 from adapty_async._api.results import no_result
-from adapty_async._api.validation import instance_of, one_of
+from adapty_async._api.validation import check_body, instance_of, one_of
 from adapty_async._input.items import TableSource, ids_in, pairs_in
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.v2._attributes import ATTRIBUTE_COLUMNS, Platform, ProfileAttributes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from adapty_async._api.call import IDENTITY_HEADERS, Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.codec import to_json
-from adapty_async._api.operation import IDENTITY_HEADERS, Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import no_result
 from adapty_async._api.validation import Check, RequestStruct, identifier
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile

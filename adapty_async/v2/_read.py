@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from adapty_async._api.identity import read_attributes
-from adapty_async._api.results import data_decoder
+from adapty_async._api.results import data_decoder, read_attributes
 
 __all__ = ("reader", "whole_reader")
 

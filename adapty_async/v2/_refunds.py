@@ -7,9 +7,8 @@ from typing import ClassVar, Literal, get_args
 
 from msgspec import UNSET, field
 
+from adapty_async._api.call import Endpoint, Execute, Operation, RetrySafety, identity
 from adapty_async._api.codec import to_json
-from adapty_async._api.identity import identity
-from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import ResultStruct
 from adapty_async._api.validation import Check, OrUnset, any_text, boolean, nullable, one_of
 from adapty_async.v2._models import DOCS, PATH

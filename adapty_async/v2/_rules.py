@@ -1,4 +1,4 @@
-"""Checks for the documented rules of version 2; see `adapty_async._api.documented`."""
+"""Checks for the documented rules of version 2; see `adapty_async._api.validation`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 
 from msgspec import UNSET
 
-from adapty_async._api.documented import (
+from adapty_async._api.validation import (
     HEX,
+    Check,
     DocumentedStruct,
+    RequestStruct,
     check_body,
     is_given,
+    matching,
     struct_in,
     uuid,
 )
-from adapty_async._api.validation import Check, RequestStruct, matching
 from adapty_async.errors import InvalidInputError
 
 __all__ = (

@@ -11,9 +11,17 @@ from typing import Any, ClassVar, Literal, TypeAlias, Unpack, get_args
 import msgspec
 from msgspec import UNSET
 
+from adapty_async._api.call import (
+    By,
+    Endpoint,
+    Execute,
+    Operation,
+    RetrySafety,
+    identity,
+    pair,
+    require_kind,
+)
 from adapty_async._api.codec import to_json
-from adapty_async._api.identity import By, identity, pair, require_kind
-from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.validation import (
     Check,
     OrUnset,

@@ -13,8 +13,7 @@ from types import FunctionType
 import msgspec
 import pytest
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Headers
+from adapty_async._api.call import CallState, Headers
 from adapty_async.errors import ConnectError, ServerError
 from tests._support import a_request
 from tests.test_layers import TREES
@@ -22,8 +21,8 @@ from tests.test_layers import TREES
 METHODS = {name for name, value in vars(CallState).items() if isinstance(value, FunctionType)}
 EVENTS = {name for name in METHODS if not name.startswith("_")}
 LAYERS = {
-    # the modules of a layer: the attributes that it writes
-    "_pipeline.compose": {
+    # a layer: the attributes that it writes
+    "check": {
         "attempts",
         "refusals",
         "connect_failures",
@@ -33,25 +32,39 @@ LAYERS = {
         "is_creation_lost",
         "written",
     },
-    "_pipeline.observe": {"call_id", "earlier_attempts"},
-    "_pipeline.limit": {"outage_failures", "deadline", "requeue_within"},
-    "_pipeline.creation": {"is_creating", "settled"},
+    "observe": {"call_id", "earlier_attempts"},
+    "limit": {"outage_failures", "deadline", "requeue_within"},
+    "create": {"is_creating", "settled"},
 }
-
-
-def layer_of(module: str) -> str:
-    """Return the layer of a module."""
-    return "_http" if module.startswith("_http.") else module
+# The definitions of the pipeline that write, and their layers.
+DEFINITIONS = {
+    "check": "check",
+    "_error_of": "check",
+    "_record_failure": "check",
+    "_record_error": "check",
+    "without_state": "transport",
+    "_LimitLayer": "limit",
+    "observe": "observe",
+    "_Creation": "create",
+}
 
 
 def calls() -> Iterator[tuple[str, str]]:
     """Yield the method and the layer of each call of an event's method in the package."""
     for module, tree in TREES.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                on = node.func.value
-                if node.func.attr in EVENTS and isinstance(on, ast.Name) and on.id == "state":
-                    yield node.func.attr, layer_of(module)
+        for definition in tree.body:
+            for node in ast.walk(definition):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    on = node.func.value
+                    if node.func.attr in EVENTS and isinstance(on, ast.Name) and on.id == "state":
+                        yield node.func.attr, layer_of(module, definition)
+
+
+def layer_of(module: str, definition: ast.stmt) -> str:
+    """Return the layer of a function or class."""
+    if module.startswith("_http."):
+        return "transport"
+    return DEFINITIONS[getattr(definition, "name", "")]
 
 
 def written_by(method: str) -> set[str]:
@@ -73,7 +86,7 @@ def test_every_attribute_has_one_layer_that_writes_it() -> None:
     connection = {"on_wire", "reused"}
     shared = {attribute: writers.pop(attribute) for attribute in connection}
 
-    assert shared == {name: {"_http", "_pipeline.compose"} for name in connection}
+    assert shared == {name: {"transport", "check"} for name in connection}
     assert writers == {
         attribute: {layer} for layer, attributes in LAYERS.items() for attribute in attributes
     }
@@ -84,7 +97,7 @@ def test_every_event_is_recorded_by_somebody() -> None:
     assert {method for method, _ in calls()} == EVENTS
 
 
-@pytest.mark.parametrize("module", [name for name in TREES if name != "_api.call_state"])
+@pytest.mark.parametrize("module", [name for name in TREES if name != "_api.call"])
 def test_no_other_module_assigns_an_attribute(module: str) -> None:
     """A layer changes the state of a call through its methods alone."""
     fields = set(CallState.__struct_fields__)
@@ -214,7 +227,7 @@ def test_a_success_leaves_no_error_of_the_attempt_before() -> None:
     assert state.error is None
 
 
-async def test_a_creation_has_a_history_of_its_own() -> None:
+def test_a_creation_has_a_history_of_its_own() -> None:
     """What was lost before it does not make it uncertain, and its first attempt is a first send."""
     state = CallState()
     state.attempt_started()
@@ -229,6 +242,6 @@ async def test_a_creation_has_a_history_of_its_own() -> None:
     state.attempt_started()
     state.response_lost()
     assert (state.is_first_send, state.is_uncertain) == (False, True)
-    await state.creation_ended()
+    state.creation_ended()
 
     assert not state.is_creating

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
+from adapty_async._api.call import Endpoint, Headers, Operation, Response, RetrySafety
 from adapty_async._api.codec import (
     RequestDefaults,
     decode,
@@ -21,7 +22,6 @@ from adapty_async._api.codec import (
     parse_retry_after,
     to_json,
 )
-from adapty_async._api.operation import Endpoint, Headers, Operation, Response, RetrySafety
 from adapty_async._api.results import data_decoder, no_result
 from adapty_async.errors import (
     ApiError,

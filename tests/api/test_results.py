@@ -20,7 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapty_async import AdaptyClient, v1, v2
-from adapty_async._api.operation import Endpoint
+from adapty_async._api.call import Endpoint
 from adapty_async._api.results import ResultStruct
 from adapty_async.testing import FakeTransport, Reply
 from tests._support import CANARY_EMAIL

@@ -35,12 +35,10 @@ from adapty_async import (
     RetryPolicy,
     v2,
 )
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import CallState, Request, Response
 from adapty_async._bulk.settings import RunSettings
-from adapty_async._bulk.source import source_of
-from adapty_async._bulk.worker_pool import Worker
-from adapty_async._runtime.tasks import result_of, until_ended
+from adapty_async._bulk.workers import Worker, source_of
+from adapty_async._runtime.loop import result_of, until_ended
 from adapty_async.bulk import EarlierStatus, StopReason
 from adapty_async.statistics import CircuitState
 from adapty_async.testing import FakeTransport

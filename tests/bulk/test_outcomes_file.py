@@ -36,7 +36,7 @@ from adapty_async import (
     v2,
     web,
 )
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import Request, Response
 from adapty_async._bulk import outcomes_file as _outcomes_file
 from adapty_async._bulk.outcomes_file import (
     Entry,

@@ -35,7 +35,7 @@ from adapty_async import (
     OutcomeStatus,
     RetryPolicy,
 )
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import Request, Response
 from adapty_async._bulk import run_journal as _run_journal
 from adapty_async._bulk.run_journal import RunIdentity
 from adapty_async._journal import JournalWriter
@@ -1160,7 +1160,7 @@ async def test_a_disk_that_fails_ends_the_run(gated: GatedJournal) -> None:
 FULL = """
 import asyncio, json, resource, signal, sys
 from adapty_async import AdaptyClient, JournalError
-from adapty_async._api.operation import Response
+from adapty_async._api.call import Response
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal, limit = sys.argv[1], int(sys.argv[2])
 before = resource.getrlimit(resource.RLIMIT_FSIZE)

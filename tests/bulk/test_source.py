@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adapty_async import InvalidInputError
-from adapty_async._bulk.source import Source, source_of
+from adapty_async._bulk.workers import Source, source_of
 
 
 async def counted(count: int) -> AsyncIterator[int]:

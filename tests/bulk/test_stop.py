@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapty_async._bulk.stop_policy import StopPolicy
+from adapty_async._bulk.outcome import StopPolicy
 from adapty_async.bulk import Outcome, OutcomeStatus, StopReason
 from adapty_async.errors import (
     AdaptyError,

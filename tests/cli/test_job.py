@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from adapty_async import v1
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import Request, Response
 from adapty_async._input.rows import Layout, Row, Rows, open_rows
 from adapty_async._input.schema import id_columns, id_from
 from adapty_async._report import RunName

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from adapty_async._api.operation import Operation
+from adapty_async._api.call import Operation
 from adapty_async._input.rows import Row
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
 from adapty_async.cli import _progress

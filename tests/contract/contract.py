@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from adapty_async._api.operation import Endpoint, Operation
+from adapty_async._api.call import Endpoint, Operation
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from adapty_async import AdaptyExportClient, export
-from adapty_async._api.operation import Endpoint, Operation
+from adapty_async._api.call import Endpoint, Operation
 from adapty_async.export import _queries
 from tests.contract.contract import STATUSES, Contract
 from tests.contract.documents import DOCUMENTS

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from adapty_async import mail
-from adapty_async._api.operation import Operation
+from adapty_async._api.call import Operation
 from adapty_async.errors import AuthenticationError, NotFoundError, RequestRejectedError
 from tests.contract.contract import STATUSES, Contract, built
 from tests.contract.documents import DOCUMENTS

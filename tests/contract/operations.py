@@ -18,7 +18,7 @@ import aiohttp
 
 import adapty_async
 from adapty_async import v1
-from adapty_async._api.operation import Endpoint
+from adapty_async._api.call import Endpoint
 from adapty_async.sandbox import Sandbox
 from tests.contract.contracts import CONTRACTS
 from tests.contract.documents import DOCUMENTS

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from adapty_async import v2
-from adapty_async._api.operation import Operation
+from adapty_async._api.call import Operation
 from tests.contract.contract import STATUSES, Contract, built
 from tests.contract.documents import DOCUMENTS
 from tests.v2 import documented

@@ -22,8 +22,8 @@ import pytest
 from msgspec import UNSET
 
 from adapty_async import v2
+from adapty_async._api.call import Headers, Operation, Request, Response
 from adapty_async._api.codec import RequestDefaults, encode, error_from
-from adapty_async._api.operation import Headers, Operation, Request, Response
 from adapty_async.errors import ApiError, InvalidInputError
 from tests.contract.contract import Contract
 from tests.contract.contracts import CONTRACTS, MODULES

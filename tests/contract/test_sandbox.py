@@ -11,8 +11,8 @@ import msgspec
 import pytest
 import yarl
 
+from adapty_async._api.call import Headers, Operation
 from adapty_async._api.codec import RequestDefaults, encode
-from adapty_async._api.operation import Headers, Operation
 from adapty_async.sandbox import Sandbox
 from tests.contract.contract import Contract
 from tests.contract.structs import without_null

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from adapty_async import web
-from adapty_async._api.operation import Operation
+from adapty_async._api.call import Operation
 from tests.contract.contract import STATUSES, Contract
 from tests.contract.documents import DOCUMENTS
 

@@ -31,10 +31,10 @@ from adapty_async import (
     RetryPolicy,
     ServerError,
 )
-from adapty_async._api.call_state import CallState
+from adapty_async._api.call import CallState
+from adapty_async._http.attempt import TimeoutScheduler
 from adapty_async._http.streaming import read_into
-from adapty_async._http.timeouts import TimeoutScheduler
-from adapty_async._runtime.tasks import in_thread
+from adapty_async._runtime.loop import in_thread
 from adapty_async.export import ChunkWritten, CsvExport, Filters, JsonExport
 from adapty_async.export._sinks import MemorySink
 from adapty_async.hooks import CallEnded, Event

@@ -9,15 +9,12 @@ import math
 
 import pytest
 
-from adapty_async._api.call_state import CallState, Layer
-from adapty_async._api.operation import Request, Response
-from adapty_async._flow.limiter_registry import LimiterRegistry
+from adapty_async._api.call import CallState, Layer, Request, Response
+from adapty_async._flow.limits import LimiterRegistry, RunLimiter, RunLimits
+from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._flow.run_limits import RunLimiter, RunLimits
-from adapty_async._flow.semaphore import PrioritySemaphore
-from adapty_async._pipeline.limit import limit
-from adapty_async._runtime.clock import Timing
-from adapty_async._runtime.loop_local import LoopLocal
+from adapty_async._pipeline.layers import limit
+from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.errors import (
     RateLimitError,
     ServerError,

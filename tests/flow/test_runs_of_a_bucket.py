@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from adapty_async._flow.run_limits import RunLimits
+from adapty_async._flow.limits import RunLimits
 from tests._support import a_request, begin_at
 from tests.flow.bench import BEGIN, Bench, Timeline, cancel, settle, throttled
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async._flow.semaphore import PrioritySemaphore
+from adapty_async._flow.queues import PrioritySemaphore
 from tests._support import loop_turns
 
 

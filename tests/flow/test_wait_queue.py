@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from adapty_async._flow.wait_queue import WaitQueue
+from adapty_async._flow.queues import WaitQueue
 from adapty_async.errors import CircuitOpenError
 from tests._support import loop_turns
 

@@ -46,8 +46,8 @@ from adapty_async import (
     RequestTimeoutError,
     RetryPolicy,
 )
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Response
+from adapty_async._api.call import CallState, Response
+from adapty_async._http.attempt import failure_of
 from adapty_async._http.direct_sender import (
     _PARTS,
     TESTED,
@@ -58,7 +58,6 @@ from adapty_async._http.direct_sender import (
     stamp,
     why_standard,
 )
-from adapty_async._http.exchange import failure_of
 from adapty_async._http.session_sender import SESSION_OPTIONS, session_sender
 from adapty_async._http.transport import Transport
 from adapty_async.statistics import HttpPath

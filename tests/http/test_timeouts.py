@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from adapty_async._api.call_state import CallState
-from adapty_async._http.timeouts import TimeoutScheduler
+from adapty_async._api.call import CallState
+from adapty_async._http.attempt import TimeoutScheduler
 
 
 class Loop:

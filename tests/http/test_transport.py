@@ -41,9 +41,9 @@ from adapty_async import (
     ServerError,
     TransportError,
 )
-from adapty_async._api.call_state import CallState
+from adapty_async._api.call import CallState
+from adapty_async._http.attempt import SendOnce
 from adapty_async._http.direct_sender import fastest_sender, stamp
-from adapty_async._http.exchange import SendOnce
 from adapty_async._http.session_sender import SESSION_OPTIONS
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
 from tests._support import a_request, patch_as_a_tracer

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from adapty_async import AdaptyClient, Limits, Operation, RetryPolicy
-from adapty_async._runtime.timer import PatientTimer
+from adapty_async._runtime.loop import PatientTimer
 from adapty_async.v1 import create_profile
 from tests.raw_server import CLOSE, DONE, RESET, STALL, RawServer, Steps, api_error, own_tasks, page
 
@@ -137,7 +137,7 @@ def timers() -> list[str]:
         for timer, each in zip(patient, scheduled, strict=True)
     ]
     # one for each client, whatever it does
-    kept = {"aiohttp.helpers", "adapty_async._http.timeouts"}
+    kept = {"aiohttp.helpers", "adapty_async._http.attempt"}
     return [repr(each) for each in callbacks if each.__module__ not in kept]
 
 

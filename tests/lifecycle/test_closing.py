@@ -24,7 +24,7 @@ from adapty_async import (
     OutcomeStatus,
     RetryPolicy,
 )
-from adapty_async._http.exchange import next_block
+from adapty_async._http.attempt import next_block
 from adapty_async.bulk import BulkRun
 from adapty_async.errors import AdaptyError, ConnectionLostError, RequestTimeoutError
 from adapty_async.v1 import create_profile, delete_profile

@@ -32,7 +32,7 @@ from adapty_async import (
     RetryPolicy,
     ServerError,
 )
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import Request, Response
 from adapty_async.bulk import EarlierStatus, ItemState, StopReason, summarise
 from adapty_async.v1 import create_profile, delete_profile
 from tests._support import LOOPS, loop_turns

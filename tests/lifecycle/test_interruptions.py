@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from adapty_async import AdaptyClient, BulkRun, Operation, Outcome, OutcomeStatus, RetryPolicy
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import Request, Response
 from adapty_async.bulk import ItemState, StopReason, summarise
 from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, RetryScheduled
 from adapty_async.v1 import create_profile, delete_profile

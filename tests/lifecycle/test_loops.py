@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from adapty_async import AdaptyClient, BulkReport, Limits
+from adapty_async._http.attempt import TimeoutScheduler
 from adapty_async._http.session_sender import given_session_sender
-from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._http.transport import _close_elsewhere, _LoopResources, _Pool
 from adapty_async.bulk import BulkRun
 from tests.lifecycle.test_cancellation import is_free, timers

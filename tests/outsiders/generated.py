@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
-from adapty_async._api.operation import Operation
+from adapty_async._api.call import Operation
 from adapty_async.sandbox import Sandbox
 from tests.contract.contract import Contract
 from tests.contract.contracts import CONTRACTS

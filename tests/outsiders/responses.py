@@ -25,7 +25,7 @@ from yarl import URL
 
 import adapty_async
 from adapty_async import Limits, RetryPolicy
-from adapty_async._api.operation import Operation
+from adapty_async._api.call import Operation
 from adapty_async.errors import ApiError
 from tests import npm
 from tests.contract.contract import Contract

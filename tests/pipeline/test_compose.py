@@ -12,9 +12,8 @@ from collections.abc import Awaitable, Iterable
 import msgspec
 import pytest
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.codec import RequestDefaults
-from adapty_async._api.operation import (
+from adapty_async._api.call import (
+    CallState,
     Headers,
     Middleware,
     Operation,
@@ -22,16 +21,15 @@ from adapty_async._api.operation import (
     Response,
     Send,
 )
-from adapty_async._bulk.executor import CallOptions, Executor
+from adapty_async._api.codec import RequestDefaults
+from adapty_async._bulk.executor import BulkExecutor
 from adapty_async._flow.circuit_breaker import RetryBudget
-from adapty_async._flow.limiter_registry import LimiterRegistry
+from adapty_async._flow.limits import LimiterRegistry
+from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._flow.semaphore import PrioritySemaphore
-from adapty_async._pipeline.compose import PipelineConfig, build, check, without_state
-from adapty_async._pipeline.emitter import Emitter
-from adapty_async._pipeline.observe import observe
-from adapty_async._runtime.clock import Timing
-from adapty_async._runtime.loop_local import LoopLocal
+from adapty_async._pipeline.layers import CallOptions, PipelineConfig, build, check, without_state
+from adapty_async._pipeline.observe import Emitter, observe
+from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import (
@@ -74,11 +72,13 @@ def layers(
     )
 
 
-def caller(transport: FakeTransport, clock: FakeClock, hooks: tuple[Hook, ...] = ()) -> Executor:
+def caller(
+    transport: FakeTransport, clock: FakeClock, hooks: tuple[Hook, ...] = ()
+) -> BulkExecutor:
     """Return an executor with default options over that transport and clock."""
     defaults = RequestDefaults(origin="https://example.com", headers=Headers(Authorization="x"))
     options = CallOptions(defaults=defaults, retry=RetryPolicy(), timeout=30.0)
-    return Executor(layers(transport, clock, hooks), options)
+    return BulkExecutor(layers(transport, clock, hooks), options)
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
@@ -258,7 +258,7 @@ async def test_a_call_has_one_deadline_for_everything() -> None:
 
     config = msgspec.structs.replace(layers(FakeTransport(), clock), transport=transport)
     with pytest.raises(ServerError, match=r"operation test.erase, attempts"):
-        await Executor(config, options(30.0)).execute(Operation(ERASE))
+        await BulkExecutor(config, options(30.0)).execute(Operation(ERASE))
     assert set(deadlines) == {160.0}
     assert clock() < 160.0
 
@@ -330,7 +330,7 @@ async def test_a_middleware_is_around_every_attempt() -> None:
         return middleware
 
     config = msgspec.structs.replace(config, middlewares=(named("Inner"), named("Outer")))
-    await Executor(config, options(30.0)).execute(Operation(ERASE))
+    await BulkExecutor(config, options(30.0)).execute(Operation(ERASE))
 
     assert order == ["Outer", "Inner"] * 2
     assert [request.headers.keys() >= {"Inner", "Outer"} for request in transport.requests] == [

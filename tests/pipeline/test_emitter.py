@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import pytest
 
 from adapty_async import AdaptyClient, NotFoundError
-from adapty_async._pipeline.emitter import Emitter
+from adapty_async._pipeline.observe import Emitter
 from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, RetryScheduled
 from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeTransport, Reply

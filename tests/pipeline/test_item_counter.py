@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async._pipeline.item_counter import ItemCounter
+from adapty_async._pipeline.layers import ItemCounter
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["start", "end", "done", "failed"]))))

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request, Response, RetrySafety
+from adapty_async._api.call import CallState, Request, Response, RetrySafety
 from adapty_async._flow.circuit_breaker import RetryBudget
-from adapty_async._pipeline.emitter import Emitter
+from adapty_async._pipeline.observe import Emitter
 from adapty_async._pipeline.retry import may_have_worked, may_retry, retry
-from adapty_async._runtime.clock import Timing
+from adapty_async._runtime.loop import Timing
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import (
     AdaptyError,

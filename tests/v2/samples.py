@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any
 
 from adapty_async import AdaptyClient, v2
-from adapty_async._api.operation import Operation
+from adapty_async._api.call import Operation
 from adapty_async.testing import FakeTransport, Reply
 
 KEY = "secret_live_x.y"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adapty_async import AdaptyClient, OutcomeStatus, RetryPolicy, v2
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.call import Request, Response
 from adapty_async.errors import ConnectionLostError, InvalidInputError
 from adapty_async.testing import FakeTransport, Reply
 from tests.v2.samples import IDS, KEY, PAYWALL, client, coins, one_time, subscription, success

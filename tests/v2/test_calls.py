@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adapty_async import v2
-from adapty_async._api.operation import Endpoint, Operation, RetrySafety
+from adapty_async._api.call import Endpoint, Operation, RetrySafety
 from adapty_async.errors import InvalidInputError
 from adapty_async.testing import FakeTransport
 from tests import typing

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapty_async import UNSET, v2
-from adapty_async._api.operation import Operation
+from adapty_async._api.call import Operation
 from adapty_async.errors import AdaptyError, InvalidInputError
 from adapty_async.testing import FakeTransport
 from tests.v2.samples import IDS, PAYWALL, client, coins, one_time, subscription, success

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from adapty_async import AdaptyClient, RetryPolicy, v2
-from adapty_async._api.operation import Operation
+from adapty_async._api.call import Operation
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,

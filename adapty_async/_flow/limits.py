@@ -1,7 +1,8 @@
 """
-The limits of one bulk run, in addition to those of its client.
+The limits of a client, by bucket, and the additional limits of one bulk run.
 
-`RunLimits` bundles them. A `RunLimiter` applies them to the run's items, for one bucket.
+`LimiterRegistry` has the state of each bucket, which a client's calls and runs share. `RunLimits`
+bundles the limits of a run. A `RunLimiter` applies both to the run's items, for one bucket.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from adapty_async._api.operation import Request
+from adapty_async._api.call import Request
+from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.bucket_limiter import (
     RECHECK,
     BucketLimiter,
@@ -23,13 +25,100 @@ from adapty_async._flow.bucket_limiter import (
 )
 from adapty_async._flow.circuit_breaker import OutageTimer, WakefulClock
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
-from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter
-from adapty_async._flow.rate_source import RateSource
-from adapty_async._flow.semaphore import PrioritySemaphore
-from adapty_async._flow.wait_queue import RunOrder, WaitQueue
+from adapty_async._flow.queues import PrioritySemaphore, RunOrder, WaitQueue
+from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter, RateSource
+from adapty_async._runtime.fork import register_fork_handler
+from adapty_async._runtime.loop import Timing
 from adapty_async.errors import AdaptyError, CircuitOpenError, DeadlineError
+from adapty_async.statistics import BucketStatistics
 
-__all__ = ("RunLimiter", "RunLimits", "look_every", "wakeful")
+__all__ = ("LimiterRegistry", "RunLimiter", "RunLimits", "look", "look_every", "wakeful")
+
+
+class LimiterRegistry:
+    """
+    A registry of the states of one client's buckets, by bucket; they share its rate limiter.
+
+    Args:
+        timing: clock, sleep and random function.
+        rate_limiter: the client's configured rate limiter; None without one.
+        rate_source: returns the rate source of a bucket; by default each bucket has an
+            `AdaptiveRateLimiter`.
+    """
+
+    def __init__(
+        self,
+        timing: Timing,
+        rate_limiter: FixedRateLimiter | None = None,
+        rate_source: Callable[[str], RateSource] | None = None,
+    ) -> None:
+        self._timing = timing
+        self._rate_limiter = rate_limiter
+        self._rate_source = rate_source
+        self._expected: float | None = None
+        self._states: dict[str, BucketState] = {}
+        self._endpoints: set[str] = set()  # buckets of one operation
+        register_fork_handler(self)
+
+    def after_fork(self) -> None:
+        """Start fresh: requests in flight and held locks belong to the parent process."""
+        self._states = {}
+
+    def bucket_of(self, bucket: str, operation: str) -> str:
+        """Return the bucket of an operation: that of its API, or its own if it has one."""
+        state = self._states.get(bucket)
+        if state is None or operation not in state.endpoints.separate:
+            return bucket
+        own = f"{bucket}/{operation}"
+        self._endpoints.add(own)
+        return own
+
+    def get(self, bucket: str) -> BucketState:
+        """
+        Return the state of a bucket.
+
+        Raises:
+            ConfigError: the rate source belongs to another event loop, or is not open.
+        """
+        given = None if self._rate_source is None else self._rate_source(bucket)
+        state = self._states.get(bucket)
+        if state is None:
+            source = given or AdaptiveRateLimiter(self._timing.clock)
+            is_endpoint = bucket in self._endpoints
+            if self._expected is not None and not is_endpoint:
+                source.expect(self._expected)
+            state = BucketState(self._timing, self._rate_limiter, source, is_endpoint=is_endpoint)
+            state = self._states.setdefault(bucket, state)
+        return state
+
+    def expect(self, rate: float) -> None:
+        """Start with the rate of an earlier run in every bucket without a measured limit."""
+        self._expected = rate
+        for state in self._of_apis():
+            with state.lock:
+                state.rate_source.expect(rate)
+
+    def measured_limit(self) -> float | None:
+        """Return the measured limit if exactly one bucket has one, otherwise None."""
+        limits = [state.rate_source.limit for state in self._of_apis()]
+        measured = [limit for limit in limits if limit is not None]
+        return measured[0] if len(measured) == 1 else None
+
+    def _of_apis(self) -> list[BucketState]:
+        return [state for state in tuple(self._states.values()) if not state.is_endpoint]
+
+    @property
+    def rate(self) -> float | None:
+        """The configured requests per second; None without a limit."""
+        return None if self._rate_limiter is None else self._rate_limiter.rate
+
+    def statistics(self) -> dict[str, BucketStatistics]:
+        """Return the statistics of the buckets that were used."""
+        return {bucket: state.statistics() for bucket, state in dict(self._states).items()}
+
+    def __repr__(self) -> str:
+        return f"LimiterRegistry({', '.join(self._states)})"
+
 
 # Seconds without a success after which items no longer wait for an endpoint that has a limit of its
 # own. They would occupy the run's workers, and other items could not be sent.
@@ -88,6 +177,17 @@ class RunLimits(msgspec.Struct, frozen=True):
             for bucket, timer in self.timers.items()
         )
         return self.max_outage - max(lasting, default=0.0)
+
+
+def look(limiters: LimiterRegistry, run: RunLimits) -> float:
+    """
+    Return the seconds until an outage ends a run, if no request succeeds.
+
+    A run calls it at regular intervals.
+    """
+    if run.awake is not None:
+        run.awake.tick()
+    return run.patience(lambda bucket: limiters.get(bucket).paused_for)
 
 
 def look_every(max_outage: float) -> float:

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from adapty_async._bulk.keyed_lock import KeyedLock
+from adapty_async._flow.queues import KeyedLock
 from tests.bulk.test_bulk import settle, until_cancelled
 
 

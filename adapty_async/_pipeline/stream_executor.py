@@ -9,11 +9,10 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from adapty_async._api.call_state import CallState, Layer
-from adapty_async._api.operation import Operation, Request, Response
-from adapty_async._bulk.executor import Executor
+from adapty_async._api.call import CallState, Layer, Operation, Request, Response
 from adapty_async._http.streaming import Sink
-from adapty_async._runtime.tasks import in_thread
+from adapty_async._pipeline.layers import Executor
+from adapty_async._runtime.loop import in_thread
 
 __all__ = ("SendInto", "StreamExecutor", "whole")
 

@@ -1,14 +1,85 @@
-"""A FIFO wait queue whose head waits for all, and a round-robin order of several queues."""
+"""
+Queues of tasks that wait in one event loop, each in its order, and cancelled at any time.
+
+- `PrioritySemaphore`: permits, for urgent waiters first.
+- `WaitQueue`: a FIFO queue whose head waits for all.
+- `KeyedLock`: mutual exclusion per key.
+- `RunOrder`: whose turn it is among the runs that wait for one rate.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-__all__ = ("RunOrder", "WaitQueue")
+__all__ = ("KeyedLock", "PrioritySemaphore", "RunOrder", "WaitQueue")
+
+
+class PrioritySemaphore:
+    """
+    A semaphore for one event loop with two priorities.
+
+    A waiter cancelled after its grant passes the permit on to the next.
+
+    Attributes:
+        count: number of permits.
+        available: number of permits that are not acquired.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.available = count
+        self._urgent: deque[asyncio.Future[None]] = deque()
+        self._normal: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def has_waiters(self) -> bool:
+        """Whether a task waits for a permit."""
+        waiting = (*self._urgent, *self._normal)
+        return not all(waiter.done() for waiter in waiting)  # cancelled ones may still be queued
+
+    def try_acquire(self) -> bool:
+        """Acquire a permit if one is available; then no task waits for one."""
+        if self.available <= 0:
+            return False
+        self.available -= 1
+        return True
+
+    async def acquire(self, *, urgent: bool = False) -> None:
+        """Acquire a permit, with a wait if none is available."""
+        if self.try_acquire():
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        (self._urgent if urgent else self._normal).append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():  # the grant and the cancellation coincided
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Release a permit, to the next waiter if there is one."""
+        self.available += 1
+        if self._urgent or self._normal:
+            self._grant()
+
+    def _grant(self) -> None:
+        while self.available > 0 and (waiter := self._next()) is not None:
+            self.available -= 1
+            waiter.set_result(None)
+
+    def _next(self) -> asyncio.Future[None] | None:
+        for waiting in (self._urgent, self._normal):
+            while waiting:
+                waiter = waiting.popleft()
+                if not waiter.done():  # otherwise it was cancelled
+                    return waiter
+        return None
+
 
 EntrantT = TypeVar("EntrantT")
 
@@ -134,3 +205,43 @@ class RunOrder:
 
     def __repr__(self) -> str:
         return f"RunOrder({len(self.asks_at)} runs)"
+
+
+class KeyedLock:
+    """A keyed lock: mutual exclusion per key, with a FIFO wait queue for each key."""
+
+    def __init__(self) -> None:
+        self._locked: set[Hashable] = set()
+        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
+
+    def try_acquire(self, key: Hashable) -> bool:
+        """Acquire the lock of a key if it is free; return whether it was."""
+        if key in self._locked:
+            return False
+        self._locked.add(key)
+        return True
+
+    async def acquire(self, key: Hashable) -> None:
+        """Acquire the lock of a key, and wait for it if necessary."""
+        if self.try_acquire(key):
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, deque()).append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():  # it was granted just before; pass it on
+                self.release(key)
+            raise
+
+    def release(self, key: Hashable) -> None:
+        """Release the lock of a key, or grant it to the next waiter."""
+        waiting = self._waiting.get(key) if self._waiting else None
+        while waiting:
+            waiter = waiting.popleft()
+            if not waiter.done():  # a cancelled waiter is still in the queue
+                waiter.set_result(None)
+                return
+        if waiting is not None:
+            del self._waiting[key]
+        self._locked.remove(key)

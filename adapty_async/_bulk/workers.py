@@ -1,0 +1,162 @@
+"""
+The workers of a run, and the source from which they take items.
+
+A worker is a task of one event loop that processes items, and can be cancelled. Each method of the
+pool visits each worker at most once, so that a run with thousands of workers ends quickly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sized
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from adapty_async._api.call import CallState, Operation
+from adapty_async._flow.queues import PrioritySemaphore
+from adapty_async._runtime.loop import until_ended
+from adapty_async.errors import InvalidInputError
+
+__all__ = ("Source", "Worker", "WorkerPool", "source_of")
+
+ItemT = TypeVar("ItemT")
+ItemT_co = TypeVar("ItemT_co", covariant=True)
+
+
+class Source(Protocol[ItemT_co]):
+    """The interface of a run's input, which its workers share."""
+
+    sized: bool
+
+    @property
+    def read_nowait(self) -> Callable[[], tuple[int, ItemT_co] | None] | None:
+        """A function that does the same as `read` without a wait; None if that is impossible."""
+
+    async def read(self) -> tuple[int, ItemT_co] | None:
+        """Return the next item with its position, or None at the end."""
+
+
+def source_of(items: Iterable[ItemT] | AsyncIterable[ItemT]) -> Source[ItemT]:
+    """
+    Wrap any iterable or async iterable.
+
+    Raises:
+        InvalidInputError: it is neither, or a single string, whose characters would be the items.
+    """
+    if isinstance(items, str | bytes):
+        raise InvalidInputError("items", "must be several items, not one string")
+    if isinstance(items, AsyncIterable):
+        return _AsyncSource(items)
+    if isinstance(items, Iterable):
+        return _SyncSource(items)
+    raise InvalidInputError("items", "must be an iterable or an async iterable")
+
+
+class _SyncSource(Generic[ItemT]):
+    def __init__(self, items: Iterable[ItemT]) -> None:
+        self.sized = isinstance(items, Sized)
+        self._iterator = enumerate(items)
+
+    def read_nowait(self) -> tuple[int, ItemT] | None:
+        return next(self._iterator, None)
+
+    async def read(self) -> tuple[int, ItemT] | None:
+        return self.read_nowait()
+
+
+class _AsyncSource(Generic[ItemT]):
+    sized = False
+    read_nowait: Callable[[], tuple[int, ItemT] | None] | None = None
+
+    def __init__(self, items: AsyncIterable[ItemT]) -> None:
+        self._iterator = aiter(items)
+        # an async generator allows one `anext` at a time; asyncio.Lock scans all its waiters when
+        # one of them is cancelled
+        self._permit = PrioritySemaphore(1)
+        self._count = 0
+        self._ended = False
+
+    async def read(self) -> tuple[int, ItemT] | None:
+        await self._permit.acquire()
+        try:
+            if self._ended:
+                return None
+            item = await anext(self._iterator)
+        except StopAsyncIteration:
+            self._ended = True
+            return None
+        finally:
+            self._permit.release()
+        self._count += 1
+        return self._count - 1, item
+
+
+class Worker(msgspec.Struct):
+    """
+    The state of one worker; the item processor writes it.
+
+    Attributes:
+        call: the call state of the item that it sends; None while it sends none.
+        failure: an error that ends the run once the item's outcome is delivered.
+        operation: the operation built from its item; None if there is none.
+    """
+
+    call: CallState | None = None
+    failure: BaseException | None = None
+    operation: Operation[Any] | None = None
+
+    @property
+    def is_on_wire(self) -> bool:
+        """Whether its request is on the wire."""
+        return self.call is not None and self.call.on_wire
+
+
+class WorkerPool:
+    """
+    A pool of the tasks that process the items of one run.
+
+    Args:
+        size: maximum number of workers.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._workers: dict[asyncio.Task[None], Worker] = {}
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    @property
+    def in_flight(self) -> int:
+        """The number of requests on the wire."""
+        return sum(worker.is_on_wire for worker in self._workers.values())
+
+    def spawn(self, work: Callable[[Worker], Coroutine[Any, Any, None]], count: int) -> None:
+        """Spawn workers that run `work`, up to the pool's size."""
+        for _ in range(min(count, self._size - len(self._workers))):
+            worker = Worker()
+            task = asyncio.create_task(work(worker))
+            self._workers[task] = worker
+            # a task that is cancelled before it starts never runs
+            task.add_done_callback(self.remove)
+
+    def remove(self, task: asyncio.Task[None]) -> None:
+        """Remove a worker that ends."""
+        self._workers.pop(task, None)
+
+    def cancel(self, *, on_wire: bool) -> None:
+        """Cancel the workers without a request on the wire, or all workers."""
+        for task, worker in self._workers.items():
+            if on_wire or not worker.is_on_wire:
+                task.cancel()
+
+    async def until_ended(self) -> None:
+        """Wait until all workers have ended."""
+        while self._workers:
+            await asyncio.wait(tuple(self._workers))
+
+    async def abort(self) -> None:
+        """Cancel all workers, and wait until they have ended, even if the caller is cancelled."""
+        self.cancel(on_wire=True)
+        await until_ended(asyncio.gather(*self._workers, return_exceptions=True))
