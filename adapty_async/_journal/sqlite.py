@@ -12,6 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -104,6 +105,7 @@ class _JournalFile:
         self._vfs = vfs
         self._space = _CHECKPOINT_PAGES + _PAGES_PER_ITEM * (owed + 1)
         self._pages = 0  # in the write-ahead log, at most
+        self._run: Run | None = None  # the one that opened this
         with _named(path, "cannot be used"), contextlib.ExitStack() as stack:
             stack.callback(FileLock(path).close)
             found = status_of(path)
@@ -163,6 +165,7 @@ class _JournalFile:
             self._begin(identity if found != identity else None, run, is_empty=is_empty)
             rates = [each.rate for each in earlier if each.rate is not None]
             undo.pop_all()
+            self._run = run
             return Resumed(run=run, spans=spans, rate=rates[-1] if rates else None)
 
     def _begin(self, identity: JournalIdentity | None, run: Run, *, is_empty: bool) -> None:
@@ -234,6 +237,13 @@ class _JournalFile:
                 if code_of(error) != sqlite3.SQLITE_BUSY:
                     raise
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def abandon(self, clock: Callable[[], float]) -> None:
+        """Record that the run was stopped while it opened this; nothing if it could not open it."""
+        if self._run is not None:
+            self._run.ended_at, self._run.stop_reason = clock(), "stopped"
+            self.commit(Changes(run=self._run), durable=True)
+            self.finish()
 
     def close(self) -> None:
         """Close the database, and release the lock; a second call does nothing."""
@@ -346,8 +356,11 @@ class SqliteJournal:
             return await self._thread.run(
                 lambda file: file.open(identity, check, load_keys, self._clock)
             )
-        except BaseException:
-            self._thread.stop()  # after the opening has ended; nothing waits for it
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                ending = self._thread.run(lambda file: file.abandon(self._clock))
+                ending.add_done_callback(asyncio.Future.exception)  # read it: nothing waits for it
+            self._thread.stop()  # after the opening has ended
             raise
 
     def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:

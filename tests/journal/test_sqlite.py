@@ -127,7 +127,11 @@ async def test_a_commit_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 async def test_a_cancelled_opening_gives_the_journal_back(tmp_path: Path) -> None:
-    """If opening is cancelled, another run can have the journal as soon as the work has ended."""
+    """
+    If opening is cancelled, another run can have the journal as soon as the work has ended.
+
+    The journal records that the run was stopped: one without an end was killed.
+    """
     path = tmp_path / "run.db"
     held, reached = threading.Event(), threading.Event()
 
@@ -148,7 +152,23 @@ async def test_a_cancelled_opening_gives_the_journal_back(tmp_path: Path) -> Non
     async with asyncio.timeout(30):
         while lock.exists():  # noqa: ASYNC110  a file has no event
             await asyncio.sleep(0.001)
+    stopped = summarise(path).runs[-1]
+    assert (stopped.number, stopped.stop_reason) == (2, "stopped")
+    assert stopped.ended_at is not None
     await (await _opened(path)).close()
+
+
+async def test_a_cancelled_opening_of_a_journal_in_use_changes_nothing(tmp_path: Path) -> None:
+    """If opening is cancelled and fails as well, the journal has no run of it."""
+    path = tmp_path / "run.db"
+    held = await _opened(path)
+    opening = asyncio.create_task(reopened(SqliteJournal(path, owed=OWED)))
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await held.close()
+    assert [run.number for run in summarise(path).runs] == [1]
 
 
 async def _opened(path: Path) -> SqliteJournal:
