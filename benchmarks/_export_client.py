@@ -34,6 +34,11 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     idle_mb: float
     peak_mb: float
 
+    @property
+    def added_mb(self) -> float:
+        """The memory that the export added to that of the process, in MB."""
+        return self.peak_mb - self.idle_mb
+
 
 async def _export(order: Order) -> Exported:
     idle, started = peak_mb(), time.perf_counter()

@@ -204,9 +204,11 @@ def _as_config_errors() -> Iterator[None]:
 
 def _encoded(failure: dict[str, Any]) -> bytes:
     try:
-        return msgspec.json.encode(failure)
-    except RecursionError:  # nested just within the limit of decoding
+        line = msgspec.json.encode(failure)
+        msgspec.json.decode(line)  # the line is an input of a later run
+    except RecursionError:  # nested too deep to be written, or to be read again
         return msgspec.json.encode(failure | {"item": None})
+    return line
 
 
 def _failure(outcome: Outcome[Row, Any]) -> dict[str, Any]:

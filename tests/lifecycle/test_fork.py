@@ -49,8 +49,8 @@ def wait_for(child):
 
 """
 LOOPS = {
-    "asyncio": "",
-    "uvloop": "import uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())",
+    "asyncio": "run = asyncio.run",
+    "uvloop": "import uvloop; run = uvloop.run",
 }
 
 
@@ -66,7 +66,7 @@ def loops(request: pytest.FixtureRequest) -> str:
 def run(script: str, server: RawServer, folder: Path, loops: str = "asyncio") -> str:
     """Run a parent that talks to the server; it and its children end well, without warnings."""
     code = PARENT.replace("{loops}", LOOPS[loops]) + script
-    options = ["-W", "error", "-W", "ignore:.*loop_policy:DeprecationWarning"]
+    options = ["-W", "error"]
     done = subprocess.run(
         [sys.executable, *options, "-c", code, server.url, str(folder)],
         capture_output=True,
@@ -88,7 +88,7 @@ def test_a_child_has_connections_of_its_own(loops: str, tmp_path: Path) -> None:
     script = """
 async def parent():
     await get("before")
-    wait_for(fork(lambda: asyncio.run(in_child())))
+    wait_for(fork(lambda: run(in_child())))
     await get("after")
     await client.aclose()
 
@@ -96,7 +96,7 @@ async def in_child():
     await get("child")
     await client.aclose()
 
-asyncio.run(parent())
+run(parent())
 """
     with in_thread(RawServer()) as server:
         run(script, server, tmp_path, loops)
@@ -120,7 +120,7 @@ async def parent():
     await get("after")
     await client.aclose()
 
-asyncio.run(parent())
+run(parent())
 """
     with in_thread(RawServer()) as server:
         run(script, server, tmp_path, loops)
@@ -140,7 +140,7 @@ async def parent():
     os.write(writing, b"x")
     wait_for(child)
 
-asyncio.run(parent())
+run(parent())
 """
     code = PARENT.replace("{loops}", LOOPS[loops]) + script
     with in_thread(RawServer()) as server:
