@@ -31,7 +31,7 @@ from adapty_async.cli._dry_journal import copied
 from adapty_async.cli._earlier import earlier_runs, require_same_api, summary_of
 from adapty_async.cli._estimate import Estimate, estimate_of
 from adapty_async.cli._header import checked_header
-from adapty_async.cli._help import complete_file, examples
+from adapty_async.cli._help import complete_file, completion, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
 from adapty_async.cli._next import next_steps
 from adapty_async.cli._options import RATE, CommonOptions, FiniteRange, key_in
@@ -142,6 +142,9 @@ def cli() -> None:
     Exit codes: 0 all done, 1 some are not, 2 usage error or invalid input, 3 the key was rejected,
     130 interrupted.
     """
+
+
+cli.add_command(completion)
 
 
 @cli.command(
