@@ -24,7 +24,6 @@ from adapty_async._report import RunName
 from adapty_async._version import __version__
 from adapty_async.bulk import JournalSummary
 from adapty_async.cli import _demo
-from adapty_async.cli._apis import ALL_BY, KINDS, api_option, require_kind
 from adapty_async.cli._columns import COLUMN_OPTIONS, by_option, hints, naming_options
 from adapty_async.cli._confirmation import ask, describe_ends, describe_users, ends_of
 from adapty_async.cli._dry_journal import copied
@@ -34,7 +33,16 @@ from adapty_async.cli._header import checked_header
 from adapty_async.cli._help import complete_file, completion, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
 from adapty_async.cli._next import next_steps
-from adapty_async.cli._options import RATE, CommonOptions, FiniteRange, key_in
+from adapty_async.cli._options import (
+    ALL_BY,
+    KINDS,
+    RATE,
+    CommonOptions,
+    FiniteRange,
+    api_option,
+    key_in,
+    require_kind,
+)
 from adapty_async.cli._proxies import connection_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sample import sample, sample_json, sample_text

@@ -1,4 +1,4 @@
-"""The values of the options that several commands share, and their types."""
+"""The options that several commands share: their values, their types, and the choice of an API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,34 @@ import msgspec
 from adapty_async._input.rows import Format
 from adapty_async.errors import ConfigError
 
-__all__ = ("RATE", "SECONDS", "CommonOptions", "FiniteRange", "key_in")
+__all__ = (
+    "ALL_BY",
+    "KINDS",
+    "RATE",
+    "SECONDS",
+    "CommonOptions",
+    "FiniteRange",
+    "api_option",
+    "key_in",
+    "require_kind",
+)
+
+#: The kinds of ids by API, the default first.
+KINDS = {
+    "v2": ("customer-user-id", "profile-id"),
+    "v1": ("customer-user-id", "profile-id"),
+    "mail": ("external-profile-id", "customer-user-id", "email"),
+}
+#: The kinds of ids of all APIs.
+ALL_BY = sorted({name for names in KINDS.values() for name in names})
+#: The option of the API of a deletion.
+api_option = click.option(
+    "--api",
+    type=click.Choice(list(KINDS)),
+    default="v2",
+    show_default=True,
+    help="The API to call: version 2 or 1 of the server-side API, or the Mail API.",
+)
 
 
 class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,3 +107,16 @@ class FiniteRange(click.FloatRange):
 RATE = FiniteRange(min=0.001)
 #: Seconds that are waited.
 SECONDS = FiniteRange(min=0.001)
+
+
+def require_kind(api: str, by: str) -> None:
+    """
+    Validate that an API knows a kind of ids.
+
+    Raises:
+        click.UsageError: it does not; the message names the ones that it knows.
+    """
+    if by not in KINDS[api]:
+        is_mail_only = by not in {*KINDS["v1"], *KINDS["v2"]}
+        other = f"; {by} needs --api mail" if is_mail_only else ""
+        raise click.UsageError(f"--by for --api {api} is one of {', '.join(KINDS[api])}{other}")
