@@ -24,12 +24,17 @@ from adapty_async._report import RunName
 from adapty_async._version import __version__
 from adapty_async.bulk import JournalSummary
 from adapty_async.cli import _demo
-from adapty_async.cli._columns import COLUMN_OPTIONS, by_option, hints, naming_options
+from adapty_async.cli._columns import (
+    COLUMN_OPTIONS,
+    by_option,
+    checked_header,
+    hints,
+    naming_options,
+)
 from adapty_async.cli._confirmation import ask, describe_ends, describe_users, ends_of
 from adapty_async.cli._dry_journal import copied
 from adapty_async.cli._earlier import earlier_runs, require_same_api, summary_of
 from adapty_async.cli._estimate import Estimate, estimate_of
-from adapty_async.cli._header import checked_header
 from adapty_async.cli._help import complete_file, completion, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
 from adapty_async.cli._next import next_steps

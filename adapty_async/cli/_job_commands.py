@@ -16,8 +16,8 @@ from adapty_async._bulk.settings import MAX_CONCURRENCY
 from adapty_async._runtime.database import path_in_url
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.cli._app import _exit_on_error, _run
+from adapty_async.cli._columns import header_hints
 from adapty_async.cli._confirmation import confirmed, describe_ends, require_terminal
-from adapty_async.cli._header import header_hints
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
 from adapty_async.cli._job_text import (
