@@ -15,8 +15,6 @@ import msgspec
 
 from adapty_async import mail, v1, v2
 from adapty_async._api.call import Operation
-from adapty_async._bulk.settings import MAX_CONCURRENCY, MOST_WORKERS
-from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async._input.mapping import ColumnOptions, RowMapping
 from adapty_async._input.rows import Rows, SizedRows, open_rows
 from adapty_async._input.schema import ColumnSchema
@@ -25,7 +23,6 @@ from adapty_async._version import __version__
 from adapty_async.bulk import JournalSummary
 from adapty_async.cli import _demo
 from adapty_async.cli._columns import (
-    COLUMN_OPTIONS,
     by_option,
     checked_header,
     hints,
@@ -35,7 +32,7 @@ from adapty_async.cli._confirmation import ask, describe_ends, describe_users, e
 from adapty_async.cli._dry_journal import copied
 from adapty_async.cli._earlier import earlier_runs, require_same_api, summary_of
 from adapty_async.cli._estimate import Estimate, estimate_of
-from adapty_async.cli._help import complete_file, completion, examples
+from adapty_async.cli._help import completion, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
 from adapty_async.cli._next import next_steps
 from adapty_async.cli._options import (
@@ -45,6 +42,7 @@ from adapty_async.cli._options import (
     CommonOptions,
     FiniteRange,
     api_option,
+    common_options,
     key_in,
     require_kind,
 )
@@ -62,80 +60,10 @@ from adapty_async.sandbox import Faults, Sandbox
 __all__ = ("cli",)
 
 T = TypeVar("T")
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _MODULES = {"v2": v2, "v1": v1, "mail": mail}
 # Requests per second of a dry run, which ignores the adaptive rate of its journal.
 _UNLIMITED_RATE = 1e9
-_FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-_READING = [
-    click.argument("input", shell_complete=complete_file),
-    click.option(
-        "--format",
-        "form",
-        type=click.Choice(["csv", "ndjson", "text", "parquet", "arrow", "excel"]),
-        help="The format of INPUT, if its name does not end in a known suffix, such as .csv, "
-        ".ndjson, .txt, .parquet, .feather or .xlsx.",
-    ),
-    click.option("--encoding", help="The encoding of INPUT, such as cp1252; UTF-8 by default."),
-    *COLUMN_OPTIONS,
-    click.option(
-        "--dedupe/--no-dedupe",
-        default=None,
-        help="Send each distinct request once (default for files).",
-    ),
-    click.option("--dry-run", is_flag=True, help="Read and validate all rows, send nothing."),
-    click.option(
-        "--sample",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Show the requests of the first N rows, with their personal data; send nothing.",
-    ),
-]
-_SENDING = [
-    click.option(
-        "--concurrency",
-        type=click.IntRange(1, MAX_CONCURRENCY),
-        help=f"Requests in flight at most. By default {INITIAL_CONCURRENCY} at first, up to "
-        f"{MOST_WORKERS}, as many as help.",
-    ),
-    click.option("--rate", type=RATE, help="Maximum requests per second."),
-    click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
-    click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
-    click.option(
-        "--trust-env",
-        is_flag=True,
-        help="Use the proxy that HTTPS_PROXY or HTTP_PROXY names, except for hosts in NO_PROXY.",
-    ),
-    click.option(
-        "--api-key-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Read the key from this file, not from the environment.",
-    ),
-]
-_REPORTING = [
-    click.option(
-        "--journal",
-        type=_FILE,
-        help="Record the run in this file; the same command again resumes it.",
-    ),
-    click.option(
-        "--failures", type=_FILE, help="Write items that do not succeed to this NDJSON file."
-    ),
-    click.option(
-        "--outcomes", type=_FILE, help="Add each row's id and outcome to this NDJSON file."
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
-]
-
-
-def _common_options(command: Command) -> Command:
-    """Add the options that all commands with an input share."""
-    for option in reversed([*_READING, *_SENDING, *_REPORTING]):
-        command = option(command)
-    return command
 
 
 @click.group(
@@ -166,7 +94,7 @@ cli.add_command(completion)
         "delete people.csv --api mail --by email --column mail --yes",
     )
 )
-@_common_options
+@common_options
 @api_option
 @click.option("--by", type=click.Choice(ALL_BY), required=True, help="The kind of the ids.")
 @click.option("--column", help="The column or field with the ids; by default, named like --by.")
@@ -212,7 +140,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
         "save people.ndjson --api mail",
     )
 )
-@_common_options
+@common_options
 @click.option(
     "--api", type=click.Choice(["v2", "mail"]), help="The API: v2 with --by, mail without."
 )
