@@ -29,9 +29,15 @@ from adapty_async.cli._columns import (
     naming_options,
 )
 from adapty_async.cli._confirmation import ask, describe_ends, describe_users, ends_of
-from adapty_async.cli._dry_journal import copied
+from adapty_async.cli._dry_run import (
+    Estimate,
+    copied,
+    estimate_of,
+    sample,
+    sample_json,
+    sample_text,
+)
 from adapty_async.cli._earlier import earlier_runs, require_same_api, summary_of
-from adapty_async.cli._estimate import Estimate, estimate_of
 from adapty_async.cli._help import completion, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
 from adapty_async.cli._next import next_steps
@@ -48,7 +54,6 @@ from adapty_async.cli._options import (
 )
 from adapty_async.cli._proxies import connection_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
-from adapty_async.cli._sample import sample, sample_json, sample_text
 from adapty_async.cli._sandbox import serve
 from adapty_async.cli._streams import write_error
 from adapty_async.cli._terminal import echo, fitted
@@ -444,7 +449,7 @@ def _echo_next_steps(result: JobResult, job: Job, options: CommonOptions) -> Non
 
 
 def _show_sample(job: Job, count: int, origin: str, options: CommonOptions) -> int:
-    rows = sample(job, count, origin, options.id_encoding)
+    rows = sample(job.rows, job.build, count, origin=origin, id_encoding=options.id_encoding)
     click.echo(sample_json(rows) if options.as_json else sample_text(rows, job.rows.noun))
     return Exit.NOT_ALL_DONE if any(one.error for one in rows) else Exit.OK
 
