@@ -40,7 +40,7 @@ from adapty_async.cli._dry_run import (
 from adapty_async.cli._earlier import earlier_runs, require_same_api, summary_of
 from adapty_async.cli._help import completion, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
-from adapty_async.cli._next import next_steps
+from adapty_async.cli._journal_text import next_steps
 from adapty_async.cli._options import (
     ALL_BY,
     KINDS,
