@@ -20,8 +20,8 @@ import msgspec
 from aiohttp import web
 
 from . import _guard, _snippets
+from ._activity import Activity, EventStream, event
 from ._body import complete, unpacked
-from ._events import EventStream, event
 from ._faults import Faults
 from ._service import Refusal, storable
 from ._v2_profiles import access_view
@@ -30,7 +30,6 @@ from ._v2_rules import parse_date_time
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from ._activity import Activity
     from ._faults import FaultPlan
     from ._rate import TokenBucket
     from ._shop import Shop
