@@ -85,7 +85,7 @@ kills: .venv/.dev
 	$(BIN)/python -m tests.jobs.kills
 
 examples: .venv/.demo
-	$(BIN)/python -m adapty_async.cli._demo_data examples
+	$(BIN)/python -m adapty_async.cli._demo examples
 
 modules:
 	@$(PYTHON) -m tests.module_map

@@ -132,7 +132,7 @@ ALLOWED = (
     Allowed("refused", "docs/faults.md", 'the operating system\'s "connection refused"'),
     Allowed("repeat", "adapty_async/testing.py", "`itertools.repeat`"),
     Allowed("intent", "adapty_async/v2/_purchases.py", "Stripe's payment intent"),
-    Allowed("told", "adapty_async/cli/_demo_data.py", "a value in an example file"),
+    Allowed("told", "adapty_async/cli/_demo.py", "a value in an example file"),
     Allowed("instant", "adapty_async/_journal/summary.py", _MOMENT),
     Allowed("instant", "adapty_async/_journal/writer.py", _MOMENT),
 )

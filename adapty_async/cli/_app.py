@@ -15,8 +15,6 @@ import msgspec
 
 from adapty_async import mail, v1, v2
 from adapty_async._api.call import Operation
-from adapty_async._bulk.settings import MAX_CONCURRENCY, MOST_WORKERS
-from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async._input.mapping import ColumnOptions, RowMapping
 from adapty_async._input.rows import Rows, SizedRows, open_rows
 from adapty_async._input.schema import ColumnSchema
@@ -24,20 +22,38 @@ from adapty_async._report import RunName
 from adapty_async._version import __version__
 from adapty_async.bulk import JournalSummary
 from adapty_async.cli import _demo
-from adapty_async.cli._apis import ALL_BY, KINDS, api_option, require_kind
-from adapty_async.cli._columns import COLUMN_OPTIONS, by_option, hints, naming_options
+from adapty_async.cli._columns import (
+    by_option,
+    checked_header,
+    hints,
+    naming_options,
+)
 from adapty_async.cli._confirmation import ask, describe_ends, describe_users, ends_of
-from adapty_async.cli._dry_journal import copied
+from adapty_async.cli._dry_run import (
+    Estimate,
+    copied,
+    estimate_of,
+    sample,
+    sample_json,
+    sample_text,
+)
 from adapty_async.cli._earlier import earlier_runs, require_same_api, summary_of
-from adapty_async.cli._estimate import Estimate, estimate_of
-from adapty_async.cli._header import checked_header
-from adapty_async.cli._help import complete_file, examples
+from adapty_async.cli._help import completion, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
-from adapty_async.cli._next import next_steps
-from adapty_async.cli._options import RATE, CommonOptions, FiniteRange, key_in
+from adapty_async.cli._journal_text import next_steps
+from adapty_async.cli._options import (
+    ALL_BY,
+    KINDS,
+    RATE,
+    CommonOptions,
+    FiniteRange,
+    api_option,
+    common_options,
+    key_in,
+    require_kind,
+)
 from adapty_async.cli._proxies import connection_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
-from adapty_async.cli._sample import sample, sample_json, sample_text
 from adapty_async.cli._sandbox import serve
 from adapty_async.cli._streams import write_error
 from adapty_async.cli._terminal import echo, fitted
@@ -49,80 +65,10 @@ from adapty_async.sandbox import Faults, Sandbox
 __all__ = ("cli",)
 
 T = TypeVar("T")
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _MODULES = {"v2": v2, "v1": v1, "mail": mail}
 # Requests per second of a dry run, which ignores the adaptive rate of its journal.
 _UNLIMITED_RATE = 1e9
-_FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-_READING = [
-    click.argument("input", shell_complete=complete_file),
-    click.option(
-        "--format",
-        "form",
-        type=click.Choice(["csv", "ndjson", "text", "parquet", "arrow", "excel"]),
-        help="The format of INPUT, if its name does not end in a known suffix, such as .csv, "
-        ".ndjson, .txt, .parquet, .feather or .xlsx.",
-    ),
-    click.option("--encoding", help="The encoding of INPUT, such as cp1252; UTF-8 by default."),
-    *COLUMN_OPTIONS,
-    click.option(
-        "--dedupe/--no-dedupe",
-        default=None,
-        help="Send each distinct request once (default for files).",
-    ),
-    click.option("--dry-run", is_flag=True, help="Read and validate all rows, send nothing."),
-    click.option(
-        "--sample",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Show the requests of the first N rows, with their personal data; send nothing.",
-    ),
-]
-_SENDING = [
-    click.option(
-        "--concurrency",
-        type=click.IntRange(1, MAX_CONCURRENCY),
-        help=f"Requests in flight at most. By default {INITIAL_CONCURRENCY} at first, up to "
-        f"{MOST_WORKERS}, as many as help.",
-    ),
-    click.option("--rate", type=RATE, help="Maximum requests per second."),
-    click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
-    click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
-    click.option(
-        "--trust-env",
-        is_flag=True,
-        help="Use the proxy that HTTPS_PROXY or HTTP_PROXY names, except for hosts in NO_PROXY.",
-    ),
-    click.option(
-        "--api-key-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Read the key from this file, not from the environment.",
-    ),
-]
-_REPORTING = [
-    click.option(
-        "--journal",
-        type=_FILE,
-        help="Record the run in this file; the same command again resumes it.",
-    ),
-    click.option(
-        "--failures", type=_FILE, help="Write items that do not succeed to this NDJSON file."
-    ),
-    click.option(
-        "--outcomes", type=_FILE, help="Add each row's id and outcome to this NDJSON file."
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
-]
-
-
-def _common_options(command: Command) -> Command:
-    """Add the options that all commands with an input share."""
-    for option in reversed([*_READING, *_SENDING, *_REPORTING]):
-        command = option(command)
-    return command
 
 
 @click.group(
@@ -144,13 +90,16 @@ def cli() -> None:
     """
 
 
+cli.add_command(completion)
+
+
 @cli.command(
     epilog=examples(
         "delete ids.csv --by customer-user-id --journal run.db",
         "delete people.csv --api mail --by email --column mail --yes",
     )
 )
-@_common_options
+@common_options
 @api_option
 @click.option("--by", type=click.Choice(ALL_BY), required=True, help="The kind of the ids.")
 @click.option("--column", help="The column or field with the ids; by default, named like --by.")
@@ -196,7 +145,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
         "save people.ndjson --api mail",
     )
 )
-@_common_options
+@common_options
 @click.option(
     "--api", type=click.Choice(["v2", "mail"]), help="The API: v2 with --by, mail without."
 )
@@ -500,7 +449,7 @@ def _echo_next_steps(result: JobResult, job: Job, options: CommonOptions) -> Non
 
 
 def _show_sample(job: Job, count: int, origin: str, options: CommonOptions) -> int:
-    rows = sample(job, count, origin, options.id_encoding)
+    rows = sample(job.rows, job.build, count, origin=origin, id_encoding=options.id_encoding)
     click.echo(sample_json(rows) if options.as_json else sample_text(rows, job.rows.noun))
     return Exit.NOT_ALL_DONE if any(one.error for one in rows) else Exit.OK
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import ParamSpec, TypeVar
 
 import click
 
 from adapty_async._input.mapping import RowMapping
 from adapty_async._input.presets import PRESETS
+from adapty_async._input.schema import id_columns
+from adapty_async._input.tables import ColumnCheck
 from adapty_async.errors import AdaptyError, InvalidInputError
 
-__all__ = ("COLUMN_OPTIONS", "by_option", "hints", "naming_options")
+__all__ = (
+    "COLUMN_OPTIONS",
+    "by_option",
+    "checked_header",
+    "header_hints",
+    "hints",
+    "naming_options",
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,6 +37,8 @@ _OPTION_OF: Mapping[str, str] = {
     "sheet": "--sheet",
     "encoding": "--encoding",
 }
+_UNKNOWN = "leave it out with --ignore-unknown, or name its field with --map"
+_NO_LEVEL = "give it with --access-level"
 
 
 def by_option(error: AdaptyError) -> AdaptyError:
@@ -55,6 +67,46 @@ def naming_options(function: Callable[P, T]) -> Callable[P, T]:
             raise by_option(error) from None
 
     return call
+
+
+def checked_header(check: ColumnCheck, id_column: str | None, option: str | None) -> ColumnCheck:
+    """
+    Return a check of the names of columns whose errors end with the option that helps.
+
+    Args:
+        check: the check.
+        id_column: the column with the ids; None if none is required.
+        option: the option that names that column.
+    """
+
+    def checked(names: list[str]) -> Collection[str] | None:
+        with header_hints(option):
+            if id_column is not None and id_column not in names:
+                id_columns(id_column)(names)
+            return check(names)
+
+    return checked
+
+
+@contextlib.contextmanager
+def header_hints(option: str | None) -> Iterator[None]:
+    """Add to errors about columns the option that helps; `option` names the column of the ids."""
+    try:
+        yield
+    except InvalidInputError as error:
+        hint = _hint_for(error, f"name it with {option}")
+        rule = error.rule if hint is None else f"{error.rule}; {hint}"
+        raise InvalidInputError(error.field, rule) from None
+
+
+def _hint_for(error: InvalidInputError, how_to_name_ids: str) -> str | None:
+    if error.field == "access_level_id" and error.rule == "is a required column":
+        return _NO_LEVEL
+    if error.field != "header":
+        return None
+    if error.rule.startswith("has no column "):
+        return how_to_name_ids
+    return _UNKNOWN if error.rule.startswith("unknown column") else None
 
 
 def _pairs(

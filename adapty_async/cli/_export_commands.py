@@ -17,13 +17,13 @@ import msgspec
 
 from adapty_async._input.rows import TABLE_FORMATS, format_of
 from adapty_async.cli._app import _run, _write_library_error
-from adapty_async.cli._completion import cli
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
 from adapty_async.cli._options import key_in
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import output_failed, write_error
+from adapty_async.cli._v2_commands import cli
 from adapty_async.client import AdaptyExportClient
 from adapty_async.errors import (
     AdaptyError,

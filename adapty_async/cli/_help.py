@@ -1,11 +1,14 @@
-"""The parts of commands that help a reader: their examples, and completion of file names."""
+"""The help for users of commands: the examples of each, and completion in their shell."""
 
 from __future__ import annotations
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, get_completion_class
 
-__all__ = ("complete_file", "examples")
+__all__ = ("complete_file", "completion", "examples")
+
+_NAME = "adapty-async"
+_VARIABLE = "_ADAPTY_ASYNC_COMPLETE"  # the one that click reads
 
 
 def examples(*commands: str) -> str:
@@ -25,3 +28,19 @@ def complete_file(
 ) -> list[CompletionItem]:
     """Let the shell complete the name of a file."""
     return [CompletionItem(incomplete, type="file")]
+
+
+@click.command(epilog=examples("completion bash", "completion fish"))
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """
+    Print a completion script for SHELL.
+
+    With it, the shell completes commands, options and file names.
+
+    For bash and zsh, add eval "$(adapty-async completion bash)" to ~/.bashrc, or the same with zsh
+    to ~/.zshrc. For fish, write the output to ~/.config/fish/completions/adapty-async.fish.
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None  # noqa: S101  click has all three
+    click.echo(kind(click.get_current_context().find_root().command, {}, _NAME, _VARIABLE).source())

@@ -17,7 +17,7 @@ from adapty_async._input.rows import Row, Rows, SizedRows
 from adapty_async._journal import Journal, belongs_to_journal
 from adapty_async._report import RunName
 from adapty_async.bulk import BulkReport, BulkRun, JournalSummary, StopReason
-from adapty_async.cli._dry_journal import DryJournal
+from adapty_async.cli._dry_run import DryJournal
 from adapty_async.cli._feed import ThreadedReader
 from adapty_async.cli._progress import Meter, progress
 from adapty_async.cli._report import FailuresFile, require_separate

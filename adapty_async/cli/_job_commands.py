@@ -15,10 +15,9 @@ import click
 from adapty_async._bulk.settings import MAX_CONCURRENCY
 from adapty_async._runtime.database import path_in_url
 from adapty_async.bulk import OutcomeStatus
-from adapty_async.cli._apis import ALL_BY, api_option, require_kind
 from adapty_async.cli._app import _exit_on_error, _run
+from adapty_async.cli._columns import header_hints
 from adapty_async.cli._confirmation import confirmed, describe_ends, require_terminal
-from adapty_async.cli._header import header_hints
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
 from adapty_async.cli._job_text import (
@@ -31,7 +30,7 @@ from adapty_async.cli._job_text import (
 )
 from adapty_async.cli._job_work import Connection, Worker, call_of, make_client, relocated, work_on
 from adapty_async.cli._journal_commands import cli
-from adapty_async.cli._options import RATE, SECONDS
+from adapty_async.cli._options import ALL_BY, RATE, SECONDS, api_option, require_kind
 from adapty_async.cli._streams import output_failed, write_error
 from adapty_async.cli._terminal import echo, visible
 from adapty_async.errors import InvalidInputError

@@ -32,9 +32,9 @@ from adapty_async.cli._app import _exit_on_error
 from adapty_async.cli._export_commands import cli
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
+from adapty_async.cli._journal_text import check_lines, status_json, status_text
 from adapty_async.cli._recorded import RecordedInput
 from adapty_async.cli._report import is_same_file
-from adapty_async.cli._status import check_lines, status_json, status_text
 from adapty_async.cli._streams import output_failed, write_error
 from adapty_async.cli._terminal import echo, fitted
 from adapty_async.errors import ConfigError, InvalidInputError

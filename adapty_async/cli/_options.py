@@ -1,20 +1,149 @@
-"""The values of the options that several commands share, and their types."""
+"""The options that several commands share: their declarations, types and values."""
 
 from __future__ import annotations
 
 import math
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import msgspec
 
+from adapty_async._bulk.settings import MAX_CONCURRENCY, MOST_WORKERS
+from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async._input.rows import Format
+from adapty_async.cli._columns import COLUMN_OPTIONS
+from adapty_async.cli._help import complete_file
 from adapty_async.errors import ConfigError
 
-__all__ = ("RATE", "SECONDS", "CommonOptions", "FiniteRange", "key_in")
+__all__ = (
+    "ALL_BY",
+    "KINDS",
+    "RATE",
+    "SECONDS",
+    "CommonOptions",
+    "FiniteRange",
+    "api_option",
+    "common_options",
+    "key_in",
+    "require_kind",
+)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+#: The kinds of ids by API, the default first.
+KINDS = {
+    "v2": ("customer-user-id", "profile-id"),
+    "v1": ("customer-user-id", "profile-id"),
+    "mail": ("external-profile-id", "customer-user-id", "email"),
+}
+#: The kinds of ids of all APIs.
+ALL_BY = sorted({name for names in KINDS.values() for name in names})
+#: The option of the API of a deletion.
+api_option = click.option(
+    "--api",
+    type=click.Choice(list(KINDS)),
+    default="v2",
+    show_default=True,
+    help="The API to call: version 2 or 1 of the server-side API, or the Mail API.",
+)
+
+
+def require_kind(api: str, by: str) -> None:
+    """
+    Validate that an API knows a kind of ids.
+
+    Raises:
+        click.UsageError: it does not; the message names the ones that it knows.
+    """
+    if by not in KINDS[api]:
+        is_mail_only = by not in {*KINDS["v1"], *KINDS["v2"]}
+        other = f"; {by} needs --api mail" if is_mail_only else ""
+        raise click.UsageError(f"--by for --api {api} is one of {', '.join(KINDS[api])}{other}")
+
+
+class FiniteRange(click.FloatRange):
+    """A finite number in a range; `click.FloatRange` alone accepts NaN and infinity, too."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number of a text; other text is a usage error."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+#: Requests per second; with fewer, a run would take years.
+RATE = FiniteRange(min=0.001)
+#: Seconds that are waited.
+SECONDS = FiniteRange(min=0.001)
+
+_READING = [
+    click.argument("input", shell_complete=complete_file),
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(["csv", "ndjson", "text", "parquet", "arrow", "excel"]),
+        help="The format of INPUT, if its name does not end in a known suffix, such as .csv, "
+        ".ndjson, .txt, .parquet, .feather or .xlsx.",
+    ),
+    click.option("--encoding", help="The encoding of INPUT, such as cp1252; UTF-8 by default."),
+    *COLUMN_OPTIONS,
+    click.option(
+        "--dedupe/--no-dedupe",
+        default=None,
+        help="Send each distinct request once (default for files).",
+    ),
+    click.option("--dry-run", is_flag=True, help="Read and validate all rows, send nothing."),
+    click.option(
+        "--sample",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Show the requests of the first N rows, with their personal data; send nothing.",
+    ),
+]
+_SENDING = [
+    click.option(
+        "--concurrency",
+        type=click.IntRange(1, MAX_CONCURRENCY),
+        help=f"Requests in flight at most. By default {INITIAL_CONCURRENCY} at first, up to "
+        f"{MOST_WORKERS}, as many as help.",
+    ),
+    click.option("--rate", type=RATE, help="Maximum requests per second."),
+    click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
+    click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
+    click.option(
+        "--trust-env",
+        is_flag=True,
+        help="Use the proxy that HTTPS_PROXY or HTTP_PROXY names, except for hosts in NO_PROXY.",
+    ),
+    click.option(
+        "--api-key-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Read the key from this file, not from the environment.",
+    ),
+]
+_REPORTING = [
+    click.option(
+        "--journal",
+        type=_FILE,
+        help="Record the run in this file; the same command again resumes it.",
+    ),
+    click.option(
+        "--failures", type=_FILE, help="Write items that do not succeed to this NDJSON file."
+    ),
+    click.option(
+        "--outcomes", type=_FILE, help="Add each row's id and outcome to this NDJSON file."
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+]
 
 
 class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +173,13 @@ class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
     sheet: str | None = None
 
 
+def common_options(command: Command) -> Command:
+    """Add the options that all commands with an input share."""
+    for option in reversed([*_READING, *_SENDING, *_REPORTING]):
+        command = option(command)
+    return command
+
+
 def key_in(path: Path) -> str:
     """
     Return the API key in a file.
@@ -61,22 +197,3 @@ def key_in(path: Path) -> str:
     if not key:
         raise ConfigError(f"{name} is empty")
     return key
-
-
-class FiniteRange(click.FloatRange):
-    """A finite number in a range; `click.FloatRange` alone accepts NaN and infinity, too."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the number of a text; other text is a usage error."""
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number.", param, ctx)
-        return number
-
-
-#: Requests per second; with fewer, a run would take years.
-RATE = FiniteRange(min=0.001)
-#: Seconds that are waited.
-SECONDS = FiniteRange(min=0.001)

@@ -22,7 +22,7 @@ from adapty_async._input.rows import (
 from adapty_async._input.schema import id_columns
 from adapty_async._journal import JournalIdentity
 from adapty_async._report import InputRow, RunName
-from adapty_async.cli._header import checked_header
+from adapty_async.cli._columns import checked_header
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("RecordedInput",)

@@ -26,7 +26,7 @@ from adapty_async.bulk import (
     OutcomeStatus,
     StopReason,
 )
-from adapty_async.cli._estimate import Estimate
+from adapty_async.cli._dry_run import Estimate
 from adapty_async.cli._terminal import visible_json
 from adapty_async.errors import ConfigError, InvalidInputError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -16,7 +16,6 @@ from adapty_async._input.schema import ColumnSchema, rows_of
 from adapty_async._report import RunName
 from adapty_async.cli._app import (
     _client,
-    _common_options,
     _exit_on_error,
     _id_rows,
     _job,
@@ -32,13 +31,11 @@ from adapty_async.cli._app import (
 from adapty_async.cli._confirmation import ask, describe_users
 from adapty_async.cli._earlier import summary_of
 from adapty_async.cli._help import examples
-from adapty_async.cli._options import CommonOptions
+from adapty_async.cli._options import CommonOptions, common_options
 from adapty_async.client import AdaptyClient
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("cli", "create", "grant", "import_transactions", "revoke")
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _BY = click.option(
     "--by",
@@ -57,7 +54,7 @@ _LEVEL = click.option(
     "import-transactions",
     epilog=examples("import-transactions purchases.csv --by customer-user-id --journal run.db"),
 )
-@_common_options
+@common_options
 @_BY
 @_COLUMN
 @click.option(
@@ -95,7 +92,7 @@ def import_transactions(
 
 
 @cli.command(epilog=examples("create users.csv --if-missing --journal run.db"))
-@_common_options
+@common_options
 @click.option("--column", help="The column or field with the ids, if not customer_user_id.")
 @click.option("--if-missing", is_flag=True, help="Leave a profile that exists as it is; see below.")
 def create(column: str | None, *, if_missing: bool, **common: Any) -> None:
@@ -132,7 +129,7 @@ def create(column: str | None, *, if_missing: bool, **common: Any) -> None:
         "grant grants.csv --by customer-user-id --map until=expires_at",
     )
 )
-@_common_options
+@common_options
 @_BY
 @_COLUMN
 @_LEVEL
@@ -179,7 +176,7 @@ def grant(
 @cli.command(
     epilog=examples("revoke ids.csv --by customer-user-id --access-level premium --journal run.db")
 )
-@_common_options
+@common_options
 @_BY
 @_COLUMN
 @_LEVEL

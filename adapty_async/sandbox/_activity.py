@@ -1,7 +1,12 @@
 """
-A meter of requests per second, and a ring buffer of the latest requests. It does no I/O.
+The activity that the page shows: a meter of requests, the latest ones, and events for each reader.
 
-Every request is recorded, also when nobody looks at the page, so recording copies nothing.
+Every request is recorded, also when nobody looks at the page, so recording copies nothing. Nothing
+here does I/O.
+
+The log of arrivals is the only queue. A reader that is slow, or was away, resumes from its cursor:
+it gets the newest requests and the number of those in between. No reader costs more memory than
+another.
 """
 
 from __future__ import annotations
@@ -9,7 +14,12 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from ._service import storable
+from ._snippets import SENT_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,6 +27,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from ._service import Call
+    from ._store import Arrival, Store
 
 #: The complete seconds whose rates are kept.
 SECONDS = 60
@@ -24,6 +35,8 @@ SECONDS = 60
 KEPT = 200
 #: Bytes of the largest body that is kept, inclusive: with the headers, the ring stays below 4 MiB.
 BODY_MAX = 4096
+#: Requests of one event, at most: the ring buffer of their bodies holds more.
+ROWS = 100
 
 
 class Received(NamedTuple):
@@ -86,3 +99,80 @@ class Activity:
     def received(self) -> dict[int, Received]:
         """Return the latest requests by their numbers."""
         return dict(self._received)
+
+
+class EventStream:
+    """A cursor of one reader; `run` is the id of this run of the sandbox."""
+
+    def __init__(self, store: Store, activity: Activity, run: str, last_event_id: str) -> None:
+        """Resume after `last_event_id`, or begin with the newest requests if it is of no use."""
+        self._store = store
+        self._activity = activity
+        self._run = run
+        before, _, number = last_event_id.partition(".")
+        resumes = before == run and number.isascii() and number.isdecimal() and len(number) < 19
+        self._last = int(number) if resumes else None
+        self._is_first = True
+        self._pending: set[int] = set()
+
+    def requests(self) -> bytes | None:
+        """
+        Return an event with the requests since the last one; `None` if nothing has changed.
+
+        Its data has the new requests, oldest first, the number of those that are `skipped`, the
+        statuses of earlier requests that were not known yet, and whether the reader must `reset`
+        its list.
+        """
+        reset = self._last is None
+        rows = self._store.since(self._last or 0, ROWS)
+        settled = self._store.statuses(self._pending)
+        if not (rows or settled or self._is_first):
+            return None
+        self._is_first = False
+        newest = rows[-1].number if rows else self._last or 0
+        skipped = 0 if self._last is None else newest - self._last - len(rows)
+        self._last = newest
+        self._pending -= settled.keys()
+        self._pending.update(row.number for row in rows if not row.status and row.fault is None)
+        # A request whose client has gone never gets a status.
+        self._pending = {number for number in self._pending if number > newest - ROWS}
+        received = self._activity.received()
+        data = {
+            "reset": reset,
+            "skipped": skipped,
+            "rows": [_row(row, received.get(row.number)) for row in rows],
+            "settled": settled,
+        }
+        return event("requests", data, f"{self._run}.{newest}")
+
+
+def event(name: str, data: Any, event_id: str | None = None) -> bytes:
+    """Return a server-sent event; its data is JSON."""
+    number = "" if event_id is None else f"id: {event_id}\n"
+    return f"event: {name}\n{number}data: ".encode() + msgspec.json.encode(data) + b"\n\n"
+
+
+def _row(arrival: Arrival, received: Received | None) -> dict[str, Any]:
+    sent = None if received is None else _sent(received)
+    return {**msgspec.structs.asdict(arrival), "path": storable(arrival.path), "sent": sent}
+
+
+def _sent(received: Received) -> dict[str, Any]:
+    """Return the parts of a request that `_snippets` makes code of; no key is among them."""
+    headers = {
+        name: storable(value)
+        for name in SENT_HEADERS
+        if (value := received.headers.get(name)) is not None
+    }
+    try:
+        body: str | None = received.body.decode()
+    except UnicodeDecodeError:
+        body = None
+    if received.size > len(received.body):
+        body = None
+    return {
+        "target": storable(received.url.raw_path_qs),
+        "headers": headers,
+        "body": body,
+        "size": received.size,
+    }

@@ -20,10 +20,10 @@ from aiohttp import web
 
 from . import _export, _mail, _v1, _web
 from ._activity import Activity
+from ._body import received
 from ._export import Export
 from ._mail import Mail
 from ._page import Page
-from ._receive import received
 from ._rules import Problem
 from ._service import Call, Conflicts, Refusal, Response, Service, storable
 from ._shop import Shop

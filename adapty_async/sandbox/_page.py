@@ -20,10 +20,9 @@ import msgspec
 from aiohttp import web
 
 from . import _guard, _snippets
-from ._body import unpacked
-from ._events import EventStream, event
+from ._activity import Activity, EventStream, event
+from ._body import complete, unpacked
 from ._faults import Faults
-from ._receive import complete
 from ._service import Refusal, storable
 from ._v2_profiles import access_view
 from ._v2_rules import parse_date_time
@@ -31,7 +30,6 @@ from ._v2_rules import parse_date_time
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from ._activity import Activity
     from ._faults import FaultPlan
     from ._rate import TokenBucket
     from ._shop import Shop

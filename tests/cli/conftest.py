@@ -20,6 +20,9 @@ from adapty_async.sandbox import Sandbox
 Invoke: TypeAlias = Callable[..., Result]
 StartSandbox: TypeAlias = Callable[..., AbstractContextManager[Sandbox]]
 
+# An id that would clear a terminal, set its title and turn the text around.
+HOSTILE = 'u\x1b[2J\x9b2J\x1b]0;x\x07\u202e"\\'
+
 _STARTED_WITHIN = 50  # seconds, below the time that pytest gives a test
 
 

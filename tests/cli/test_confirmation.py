@@ -1,32 +1,24 @@
-"""What a command shows before it changes anybody: which users, how many, and for how long."""
+"""What a command shows before it changes anybody: which users, how many, and by which API."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from adapty_async._journal import Changes, JournalIdentity, SqliteJournal
-from adapty_async.bulk import OutcomeStatus, summarise
+from adapty_async.bulk import OutcomeStatus
 from adapty_async.cli._confirmation import describe_ends
-from adapty_async.cli._dry_journal import DryJournal
-from adapty_async.cli._earlier import EarlierRuns
-from adapty_async.cli._estimate import estimate_of
 from adapty_async.cli._job_text import failure_json, outcome_json
 from adapty_async.jobs import JobOutcome
 from adapty_async.sandbox import Sandbox
-from tests.cli.conftest import Invoke
+from tests.cli.conftest import HOSTILE, Invoke
 
 Put = Callable[[str, str | bytes], Path]
 
 BY = ("--by", "customer-user-id")
-# An id that would clear a terminal, set its title and turn the text around.
-HOSTILE = 'u\x1b[2J\x9b2J\x1b]0;x\x07\u202e"\\'
 
 
 @pytest.mark.parametrize(
@@ -124,28 +116,6 @@ def test_a_pipe_is_not_read_for_its_question(
     assert sandbox.arrivals() == []
 
 
-def dry_run(invoke: Invoke, path: Path, *options: object) -> Any:
-    """Return the report of a dry run."""
-    result = invoke("delete", path, *BY, "--dry-run", "--json", *options)
-    assert "\x1b" not in result.stdout
-    assert "\x9b" not in result.stdout
-    return json.loads(result.stdout)
-
-
-def test_a_dry_run_has_the_first_and_the_last_id(invoke: Invoke, put: Put) -> None:
-    """A program gets the ids as they are; null for those that are not known."""
-    path = put("ids.ndjson", f"{json.dumps(HOSTILE)}\n7\n")
-    report = dry_run(invoke, path)
-    assert (report["first_id"], report["last_id"]) == (HOSTILE, None)
-
-    text = invoke("delete", put("ids.txt", "u1\nu2\n"), *BY, "--dry-run").stdout
-    assert 'The input: first id "u1", last id "u2".' in text
-    empty = dry_run(invoke, put("empty.txt", "\n"))
-    assert (empty["first_id"], empty["last_id"]) == (None, None)
-    plain = invoke("delete", put("empty.txt", "\n"), *BY, "--dry-run").stdout
-    assert plain.endswith("0 cannot\n")
-
-
 @pytest.mark.parametrize("encode", [outcome_json, failure_json])
 def test_listed_ids_of_a_job_are_no_escapes(encode: Callable[[JobOutcome, str], str]) -> None:
     """The list of a job can be shown on a terminal, and is read as the ids that it is about."""
@@ -164,86 +134,6 @@ def test_an_id_that_can_be_sent_has_no_error(operation: str) -> None:
     outcome = JobOutcome(index=0, line=1, item="u1", status=OutcomeStatus.FAILED)
 
     assert json.loads(failure_json(outcome, operation))["error"] is None
-
-
-@pytest.mark.parametrize(
-    ("rate", "earlier", "expected"),
-    [
-        pytest.param(None, None, (None, None, "unknown"), id="unknown"),
-        pytest.param(8.0, None, (13, 8.0, "rate"), id="rate"),
-        pytest.param(None, 20.0, (5, 20.0, "journal"), id="journal"),
-        pytest.param(8.0, 20.0, (13, 8.0, "rate"), id="lower-rate"),
-        pytest.param(40.0, 20.0, (5, 20.0, "journal"), id="lower-measurement"),
-    ],
-)
-def test_an_estimate_says_what_it_rests_on(
-    rate: float | None, earlier: float | None, expected: tuple[int | None, float | None, str]
-) -> None:
-    """The rate is the option, or the lower one that an earlier run measured."""
-    found = estimate_of(100, rate, EarlierRuns(rate=earlier)).as_json()
-
-    assert found == dict(zip(("seconds", "rate", "basis"), expected, strict=True))
-
-
-def test_a_dry_run_estimates_the_time(invoke: Invoke, put: Put) -> None:
-    """It says how long the run takes at a rate that is given, and what is not known without one."""
-    path = put("ids.txt", "".join(f"u{number}\n" for number in range(1000)))
-    assert dry_run(invoke, path, "--rate", "8")["estimate"] == {
-        "seconds": 125,
-        "rate": 8.0,
-        "basis": "rate",
-    }
-    text = invoke("delete", path, *BY, "--dry-run").stdout
-    assert "which Adapty does not publish and no earlier run has reached" in text
-    assert "at 100 requests/s, that takes 10 s or more" in text
-
-
-async def add_run(path: Path, *, rate: float) -> None:
-    """Add a run to a journal that measured a rate, and did nothing else."""
-    journal = SqliteJournal(path, owed=1)
-    identity = summarise(path).identity
-    run = (await journal.open(identity, lambda _: None, lambda keys, spans: None)).run
-    run.rate = rate
-    await journal.commit(Changes(run=run), durable=False)
-    await journal.close()
-
-
-def test_an_estimate_uses_the_measurement_of_the_journal(
-    sandbox: Sandbox, invoke: Invoke, put: Put
-) -> None:
-    """A rate that an earlier run with the journal measured is the basis of the estimate."""
-    path = put("ids.txt", "u1\nu2\n")
-    journal = path.with_name("run.db")
-    invoke("delete", path, *BY, "--yes", "--journal", journal)
-    asyncio.run(add_run(journal, rate=4.0))
-    path.write_text("u1\nu2\n" + "".join(f"new{number}\n" for number in range(10)))
-
-    assert dry_run(invoke, path, "--journal", journal)["estimate"] == {
-        "seconds": 3,
-        "rate": 4.0,
-        "basis": "journal",
-    }
-    text = invoke("delete", path, *BY, "--dry-run", "--journal", journal).stdout
-    assert "At 4 requests/s, as an earlier run with this journal measured, that takes 3 s" in text
-
-
-async def test_a_dry_run_is_not_slowed_by_its_journal(tmp_path: Path) -> None:
-    """The rate that an earlier run measured is that of requests, which a dry run does not send."""
-    identity = JournalIdentity(
-        operation="v2 delete", origin="http://x", account="a", keys="position", input={}
-    )
-    path = tmp_path / "run.db"
-    journal = SqliteJournal(path, owed=1)
-    await journal.open(identity, lambda _: None, lambda keys, spans: None)
-    await journal.close()
-    await add_run(path, rate=4.0)
-    dry = DryJournal(path, owed=1)
-    resumed = await dry.open(identity, lambda _: None, lambda keys, spans: None)
-    await dry.commit(Changes(run=resumed.run), durable=True)
-    await dry.close()
-
-    assert (resumed.rate, resumed.run.number) == (None, 3)
-    assert len(summarise(path).runs) == 3
 
 
 def test_version_2_is_the_default(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from adapty_async.cli import _demo
-from adapty_async.cli._demo_data import write_examples
+from adapty_async.cli._demo import write_examples
 from adapty_async.config import RetryPolicy
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke
@@ -72,7 +72,7 @@ def test_demo_says_what_cannot_be_erased(invoke: Invoke, put: Put) -> None:
 
 def test_shipped_examples_are_what_is_written(tmp_path: Path) -> None:
     """The example files in the repository are those that the module writes."""
-    command = [sys.executable, "-m", "adapty_async.cli._demo_data", str(tmp_path)]
+    command = [sys.executable, "-m", "adapty_async.cli._demo", str(tmp_path)]
     subprocess.run(command, timeout=DEADLINE, check=True)
     shipped = Path(__file__).parents[2] / "examples"
     for name in ("profiles.csv", "erase.txt"):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from adapty_async.sandbox import Sandbox
 from adapty_async.sandbox._body import LENGTH_MAX, unpacked
-from adapty_async.sandbox._schema import Validator
 from adapty_async.sandbox._service import Refusal
+from adapty_async.sandbox._strict import Validator
 
 from .conftest import PROFILES, Api
 from .test_mail import PROFILE as MAIL

@@ -12,8 +12,7 @@ import pytest
 from yarl import URL
 
 from adapty_async.sandbox import Arrival, Faults, Sandbox
-from adapty_async.sandbox._activity import SECONDS, Activity
-from adapty_async.sandbox._events import EventStream
+from adapty_async.sandbox._activity import SECONDS, Activity, EventStream
 from adapty_async.sandbox._guard import objection
 from adapty_async.sandbox._page import Cached
 from adapty_async.sandbox._service import Call

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from adapty_async.bulk import ItemState, JournalSummary
-from adapty_async.cli._status import status_text
+from adapty_async.cli._journal_text import status_text
 from tests.report.journals import IDENTITY, minute, run
 
 
