@@ -22,7 +22,7 @@ from adapty_async._api.operation import (
     Response,
     RetrySafety,
 )
-from adapty_async._api.results import ResultStruct
+from adapty_async._api.results import ResultStruct, parse_json
 from adapty_async._api.validation import any_text, header_name, header_value
 from adapty_async.errors import (
     ApiError,
@@ -457,7 +457,7 @@ def _read_error_body(body: bytes) -> tuple[bool, str | None, tuple[ErrorItem, ..
     if len(body) > _MAX_BODY:
         return False, None, ()
     try:
-        return _parts_of(msgspec.json.decode(body))
+        return _parts_of(parse_json(body))
     except (ValueError, RecursionError):
         return False, None, ()
 

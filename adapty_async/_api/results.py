@@ -28,7 +28,7 @@ __all__ = (
     "data_decoder",
     "json_decoder",
     "no_result",
-    "parse_lenient",
+    "parse_json",
     "read_by_field",
 )
 
@@ -206,7 +206,7 @@ def json_decoder(result: type[ResultT], *, unwrap: bool = True) -> Callable[[byt
 
 def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
     """Return what `content_of` returns, parsed, for JSON that msgspec may be unable to parse."""
-    content = parse_lenient(_stripped(body))
+    content = _parse_lenient(_stripped(body))
     if not isinstance(content, dict):
         return content
     _require_no_error(_Envelope(errors=content.get("errors"), error_code=content.get("error_code")))
@@ -215,14 +215,26 @@ def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
     return {} if content["data"] is None else content["data"]
 
 
-def parse_lenient(text: bytes) -> Any:
+def parse_json(body: bytes) -> Any:
+    """
+    Parse JSON with whatever proxies put around it: a byte order mark and blanks.
+
+    Raises:
+        ValueError: the body is not JSON.
+        RecursionError: its nesting is too deep.
+    """
+    body = _stripped(body)
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return _parse_lenient(body)
+
+
+def _parse_lenient(text: bytes) -> Any:
     """
     Parse JSON that msgspec rejects: it has lone surrogates, or numbers that are out of range.
 
     A number that Python cannot represent stays text.
-
-    Raises:
-        ValueError: the text is not JSON.
     """
     try:
         return json.loads(

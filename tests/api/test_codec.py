@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime as dt
 import math
 import time
@@ -138,6 +139,25 @@ def test_every_shape_of_error_body_is_read(
     assert error.recognised
     assert (error.error_code, error.errors) == (code, items)
     assert error.body == msgspec.json.encode(body)
+
+
+MISSING = msgspec.json.encode(e1(404, "profile_does_not_exist"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(codecs.BOM_UTF8 + b"\r\n" + MISSING, id="byte order mark"),
+        pytest.param(MISSING.replace(b"No.", b"\\ud83d"), id="half of an emoji"),
+        pytest.param(MISSING.replace(b"{", b'{"limit":1e999,', 1), id="number out of range"),
+    ],
+)
+def test_an_error_body_is_read_as_generously_as_a_result(body: bytes) -> None:
+    """A missing profile is found missing, whatever a proxy puts around the body."""
+    error = error_from("v1.profiles.get", a_response(404, body))
+
+    assert type(error) is NotFoundError
+    assert (error.recognised, error.error_code) == (True, "profile_does_not_exist")
 
 
 @pytest.mark.parametrize(
