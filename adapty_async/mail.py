@@ -139,7 +139,7 @@ class MailProfile(RequestStruct, frozen=True, kw_only=True):
     birthday: OrUnset[dt.date | str | None] = UNSET
     country: OrUnset[str | None] = UNSET
     store_country: OrUnset[str | None] = UNSET
-    custom_attributes: OrUnset[dict[str, str | float]] = UNSET
+    custom_attributes: OrUnset[Mapping[str, str | float]] = UNSET
     device_info: OrUnset[DeviceInfo] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
@@ -245,7 +245,7 @@ class TransactionEvent(RequestStruct, frozen=True, kw_only=True):
 
 def _write_profile(profile: MailProfile) -> bytes:
     custom = profile.custom_attributes
-    if custom is not UNSET and bool in map(type, custom.values()):
+    if custom is not UNSET and (type(custom) is not dict or bool in map(type, custom.values())):
         profile = msgspec.structs.replace(profile, custom_attributes=as_numbers(custom))
     return to_json(profile)
 

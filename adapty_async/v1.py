@@ -131,7 +131,7 @@ class ProfileAttributes(RequestStruct, frozen=True, kw_only=True):
     store_country: OrUnset[str | None] = UNSET
     store: OrUnset[str | None] = UNSET
     analytics_disabled: OrUnset[bool | None] = UNSET
-    custom_attributes: OrUnset[dict[str, str | float | None]] = UNSET
+    custom_attributes: OrUnset[Mapping[str, str | float | None]] = UNSET
     installation_meta: OrUnset[InstallationMeta] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {

@@ -6,6 +6,7 @@ import datetime as dt
 import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -114,6 +115,11 @@ async def test_the_documents_example_is_what_is_sent() -> None:
         pytest.param({"email": None}, {"email": None}, id="None is null"),
         pytest.param({"birthday": "2000-12-31"}, {"birthday": "2000-12-31"}, id="text as it is"),
         pytest.param({"analytics_disabled": False}, {"analytics_disabled": False}, id="False"),
+        pytest.param(
+            {"custom_attributes": MappingProxyType({"plan": "annual"})},
+            {"custom_attributes": [{"key": "plan", "value": "annual"}]},
+            id="attributes of any mapping",
+        ),
         pytest.param(
             {"custom_attributes": {"a": True, "b": 0, "c": None, "d": "", "e": 1.5}, "email": None},
             {

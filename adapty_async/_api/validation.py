@@ -279,12 +279,12 @@ class AttributeRules(msgspec.Struct, frozen=True):
 
 
 def clean_attributes(rules: AttributeRules) -> Check:
-    """Return a check for a dict of custom attributes."""
+    """Return a check for a mapping of custom attributes."""
     is_key = re.compile(rules.key[0] if rules.key else r"[ -~]+").fullmatch
     is_value = re.compile(rf"[ -~]{{1,{rules.value or ''}}}").fullmatch
 
     def check(field: str, value: Any) -> None:
-        if not isinstance(value, dict):
+        if not isinstance(value, Mapping):
             raise InvalidInputError(field, f"must be a dict, not {type(value).__name__}")
         if rules.entries is not None and not 1 <= len(value) <= rules.entries:
             raise InvalidInputError(field, f"must have 1 to {rules.entries} entries")

@@ -100,6 +100,18 @@ async def clients() -> None:
         assert_type(await mail.execute(Operation(DELETE_PROFILE)), None)
 
 
+def attributes_of_any_mapping(
+    plans: dict[str, str], seats: Mapping[str, int], deleted: dict[str, None]
+) -> None:
+    """Pass attributes whose values are all of one kind."""
+    times: dict[str, Any] = {"external_created_at": "2026-06-01T10:30:00Z"}
+    MailProfile(external_profile_id="1", email="a@b", custom_attributes=plans, **times)
+    MailProfile(external_profile_id="1", email="a@b", custom_attributes=seats, **times)
+    for each in plans, seats, deleted:
+        assert_type(ProfileAttributes(custom_attributes=each), ProfileAttributes)
+        assert_type(v2.ProfileAttributes(custom_attributes=each), v2.ProfileAttributes)
+
+
 async def calls_of_v1(adapty: AdaptyClient) -> None:
     """Make every single call of version 1."""
     profiles = adapty.v1.profiles
