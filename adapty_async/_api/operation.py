@@ -298,7 +298,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
         return [("operation", self.operation)]
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a request holds an API key; pickle its operation instead")
+        raise TypeError("a request holds an API key; it is not pickled")
 
 
 #: A callable that sends a request: a transport, or the rest of the pipeline behind a middleware.
