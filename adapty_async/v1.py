@@ -26,7 +26,7 @@ from adapty_async._api.identity import (
     write_attributes,
 )
 from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
-from adapty_async._api.results import ResultStruct, data_decoder, no_result
+from adapty_async._api.results import ResultStruct, data_decoder, no_result, nonempty_decoder
 from adapty_async._api.validation import (
     AttributeRules,
     Check,
@@ -205,7 +205,7 @@ GET_PROFILE: Endpoint[Profile] = Endpoint(
     docs=f"{_DOCS}#retrieve-profile",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v1",
-    decode=_read_profile,
+    decode=nonempty_decoder(_read_profile),
     absent_if_missing=True,
 )
 CREATE_PROFILE: Endpoint[Profile] = Endpoint(

@@ -19,6 +19,7 @@ from adapty_async._api.operation import Endpoint, RetrySafety
 from adapty_async.errors import (
     ConfigError,
     ConnectionLostError,
+    DecodeError,
     InvalidInputError,
     NotFoundError,
     RequestTimeoutError,
@@ -330,6 +331,13 @@ async def test_an_empty_response_is_an_empty_profile(reply: Any) -> None:
     profile = await client(FakeTransport([reply])).v1.profiles.create(profile_id="p1")
 
     assert profile == Profile()
+
+
+@pytest.mark.parametrize("reply", [(200, {}, b""), (204, {}, b""), (200, {}, b" \n")], ids=str)
+async def test_an_empty_response_is_no_profile_that_was_read(reply: Any) -> None:
+    """A gateway's empty success is not a user without access."""
+    with pytest.raises(DecodeError, match=r"no JSON object - at `\$`"):
+        await client(FakeTransport([reply])).v1.profiles.get(profile_id="p1")
 
 
 @pytest.mark.parametrize("custom", ["text", [{"value": 1}], [1]], ids=["text", "keyless", "number"])

@@ -14,7 +14,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -28,6 +28,7 @@ __all__ = (
     "data_decoder",
     "json_decoder",
     "no_result",
+    "nonempty_decoder",
     "parse_json",
     "read_by_field",
 )
@@ -139,7 +140,7 @@ def data_decoder(
     dec_hook: DecodeHook | None = None,
     *,
     unwrap: bool = True,
-    requires: str | None = None,
+    requires: Collection[str] = (),
 ) -> Callable[[bytes], ResultT]:
     """
     Return a decoder of an object that stands alone or under ``data``; an empty body is ``{}``.
@@ -151,7 +152,7 @@ def data_decoder(
         result: the type of the object.
         dec_hook: decodes types that msgspec does not support.
         unwrap: the object stands under ``data`` if there is such a field.
-        requires: a field that must be there and not null, for reads: an empty success of a gateway
+        requires: fields that must be there and not null, for reads: an empty success of a gateway
             would otherwise look like a user without access, or an empty list.
     """
     strict = msgspec.json.Decoder(result, dec_hook=dec_hook)
@@ -168,21 +169,44 @@ def data_decoder(
         decoded: ResultT = read_by_field(kind, content, dec_hook)
         return decoded
 
-    return read if requires is None else _requiring(requires, read, unwrap=unwrap)
+    return _requiring(result, requires, read, unwrap=unwrap) if requires else read
 
 
 def _requiring(
-    name: str, read: Callable[[bytes], ResultT], *, unwrap: bool
+    result: type[ResultT],
+    names: Collection[str],
+    read: Callable[[bytes], ResultT],
+    *,
+    unwrap: bool,
 ) -> Callable[[bytes], ResultT]:
+    defaults = {name: getattr(result(), name) for name in names}
+
     def read_required(body: bytes) -> ResultT:
         decoded = read(body)
-        if not getattr(decoded, name):  # an empty list, or left out
-            content = _parsed_content(_stripped(body) or b"{}", unwrap=unwrap)
-            if content.get(name) in (None, ""):
-                raise msgspec.ValidationError(f"missing - at `$.{name}`")
+        for name, default in defaults.items():
+            if getattr(decoded, name) == default:  # such as an empty list, or left out
+                content = _parsed_content(_stripped(body) or b"{}", unwrap=unwrap)
+                if content.get(name) in (None, ""):
+                    raise msgspec.ValidationError(f"missing - at `$.{name}`")
         return decoded
 
     return read_required
+
+
+def nonempty_decoder(read: Callable[[bytes], ResultT]) -> Callable[[bytes], ResultT]:
+    """
+    Return a decoder that rejects an empty body, for reads that require no field.
+
+    Args:
+        read: decodes any other body.
+    """
+
+    def read_nonempty(body: bytes) -> ResultT:
+        if not _stripped(body):
+            raise msgspec.ValidationError("no JSON object - at `$`")
+        return read(body)
+
+    return read_nonempty
 
 
 def json_decoder(result: type[ResultT], *, unwrap: bool = True) -> Callable[[bytes], ResultT]:

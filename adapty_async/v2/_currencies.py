@@ -264,7 +264,7 @@ LIST_VIRTUAL_CURRENCY_TRANSACTIONS: Endpoint[VirtualCurrencyTransactionsHistory]
     docs=f"{DOCS}/listVirtualCurrencyTransactions",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=whole_reader(VirtualCurrencyTransactionsHistory, "data"),
+    decode=whole_reader(VirtualCurrencyTransactionsHistory, "data", "pagination"),
     absent_if_missing=True,
     check=_check_history,
 )

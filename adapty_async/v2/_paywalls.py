@@ -12,7 +12,7 @@ from adapty_async._api.codec import to_json
 from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import DateTime, ResultStruct
 from adapty_async._api.validation import any_text, matching
-from adapty_async.errors import InvalidInputError
+from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._paging import Pages
 from adapty_async.v2._read import reader, whole_reader
@@ -238,8 +238,11 @@ def _following(
 ) -> Operation[PaywallList] | None:
     given = dict(operation.parameters)
     number, size = int(given[_NUMBER]), int(given[_SIZE])
+    pages = page.meta.pagination.pages
+    if page.data and not pages:
+        raise DecodeError("the number of pages is missing", operation=operation.endpoint.name)
     # counts from the requested number: a server that returns the same number would never end
-    if not page.data or number >= page.meta.pagination.pages:
+    if not page.data or number >= pages:
         return None
     return list_paywalls(page_number=number + 1, page_size=size)
 

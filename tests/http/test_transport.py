@@ -411,9 +411,8 @@ async def test_a_certificate_that_is_not_trusted_ends_the_call(
     assert caught.value.attempts == 1
 
 
+BODILESS = {"204": (reply(204),), "200-empty": (reply(body=b""),)}
 EMPTY_RESPONSES = {
-    "204": (reply(204),),
-    "200-empty": (reply(body=b""),),
     "200-object": (reply(),),
     "200-until-close": (OK + b"\r\n{}", CLOSE),
     "after-103": (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + reply(),),
@@ -424,9 +423,23 @@ EMPTY_RESPONSES = {
 @pytest.mark.parametrize("steps", EMPTY_RESPONSES.values(), ids=EMPTY_RESPONSES)
 @every_method
 async def test_a_response_without_content_is_a_success(method: str, steps: Steps) -> None:
-    """Every form of an empty response ends well after one request."""
+    """Every form of an empty object ends well after one request."""
     async with RawServer(then=steps) as server, client_of(server) as client:
         await CALLS[method](client)
+
+        assert server.methods == [method]
+
+
+@pytest.mark.parametrize("steps", BODILESS.values(), ids=BODILESS)
+@every_method
+async def test_a_response_without_a_body_is_a_success_unless_it_was_a_read(
+    method: str, steps: Steps
+) -> None:
+    """A write has done its work without a body, and a read has read nothing."""
+    async with RawServer(then=steps) as server, client_of(server) as client:
+        nothing_read = pytest.raises(DecodeError, match=r"no JSON object - at `\$`")
+        with nothing_read if method == "GET" else contextlib.nullcontext():
+            await CALLS[method](client)
 
         assert server.methods == [method]
 

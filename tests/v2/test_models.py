@@ -159,7 +159,8 @@ async def test_names_of_the_users_own_are_left_alone() -> None:
     )
     assert profile.custom_attributes == custom
 
-    body = {"data": [{"created_at": "2024-01-01T00:00:00", "metadata": {"due_at": "2024-01-01"}}]}
+    item = {"created_at": "2024-01-01T00:00:00", "metadata": {"due_at": "2024-01-01"}}
+    body = {"data": [item], "pagination": {}}
     transport = FakeTransport([(200, {}, msgspec.json.encode(body))])
     [past] = await CALLS["virtual_currencies.list_transactions"](client(transport).v2)
     assert past.metadata == {"due_at": "2024-01-01"}
@@ -209,7 +210,7 @@ EMPTY = [b"", b" \n", b"{}", b'{"data":null}', b'{"app_id":"a1"}', b'{"new":"\\u
 
 
 @pytest.mark.parametrize("body", EMPTY, ids=repr)
-@pytest.mark.parametrize("call", LEAST)
+@pytest.mark.parametrize("call", sorted(LEAST.keys() - {"integrations.get"}))
 async def test_an_empty_response_is_no_result(call: str, body: bytes) -> None:
     """A gateway's empty success is neither a user without access nor an empty list."""
     transport = FakeTransport([(200, {}, body)])
@@ -217,6 +218,13 @@ async def test_an_empty_response_is_no_result(call: str, body: bytes) -> None:
     with pytest.raises(DecodeError, match=r"missing - at `\$\.(profile_id|paywall_id|data)`"):
         await CALLS[call](client(transport).v2)
     assert len(transport.requests) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b" \n", codecs.BOM_UTF8], ids=repr)
+async def test_no_response_at_all_is_no_profile_without_ids(body: bytes) -> None:
+    """A read whose fields may all be missing needs a body nevertheless."""
+    with pytest.raises(DecodeError, match=r"no JSON object - at `\$`"):
+        await CALLS["integrations.get"](client(FakeTransport([(200, {}, body)])).v2)
 
 
 @pytest.mark.parametrize("raw", [b'""', b"null"])
