@@ -23,7 +23,7 @@ from adapty_async._api.operation import (
     RetrySafety,
 )
 from adapty_async._api.results import ResultStruct, parse_json
-from adapty_async._api.validation import any_text, header_name, header_value
+from adapty_async._api.validation import any_text, exact_text, header_name, header_value
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -253,10 +253,10 @@ def _headers(operation: Operation[Any], defaults: RequestDefaults) -> Headers:
             headers = {one: kept for one, kept in headers.items() if one.lower() != name.lower()}
         if not _is_plain(value):
             header_value(_field_of(name), value, encoding=defaults.id_encoding)
-        headers[name] = value
+        headers[name] = exact_text(value)
     if operation.key is not None:
         header_value("idempotency_key", operation.key, encoding="ascii")
-        headers["Idempotency-Key"] = operation.key
+        headers["Idempotency-Key"] = exact_text(operation.key)
     media_type = operation.endpoint.media_type
     if media_type is not None:
         headers["Content-Type"] = media_type
@@ -280,15 +280,16 @@ def _target(operation: Operation[Any]) -> str:
     query: list[tuple[str, str]] = []
     for name, value in operation.parameters:
         any_text(name, value)
+        content = exact_text(value)
         placeholder = f"{{{name}}}"
         if placeholder in path:
-            if not value or not _DOTS.isdisjoint(_SEPARATOR.split(value)):
+            if not content or not _DOTS.isdisjoint(_SEPARATOR.split(content)):
                 raise InvalidInputError(
                     name, "must not be empty, nor have dots alone between slashes, in a path"
                 )
-            path = path.replace(placeholder, urllib.parse.quote(value, safe=""))
+            path = path.replace(placeholder, urllib.parse.quote(content, safe=""))
         else:
-            query.append((name, value))
+            query.append((name, content))
     if "{" in path:
         raise InvalidInputError(path.partition("{")[2].partition("}")[0], "is required")
     return f"{path}?{urllib.parse.urlencode(query)}" if query else path
@@ -302,7 +303,7 @@ def plain(value: Any) -> Any:
     """Convert a value of a subclass, such as a data frame's number, to a type msgspec knows."""
     match value:
         case str():
-            return str.__str__(value)
+            return exact_text(value)
         case int() | float():
             return int(value) if isinstance(value, int) else float(value)
         case dt.datetime():

@@ -207,7 +207,10 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
             tuple((headers or {}).items()),
             body,
             idempotency_key,
-            tuple((name, str(value)) for name, value in (parameters or {}).items()),
+            tuple(
+                (name, value if isinstance(value, str) else str(int(value)))
+                for name, value in (parameters or {}).items()
+            ),
         )
 
 

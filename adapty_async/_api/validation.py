@@ -34,6 +34,7 @@ __all__ = (
     "date_time",
     "decimal_text",
     "email_address",
+    "exact_text",
     "header_name",
     "header_value",
     "identifier",
@@ -123,6 +124,11 @@ def any_text(field: str, value: Any) -> None:
     """Validate text that can be encoded; it may be empty."""
     if value != "":
         text(field, value)
+
+
+def exact_text(value: str) -> str:
+    """Return the content of text, also of a subclass whose `str` is another, such as an Enum."""
+    return str.__str__(value)
 
 
 def boolean(field: str, value: Any) -> None:
@@ -325,7 +331,8 @@ def _require_value(field: str, value: Any, rules: AttributeRules) -> None:
         _require_number(field, value)
     else:
         raise InvalidInputError(field, f"must be text or a number, not {type(value).__name__}")
-    if rules.value is not None and len(str(value)) > rules.value:
+    shown = value if isinstance(value, str) else str(value)
+    if rules.value is not None and len(shown) > rules.value:
         raise InvalidInputError(field, f"must not be longer than {rules.value} characters")
 
 

@@ -15,7 +15,7 @@ import msgspec
 from adapty_async._api.codec import RequestDefaults, missing_key
 from adapty_async._api.operation import IDENTITIES, Headers, Middleware, Operation, Send
 from adapty_async._api.raw import RawResponse
-from adapty_async._api.validation import header_name, header_value
+from adapty_async._api.validation import exact_text, header_name, header_value
 from adapty_async._bulk.executor import CallOptions, Executor
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limiter_registry import LimiterRegistry
@@ -367,6 +367,7 @@ def _with_headers(defaults: RequestDefaults, headers: Mapping[str, str]) -> Requ
     for name, value in headers.items():
         header_name(name, reserved=IDENTITIES)  # a client must not send one with each call
         header_value(f"headers.{name}", value, encoding="ascii")
+    headers = {name: exact_text(value) for name, value in headers.items()}
     return msgspec.structs.replace(
         defaults,
         headers=defaults.headers.merged(headers),

@@ -16,6 +16,7 @@ from adapty_async._api.validation import (
     OrUnset,
     RequestStruct,
     boolean,
+    exact_text,
     identifier,
     instance_of,
     matching,
@@ -285,7 +286,7 @@ class Query(RequestStruct, frozen=True, kw_only=True):
     @property
     def period(self) -> str | None:
         """The interval by which values are grouped; None if it is unknown."""
-        return self.default_period if self.period_unit is UNSET else str(self.period_unit)
+        return self.default_period if self.period_unit is UNSET else exact_text(self.period_unit)
 
     def on(self, first: dt.date, last: dt.date) -> Query:
         """Return the same request for another range of dates."""

@@ -308,8 +308,9 @@ def list_virtual_currency_transactions(
     nullable(text)("currency_code", currency_code)
     nullable(text)("cursor", cursor)
     nullable(whole_number)("limit", limit)
-    given = {"currency_code": currency_code, "cursor": cursor, "limit": limit}
-    query = tuple((name, str(value)) for name, value in given.items() if value is not None)
+    size = None if limit is None else str(int(limit))
+    given = {"currency_code": currency_code, "cursor": cursor, "limit": size}
+    query = tuple((name, value) for name, value in given.items() if value is not None)
     return Operation(LIST_VIRTUAL_CURRENCY_TRANSACTIONS, about, parameters=query)
 
 

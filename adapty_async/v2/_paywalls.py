@@ -229,7 +229,7 @@ def list_paywalls(*, page_number: int = 1, page_size: int = 20) -> Operation[Pay
     """Return the operation that reads one page of `Paywalls.list`."""
     whole_number("page_number", page_number)
     whole_number("page_size", page_size)
-    page = ((_NUMBER, str(page_number)), (_SIZE, str(page_size)))
+    page = ((_NUMBER, str(int(page_number))), (_SIZE, str(int(page_size))))
     return Operation(LIST_PAYWALLS, parameters=page)
 
 

@@ -56,6 +56,12 @@ MAIL = {
 }
 
 
+class Word(str, enum.Enum):  # noqa: UP042  its text is its name, unlike that of a StrEnum
+    """A word with a name."""
+
+    YES = "yes"
+
+
 class Number(enum.IntEnum):
     """A number with a name."""
 
@@ -88,6 +94,7 @@ class Number(enum.IntEnum):
         pytest.param(clean_attributes(AttributeRules()), {"any key": "x" * 99}, id="no limits"),
         pytest.param(clean_attributes(LIMITED), {"a": None, "b": ""}, id="deletions"),
         pytest.param(clean_attributes(LIMITED), {"abc": "abcd", "b": 1.5}, id="at the limits"),
+        pytest.param(clean_attributes(LIMITED), {"a": Word.YES}, id="(str, Enum)"),
         pytest.param(clean_attributes(LIMITED), {"a": True, "b": Number.ONE}, id="bool, IntEnum"),
         pytest.param(
             clean_attributes(AttributeRules()), {"a": 2**63 - 1, "b": -(2**63)}, id="64 bits"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import gc
 import gzip
 import socket
@@ -29,6 +30,7 @@ from adapty_async import (
     ConnectError,
     ConnectionLostError,
     DecodeError,
+    Endpoint,
     Limits,
     MailProfile,
     NotFoundError,
@@ -38,6 +40,7 @@ from adapty_async import (
     RequestRejectedError,
     RequestTimeoutError,
     RetryPolicy,
+    RetrySafety,
     ServerError,
     TransportError,
 )
@@ -442,6 +445,51 @@ async def test_a_response_without_a_body_is_a_success_unless_it_was_a_read(
             await CALLS[method](client)
 
         assert server.methods == [method]
+
+
+class Hidden(str):  # noqa: SLOT000  as users write it
+    """Text that shows another text, as a ``(str, Enum)`` shows its name."""
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, spec: str) -> str:
+        return "***"
+
+
+class Size(int, enum.Enum):
+    """A number that shows its name."""
+
+    SMALL = 5
+
+
+async def test_text_of_a_subclass_is_sent_as_its_content() -> None:
+    """Key, headers and parameters are sent as what they equal, not as what `str` shows."""
+    call = Endpoint(
+        name="x",
+        method="GET",
+        path="/x/{id}/",
+        decode=bytes,
+        retry_safety=RetrySafety.WITH_KEY,
+    )
+    async with (
+        RawServer(then=(reply(),)) as server,
+        AdaptyClient(Hidden(KEY), base_url=server.url) as client,
+    ):
+        await client.with_options(headers={"X-Tenant": Hidden("t1")}).execute(
+            call(
+                headers={"adapty-customer-user-id": Hidden("u1")},
+                parameters={"id": Hidden("a/b"), "limit": Size.SMALL, "of": Hidden("c")},
+                idempotency_key=Hidden("k1"),
+            )
+        )
+
+        [request] = server.requests
+        assert request.path == "/x/a%2Fb/?limit=5&of=c"
+        assert request.headers["authorization"] == f"Api-Key {KEY}"
+        assert request.headers["x-tenant"] == "t1"
+        assert request.headers["adapty-customer-user-id"] == "u1"
+        assert request.headers["idempotency-key"] == "k1"
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "identity"])
