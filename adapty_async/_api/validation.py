@@ -35,6 +35,7 @@ __all__ = (
     "decimal_text",
     "email_address",
     "exact_text",
+    "has_zone",
     "header_name",
     "header_value",
     "identifier",
@@ -122,7 +123,7 @@ def text(field: str, value: Any) -> None:
 
 def any_text(field: str, value: Any) -> None:
     """Validate text that can be encoded; it may be empty."""
-    if value != "":
+    if not isinstance(value, str) or value:  # no comparison: that of pandas' NA raises an error
         text(field, value)
 
 
@@ -151,7 +152,7 @@ def one_of(*allowed: str) -> Check:
     """Return a check that allows only the listed words."""
 
     def check(field: str, value: Any) -> None:
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             raise InvalidInputError(field, f"must be one of {', '.join(allowed)}")
 
     return check
@@ -192,7 +193,7 @@ email_address = matching(
 def date_time(field: str, value: Any) -> None:
     """Validate a date and time: an aware datetime, or an ISO 8601 string with its offset."""
     if isinstance(value, dt.datetime):
-        if value.utcoffset() is None:
+        if not has_zone(value):
             raise InvalidInputError(field, "must be a datetime with a time zone, not a naive one")
         return
     text(field, value)
@@ -202,6 +203,14 @@ def date_time(field: str, value: Any) -> None:
         _DATE_TIME,
         "must be a datetime, or ISO 8601 text with its offset, such as 2026-06-01T10:30:00Z",
     )
+
+
+def has_zone(value: dt.datetime) -> bool:
+    """Return whether a date and time has a time zone."""
+    try:
+        return value.utcoffset() is not None
+    except ValueError:  # pandas' NaT, a datetime that is missing
+        return False
 
 
 def date(field: str, value: Any) -> None:
@@ -240,7 +249,7 @@ def identifier(field: str, value: Any) -> None:
 
 def any_identifier(field: str, value: Any) -> None:
     """Validate an id as it was issued, or ``""`` for no id."""
-    if value != "":
+    if not isinstance(value, str) or value:
         identifier(field, value)
 
 

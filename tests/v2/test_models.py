@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import msgspec
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,7 +74,9 @@ def test_without_a_moment_it_is_now() -> None:
     assert not level.is_active(at=now + 2 * DAY)
 
 
-@pytest.mark.parametrize("at", [NOW.replace(tzinfo=None), "2026-01-01T00:00:00Z", 0], ids=repr)
+@pytest.mark.parametrize(
+    "at", [NOW.replace(tzinfo=None), "2026-01-01T00:00:00Z", 0, pd.NaT], ids=repr
+)
 def test_a_moment_has_a_time_zone(at: Any) -> None:
     """A naive datetime is rejected, even if there is no access level."""
     with pytest.raises(InvalidInputError, match=r"^at: must be a datetime with a time zone$"):
