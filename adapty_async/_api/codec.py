@@ -60,6 +60,16 @@ __all__ = (
 ResultT = TypeVar("ResultT")
 
 logger = logging.getLogger("adapty_async")
+# The errors of a decoder for a body that is no result: ValueErrors of msgspec, and the errors of a
+# caller's own decoder, such as one that misses a key or finds no dictionary.
+_UNREADABLE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 # Bytes of a body that an error keeps.
 _MAX_BODY = 64 * 1024
 # The longest total timeout of a call with an idempotency key, in seconds. Adapty remembers a key
@@ -330,7 +340,7 @@ def decode(operation: Operation[ResultT], response: Response) -> ResultT:
         require_no_page(operation.endpoint.name, response)
     try:
         return operation.endpoint.decode(response.body)
-    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+    except _UNREADABLE as error:
         reason = _safe(error)
     raise _unreadable(operation.endpoint.name, response, reason)  # the frames above hold the body
 
