@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Awaitable
 
 import msgspec
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from adapty_async._api.call_state import CallState, Layer
 from adapty_async._api.codec import ResultDecoder, error_from, require_no_page
@@ -91,9 +92,9 @@ def without_state(send: Send) -> Layer:
     call of the transport on.
     """
 
-    def send_request(request: Request, state: CallState) -> Awaitable[Response]:
+    async def send_request(request: Request, state: CallState) -> Response:
         state.sent()
-        return send(request)
+        return _in_any_case(await send(request))
 
     return send_request
 
@@ -101,10 +102,18 @@ def without_state(send: Send) -> Layer:
 def with_middleware(send: Layer, middleware: Middleware) -> Layer:
     """Pass each attempt through a middleware of the caller's, which does not see the call state."""
 
-    def send_through(request: Request, state: CallState) -> Awaitable[Response]:
-        return middleware(request, lambda changed: send(changed, state))
+    async def send_through(request: Request, state: CallState) -> Response:
+        return _in_any_case(await middleware(request, lambda changed: send(changed, state)))
 
     return send_through
+
+
+def _in_any_case(response: Response) -> Response:
+    """Return a response of the caller's, whose header names may be in any case, ignoring case."""
+    if isinstance(response.headers, CIMultiDict | CIMultiDictProxy):
+        return response
+    headers = CIMultiDictProxy(CIMultiDict(response.headers))
+    return msgspec.structs.replace(response, headers=headers)
 
 
 def check(send: Layer, stopping: asyncio.Event | None = None) -> Layer:

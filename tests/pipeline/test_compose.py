@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Iterable
 import msgspec
 import pytest
 
-from adapty_async._api.call_state import CallState
+from adapty_async._api.call_state import CallState, Layer
 from adapty_async._api.codec import RequestDefaults
 from adapty_async._api.operation import (
     Headers,
@@ -27,7 +27,13 @@ from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.semaphore import PrioritySemaphore
-from adapty_async._pipeline.compose import PipelineConfig, build, check, without_state
+from adapty_async._pipeline.compose import (
+    PipelineConfig,
+    build,
+    check,
+    with_middleware,
+    without_state,
+)
 from adapty_async._pipeline.emitter import Emitter
 from adapty_async._pipeline.observe import observe
 from adapty_async._runtime.clock import Timing
@@ -231,6 +237,40 @@ async def test_a_transport_of_the_callers_has_a_request_on_the_wire_until_it_end
         await check(without_state(transport))(a_request(), state)
     assert seen == [True]
     assert (state.attempts, state.on_wire) == (attempts, on_wire)
+
+
+def respond(request: Request) -> Response:
+    """Return a 429 as HTTP/2 and many libraries write it, with names in lower case."""
+    return Response(429, {"retry-after": "7", "request-id": "r-1"}, b"")
+
+
+async def transport_in_lower_case(request: Request) -> Response:
+    """Return the 429 as a transport."""
+    return respond(request)
+
+
+async def middleware_in_lower_case(request: Request, send: Send) -> Response:
+    """Return the 429 as a middleware, in place of the server's response."""
+    await send(request)
+    return respond(request)
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        pytest.param(without_state(transport_in_lower_case), id="transport"),
+        pytest.param(
+            with_middleware(unwritten(FakeTransport([DELETED])), middleware_in_lower_case),
+            id="middleware",
+        ),
+    ],
+)
+async def test_header_names_of_a_response_may_be_in_any_case(send: Layer) -> None:
+    """A pause and a request id are found in what a caller's transport or middleware returns."""
+    with pytest.raises(RateLimitError) as caught:
+        await check(send)(a_request(), CallState())
+
+    assert (caught.value.retry_after, caught.value.request_id) == (7.0, "r-1")
 
 
 async def test_every_attempt_takes_its_turn_and_holds_no_permit_while_waiting() -> None:
