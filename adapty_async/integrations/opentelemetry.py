@@ -64,14 +64,20 @@ def instrument(
         meter_provider: where measurements go; by default the global one.
         name: the value of the attribute ``adapty.client`` of the metrics ``adapty.client.*``, for
             clients of one API on one meter provider; by default they do not have it.
+
+    Raises:
+        ValueError: the client is instrumented with this meter provider already.
     """
+    is_global = meter_provider is None or meter_provider is metrics.get_meter_provider()
+    provider: object = metrics if is_global else meter_provider
+    if any(each() is client for each, _ in _measured.get(provider, ())):
+        raise ValueError("the client is instrumented already: its requests would count twice")
     tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
     meter = metrics.get_meter(_NAME, __version__, meter_provider)
     client.add_middleware(_Attempts(tracer))
     named: _Attributes = {} if name is None else {"adapty.client": name}
     client.add_hook(_Calls(tracer, meter, named))
-    is_global = meter_provider is None or meter_provider is metrics.get_meter_provider()
-    _measure(client, named, meter, metrics if is_global else meter_provider)
+    _measure(client, named, meter, provider)
 
 
 class _Call:

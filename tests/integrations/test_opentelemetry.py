@@ -337,6 +337,18 @@ async def test_each_client_of_a_provider_is_measured(telemetry: Telemetry) -> No
     assert {point.attributes["adapty.status"]: point.value for point in items}["done"] == 2
 
 
+async def test_a_client_is_instrumented_once(telemetry: Telemetry) -> None:
+    """A second time would count each request twice; another provider counts for itself."""
+    client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")]))
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    with pytest.raises(ValueError, match=r"^the client is instrumented already: "):
+        opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    opentelemetry.instrument(client, telemetry.tracers, MeterProvider())
+    await client.v2.profiles.delete(customer_user_id=USER)
+
+    assert [point.value for point in telemetry.points("adapty.client.requests")] == [1]
+
+
 async def test_clients_of_one_api_are_distinguished_by_name(telemetry: Telemetry) -> None:
     """Each value of the client's own metrics has the name, so that none replaces another's."""
     clients = {}
