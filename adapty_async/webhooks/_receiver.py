@@ -29,7 +29,7 @@ import msgspec
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.log import apply_log_setting
 from adapty_async.config import positive, whole_number
-from adapty_async.errors import ConfigError, WebhookError, strip_traceback
+from adapty_async.errors import AdaptyError, ConfigError, WebhookError, strip_traceback
 from adapty_async.webhooks._events import EVENT_TYPES, Event, Verification
 from adapty_async.webhooks._parse import MAX_BODY_BYTES, authenticate, parse
 from adapty_async.webhooks._store import EventStore, MemoryStore
@@ -110,8 +110,8 @@ class WebhookReceiver:
         Configure a receiver.
 
         Args:
-            handle: processes an event. An exception, of which only the type and the lines are
-                logged, makes Adapty send the event again.
+            handle: processes an event. An exception makes Adapty send the event again. Its type
+                and lines are logged, and its text if it is one of `adapty_async.errors`.
             secret: the value of the ``Authorization`` header in the dashboard. With several, each
                 is accepted: for two environments, or while a value is changed.
             allow_unauthenticated: with ``secret=None``, accept requests of anyone.
@@ -357,7 +357,9 @@ async def _in_one_piece(body: bytes) -> AsyncIterator[bytes]:
 
 
 def _log(what: str, event: Event, error: BaseException) -> None:
-    """Log an exception by its type and lines; its text may hold personal data."""
+    """Log an exception by its type and lines; the text of a foreign one may hold personal data."""
     lines = "".join(traceback.format_tb(error.__traceback__))
     kind = event.default_name or "unknown event"
-    logger.error("webhook: %s %s: %s\n%s", kind, what, type(error).__name__, lines)
+    is_own = type(error).__module__ == AdaptyError.__module__
+    reason = f"{type(error).__name__}: {error}" if is_own else type(error).__name__
+    logger.error("webhook: %s %s: %s\n%s", kind, what, reason, lines)
