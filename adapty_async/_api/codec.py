@@ -8,7 +8,7 @@ import logging
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -310,7 +310,7 @@ def _field_of(header: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Convert a value of a subclass, such as a data frame's number, to a type msgspec knows."""
+    """Convert a value, such as a data frame's number or a range, to a type that msgspec knows."""
     match value:
         case str():
             return exact_text(value)
@@ -320,6 +320,8 @@ def plain(value: Any) -> Any:
             return dt.datetime.combine(value.date(), value.timetz())
         case dt.date():
             return dt.date(value.year, value.month, value.day)
+        case Sequence():
+            return list(value)
         case _:
             raise NotImplementedError(type(value).__name__)
 

@@ -170,7 +170,7 @@ def _date_range(field: str, value: Any) -> None:
 
 def _list_of(check: Check, what: str) -> Check:
     def check_list(field: str, value: Any) -> None:
-        if not isinstance(value, tuple | list):
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
             raise InvalidInputError(field, f"must be a list of {what}")
         for index, entry in enumerate(value):
             check(f"{field}[{index}]", entry)
