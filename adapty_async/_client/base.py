@@ -6,7 +6,7 @@ import asyncio
 import functools
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
@@ -64,7 +64,7 @@ class BaseClient:
         limits: Limits = Limits(),
         timeout: float = 30.0,
         session: aiohttp.ClientSession | None = None,
-        hooks: tuple[Hook, ...] = (),
+        hooks: Iterable[Hook] = (),
         id_encoding: Literal["ascii", "utf-8"] = "ascii",
         trust_env: bool = False,
         allow_insecure: bool = False,
@@ -116,9 +116,9 @@ class BaseClient:
             id_encoding=id_encoding,
             validate=validate,
         )
-        hooks = tuple(hooks)
-        if apply_log_setting() and log_attempts not in hooks:
-            hooks = (*hooks, log_attempts)
+        all_hooks = tuple(hooks)
+        if apply_log_setting() and log_attempts not in all_hooks:
+            all_hooks = (*all_hooks, log_attempts)
         clock = time.monotonic
         timing = Timing(clock, asyncio.sleep, random.uniform)
         self._connections = Transport(
@@ -132,7 +132,7 @@ class BaseClient:
                 timing, _rate_limiter(limits, clock), _rate_source(limits, defaults)
             ),
             budget=RetryBudget(retry.budget),
-            emitter=Emitter(hooks) if hooks else None,
+            emitter=Emitter(all_hooks) if all_hooks else None,
         )
         self._use(Executor(layers, CallOptions(defaults=defaults, retry=retry, timeout=timeout)))
 

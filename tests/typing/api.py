@@ -92,7 +92,7 @@ async def clients() -> None:
         assert_type(adapty.statistics().bulk_items, Mapping[str, int])
         assert_type(await adapty.aclose(), None)
 
-    async with AdaptyMailClient() as mail:
+    async with AdaptyMailClient(hooks=[hook]) as mail:
         assert_type(mail, AdaptyMailClient)
         assert_type(mail.profiles, MailProfiles)
         assert_type(mail.events, Events)
