@@ -78,7 +78,7 @@ _DOCS = "https://adapty.io/docs/api-adapty-mail/operations"
 
 class DeviceInfo(RequestStruct, frozen=True, kw_only=True):
     """
-    The device of the user.
+    The device of the user. UNSET is not sent, None is sent as null, as in `MailProfile`.
 
     Attributes:
         platform: required, such as ``iOS`` or ``Android``.
@@ -112,6 +112,9 @@ class DeviceInfo(RequestStruct, frozen=True, kw_only=True):
 class MailProfile(RequestStruct, frozen=True, kw_only=True):
     """
     A person who receives e-mail. Another save with the same `external_profile_id` updates them.
+
+    UNSET is not sent, None is sent as null. Adapty's documentation allows null for no field, so
+    leave a field that you do not know UNSET.
 
     Attributes:
         external_profile_id: the stable id in your system.
@@ -192,6 +195,8 @@ class Offer(RequestStruct, frozen=True, kw_only=True):
 class TransactionEvent(RequestStruct, frozen=True, kw_only=True):
     """
     An event of a purchase. A retry with the same `event_id` changes nothing.
+
+    UNSET is not sent, None is sent as null, as in `MailProfile`.
 
     Attributes:
         event_type: the kind of the event.
