@@ -124,8 +124,8 @@ async def test_a_call_is_a_span_above_its_attempts(sandbox: Sandbox, telemetry: 
 @pytest.mark.parametrize(
     ("base_url", "server"),
     [
-        ("https://api.adapty.io", {"server.address": "api.adapty.io"}),
-        ("http://[::1]", {"server.address": "::1"}),
+        ("https://api.adapty.io", {"server.address": "api.adapty.io", "server.port": 443}),
+        ("http://[::1]", {"server.address": "::1", "server.port": 80}),
         ("http://[::1]:8080", {"server.address": "::1", "server.port": 8080}),
     ],
     ids=["no port", "IPv6", "IPv6 with a port"],
@@ -133,7 +133,7 @@ async def test_a_call_is_a_span_above_its_attempts(sandbox: Sandbox, telemetry: 
 async def test_the_server_of_a_request(
     telemetry: Telemetry, base_url: str, server: dict[str, object]
 ) -> None:
-    """An address is without its brackets, and a port is there if the origin names one."""
+    """An address is without its brackets, and a port is there also if it is the default."""
     transport = FakeTransport([(204, {}, b"")])
     async with AdaptyClient("key", base_url=base_url, transport=transport) as client:
         opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
@@ -203,7 +203,7 @@ async def test_beside_the_instrumentation_of_aiohttp(
 
 async def test_an_attempt_outside_of_a_call(telemetry: Telemetry) -> None:
     """An attempt in a context without its call has a span, and no count of resends."""
-    middleware = opentelemetry._Attempts(telemetry.tracers.get_tracer("test"))
+    middleware = opentelemetry._Attempts(telemetry.tracers.get_tracer("test"), {})
     await middleware(a_request(), FakeTransport([(204, {}, b"")]))
 
     [attempt] = telemetry.spans
