@@ -317,13 +317,19 @@ def plain(value: Any) -> Any:
         case int() | float():
             return int(value) if isinstance(value, int) else float(value)
         case dt.datetime():
-            return dt.datetime.combine(value.date(), value.timetz())
+            return _original("datetime", value).combine(value.date(), value.timetz())
         case dt.date():
-            return dt.date(value.year, value.month, value.day)
+            return _original("date", value)(value.year, value.month, value.day)
         case Sequence():
             return list(value)
         case _:
             raise NotImplementedError(type(value).__name__)
+
+
+def _original(name: str, value: Any) -> Any:
+    """Return the class of `datetime` that a value's class extends; a test may have replaced it."""
+    bases = type(value).__mro__
+    return next(one for one in bases if (one.__module__, one.__name__) == ("datetime", name))
 
 
 to_json: Callable[[Any], bytes] = msgspec.json.Encoder(

@@ -37,7 +37,7 @@ from adapty_async.errors import (
     ServerError,
 )
 from adapty_async.v1 import GET_PROFILE
-from tests._support import CANARY_EMAIL, ERASE, a_response
+from tests._support import CANARY_EMAIL, ERASE, a_response, replace_dates
 
 WIRE = RequestDefaults(
     origin="https://example.com", headers=Headers({"Authorization": "Api-Key key"})
@@ -740,6 +740,14 @@ class Moment(dt.datetime):
 def test_values_of_subclasses_are_written_as_what_they_are(value: Any, written: bytes) -> None:
     """Numbers, texts and times of other libraries go out as their plain selves."""
     assert to_json(value) == written
+
+
+def test_dates_of_replaced_classes_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test may have replaced the classes of `datetime`, so that their clock stands still."""
+    replace_dates(monkeypatch)
+    values = dt.datetime(2026, 6, 1, 10, 30, tzinfo=dt.UTC), dt.date(2000, 12, 31)
+
+    assert to_json(values) == b'["2026-06-01T10:30:00Z","2000-12-31"]'
 
 
 def test_what_json_has_no_word_for_is_an_error() -> None:
