@@ -21,6 +21,7 @@ import traceback
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from hashlib import sha256
 from http import HTTPStatus
+from inspect import isawaitable
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Self, TypeAlias, TypeGuard
 
@@ -110,8 +111,9 @@ class WebhookReceiver:
         Configure a receiver.
 
         Args:
-            handle: processes an event. An exception makes Adapty send the event again. Its type
-                and lines are logged, and its text if it is one of `adapty_async.errors`.
+            handle: processes an event. It is async; a plain function blocks the event loop, and
+                has to be quick. An exception makes Adapty send the event again. Its type and lines
+                are logged, and its text if it is one of `adapty_async.errors`.
             secret: the value of the ``Authorization`` header in the dashboard. With several, each
                 is accepted: for two environments, or while a value is changed.
             allow_unauthenticated: with ``secret=None``, accept requests of anyone.
@@ -240,7 +242,9 @@ class WebhookReceiver:
             if await self._store.contains(key):
                 self._counts["duplicates"] += 1
                 return HTTPStatus.OK
-            await self._handle(event)
+            done: object = self._handle(event)
+            if isawaitable(done):  # a plain function has processed the event: a retry would again
+                await done
         except Exception as error:  # noqa: BLE001  the reason of a status that Adapty retries
             self._failed(event, error)
             return HTTPStatus.INTERNAL_SERVER_ERROR
