@@ -55,6 +55,11 @@ _OUTAGE = (
 )
 
 
+def _now() -> float:
+    """Return the seconds since 1970; a test may have replaced the function by then."""
+    return time.time()
+
+
 class CachedProfile(msgspec.Struct, frozen=True):
     """
     A profile as it was when it was read.
@@ -231,7 +236,7 @@ class AccessCache:
         stale: float = 3600.0,
         max_wait: float = 1.0,
         max_profiles: int = 10_000,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = _now,
     ) -> None:
         """
         Configure a cache.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -65,7 +66,7 @@ class AdaptyClient(BaseClient):
         limits: Limits = Limits(),
         timeout: float = 30.0,
         session: aiohttp.ClientSession | None = None,
-        hooks: tuple[Hook, ...] = (),
+        hooks: Iterable[Hook] = (),
         id_encoding: Literal["ascii", "utf-8"] = "ascii",
         trust_env: bool = False,
         allow_insecure: bool = False,
@@ -194,7 +195,7 @@ class AdaptyExportClient(BaseClient, Exports):
         limits: Limits = _EXPORT_LIMITS,
         timeout: float = 120.0,
         session: aiohttp.ClientSession | None = None,
-        hooks: tuple[Hook, ...] = (),
+        hooks: Iterable[Hook] = (),
         trust_env: bool = False,
         allow_insecure: bool = False,
         validate: bool = True,

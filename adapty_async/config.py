@@ -148,6 +148,7 @@ class ApiKey:
             raise ConfigError(
                 f"{argument} must not contain blanks; pass it without its scheme word"
             )
+        self._value = str.__str__(self._value)  # a subclass may hide it
 
     def _is_printable(self) -> bool:
         text = self._value

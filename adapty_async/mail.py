@@ -78,7 +78,7 @@ _DOCS = "https://adapty.io/docs/api-adapty-mail/operations"
 
 class DeviceInfo(RequestStruct, frozen=True, kw_only=True):
     """
-    The device of the user.
+    The device of the user. UNSET is not sent, None is sent as null, as in `MailProfile`.
 
     Attributes:
         platform: required, such as ``iOS`` or ``Android``.
@@ -113,6 +113,9 @@ class MailProfile(RequestStruct, frozen=True, kw_only=True):
     """
     A person who receives e-mail. Another save with the same `external_profile_id` updates them.
 
+    UNSET is not sent, None is sent as null. Adapty's documentation allows null for no field, so
+    leave a field that you do not know UNSET.
+
     Attributes:
         external_profile_id: the stable id in your system.
         external_created_at: when the user was created: an aware datetime, or ISO 8601 text with
@@ -139,7 +142,7 @@ class MailProfile(RequestStruct, frozen=True, kw_only=True):
     birthday: OrUnset[dt.date | str | None] = UNSET
     country: OrUnset[str | None] = UNSET
     store_country: OrUnset[str | None] = UNSET
-    custom_attributes: OrUnset[dict[str, str | float]] = UNSET
+    custom_attributes: OrUnset[Mapping[str, str | float]] = UNSET
     device_info: OrUnset[DeviceInfo] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
@@ -193,6 +196,8 @@ class TransactionEvent(RequestStruct, frozen=True, kw_only=True):
     """
     An event of a purchase. A retry with the same `event_id` changes nothing.
 
+    UNSET is not sent, None is sent as null, as in `MailProfile`.
+
     Attributes:
         event_type: the kind of the event.
         event_id: the event's id in your system.
@@ -245,7 +250,7 @@ class TransactionEvent(RequestStruct, frozen=True, kw_only=True):
 
 def _write_profile(profile: MailProfile) -> bytes:
     custom = profile.custom_attributes
-    if custom is not UNSET and bool in map(type, custom.values()):
+    if custom is not UNSET and (type(custom) is not dict or bool in map(type, custom.values())):
         profile = msgspec.structs.replace(profile, custom_attributes=as_numbers(custom))
     return to_json(profile)
 

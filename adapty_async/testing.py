@@ -59,7 +59,7 @@ class FakeTransport:
         if isinstance(reply, BaseException):
             raise reply
         status, headers, body = reply
-        # the real transport ignores the case of names; the library looks them up in title case
+        # a dictionary does not ignore the case of names, as the real transport's headers do
         return Response(status, {name.title(): text for name, text in headers.items()}, body)
 
     def __repr__(self) -> str:

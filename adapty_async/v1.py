@@ -32,6 +32,7 @@ from adapty_async._api.results import (
     ResultStruct,
     data_decoder,
     no_result,
+    nonempty_decoder,
     read_attributes,
 )
 from adapty_async._api.validation import (
@@ -138,7 +139,7 @@ class ProfileAttributes(RequestStruct, frozen=True, kw_only=True):
     store_country: OrUnset[str | None] = UNSET
     store: OrUnset[str | None] = UNSET
     analytics_disabled: OrUnset[bool | None] = UNSET
-    custom_attributes: OrUnset[dict[str, str | float | None]] = UNSET
+    custom_attributes: OrUnset[Mapping[str, str | float | None]] = UNSET
     installation_meta: OrUnset[InstallationMeta] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
@@ -212,7 +213,7 @@ GET_PROFILE: Endpoint[Profile] = Endpoint(
     docs=f"{_DOCS}#retrieve-profile",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v1",
-    decode=_read_profile,
+    decode=nonempty_decoder(_read_profile),
     absent_if_missing=True,
 )
 CREATE_PROFILE: Endpoint[Profile] = Endpoint(

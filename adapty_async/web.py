@@ -272,7 +272,7 @@ GET_PAYWALL: Endpoint[Paywall] = Endpoint(
     docs=f"{_DOCS}/getPaywall",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="web",
-    decode=data_decoder(Paywall, requires="variation_id"),  # a view is recorded with it
+    decode=data_decoder(Paywall, requires=("variation_id",)),  # a view is recorded with it
     encode=to_json,
     absent_if_missing=True,
     lock_key=_lock_key,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import functools
 import importlib.util
 import inspect
@@ -82,6 +83,19 @@ def patch_as_a_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
         make(self, *arguments, **options)
 
     monkeypatch.setattr(aiohttp.ClientSession, "__init__", made)
+
+
+class _Replacement(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        """Accept what the replaced class accepts."""
+        return isinstance(value, cls.__mro__[1])
+
+
+def replace_dates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the classes of `datetime` by subclasses, as freezegun does."""
+    for name in ("date", "datetime"):
+        replacement = _Replacement(f"Fake{name}", (getattr(dt, name),), {})
+        monkeypatch.setattr(dt, name, replacement)
 
 
 async def loop_turns(count: int) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -174,6 +175,17 @@ async def test_a_missing_profile_is_a_result(
     assert known == CachedProfile(None, known.age, is_stale=False)
     assert not known.has_access("premium")
     assert server.requests == ["u1"]
+
+
+async def test_a_test_may_replace_the_clock(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache made without a clock follows `time.time`, so a frozen date decides on access."""
+    server.replies["u1"] = profile("u1", expires_at="2001-01-01T00:00:00Z")
+    async with AdaptyClient("key", transport=server) as client, AccessCache(client) as cache:
+        assert not await cache.has_access("premium", customer_user_id="u1")
+        monkeypatch.setattr(time, "time", lambda: 900_000_000.0)  # in 1998
+        assert await cache.has_access("premium", customer_user_id="u1")
 
 
 async def test_access_ends_within_the_ttl(

@@ -7,6 +7,7 @@ import json
 import pickle
 import uuid
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,54 @@ async def test_a_body_that_is_no_result_is_an_error(body: bytes) -> None:
         await client(FakeTransport([(200, {}, body)])).execute(SUMMARY(headers={CUSTOMER: "u1"}))
 
     assert caught.value.body == body
+
+
+OWN = Endpoint(
+    name="sum",
+    method="GET",
+    path="/sum/",
+    decode=lambda body: Decimal(json.loads(body)["data"]["sum"]["usd"].strip()),
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"{}", id="LookupError"),
+        pytest.param(b"[]", id="TypeError"),
+        pytest.param(b'{"data":{"sum":{"usd":1}}}', id="AttributeError"),
+        pytest.param(b'{"data":{"sum":{"usd":"one"}}}', id="ArithmeticError"),
+        pytest.param(b"{", id="ValueError"),
+    ],
+)
+async def test_a_body_that_a_decoder_of_ones_own_cannot_read_is_an_error_of_its_item(
+    body: bytes,
+) -> None:
+    """One odd response fails its item, and the others of the run are sent."""
+    good: Reply = 200, {}, b'{"data":{"sum":{"usd":" 1.5 "}}}'
+    adapty = client(FakeTransport([(200, {}, body), good]))
+    run = adapty.bulk(
+        range(2),
+        build=lambda one: OWN(parameters={"n": one}),
+        name=OWN.name,
+        concurrency=1,
+    )
+    async with run:
+        first, second = [outcome async for outcome in run]
+
+    assert isinstance(first.error, DecodeError)
+    assert (first.error.body, second.result) == (body, Decimal("1.5"))
+
+
+async def test_a_bug_of_a_decoder_is_raised_as_it_is() -> None:
+    """An exception that no body causes is none of the library's."""
+
+    def decode(body: bytes) -> str:
+        raise ImportError("nothing to decode with")
+
+    call = msgspec.structs.replace(OWN, decode=decode)
+    with pytest.raises(ImportError, match="nothing to decode with"):
+        await client(FakeTransport([(200, {}, b"{}")])).execute(call())
 
 
 async def test_an_unlisted_call_has_retries_limits_and_statistics() -> None:

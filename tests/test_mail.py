@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Awaitable, Callable
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -139,6 +140,11 @@ async def test_each_call_sends_the_documents_example(path: str) -> None:
             {"custom_attributes": {"a": True, "b": 2, "c d": "x"}},
             {"custom_attributes": {"a": 1.0, "b": 2, "c d": "x"}},
             id="attributes are a dict",
+        ),
+        pytest.param(
+            {"custom_attributes": MappingProxyType({"plan": "annual"})},
+            {"custom_attributes": {"plan": "annual"}},
+            id="attributes of any mapping",
         ),
         pytest.param({"birthday": dt.date(1990, 5, 21)}, {"birthday": "1990-05-21"}, id="birthday"),
         pytest.param(

@@ -6,6 +6,7 @@ import datetime as dt
 import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from adapty_async._api.call import Endpoint, RetrySafety
 from adapty_async.errors import (
     ConfigError,
     ConnectionLostError,
+    DecodeError,
     InvalidInputError,
     NotFoundError,
     RequestTimeoutError,
@@ -114,6 +116,11 @@ async def test_the_documents_example_is_what_is_sent() -> None:
         pytest.param({"email": None}, {"email": None}, id="None is null"),
         pytest.param({"birthday": "2000-12-31"}, {"birthday": "2000-12-31"}, id="text as it is"),
         pytest.param({"analytics_disabled": False}, {"analytics_disabled": False}, id="False"),
+        pytest.param(
+            {"custom_attributes": MappingProxyType({"plan": "annual"})},
+            {"custom_attributes": [{"key": "plan", "value": "annual"}]},
+            id="attributes of any mapping",
+        ),
         pytest.param(
             {"custom_attributes": {"a": True, "b": 0, "c": None, "d": "", "e": 1.5}, "email": None},
             {
@@ -324,6 +331,13 @@ async def test_an_empty_response_is_an_empty_profile(reply: Any) -> None:
     profile = await client(FakeTransport([reply])).v1.profiles.create(profile_id="p1")
 
     assert profile == Profile()
+
+
+@pytest.mark.parametrize("reply", [(200, {}, b""), (204, {}, b""), (200, {}, b" \n")], ids=str)
+async def test_an_empty_response_is_no_profile_that_was_read(reply: Any) -> None:
+    """A gateway's empty success is not a user without access."""
+    with pytest.raises(DecodeError, match=r"no JSON object - at `\$`"):
+        await client(FakeTransport([reply])).v1.profiles.get(profile_id="p1")
 
 
 @pytest.mark.parametrize("custom", ["text", [{"value": 1}], [1]], ids=["text", "keyless", "number"])

@@ -159,6 +159,8 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
             The operation's parameters replace the URL placeholders, which are names in braces.
         decode: a function from the body of a successful response to the result, such as one of
             `adapty_async.endpoints.json_decoder`, `adapty_async.endpoints.no_result`, or ``bytes``.
+            A ValueError, LookupError, TypeError, AttributeError or ArithmeticError of it becomes a
+            `adapty_async.DecodeError`; any other exception is raised as it is.
         docs: the URL of the page that documents the endpoint.
         retry_safety: when a request may be sent again. By default only if the server certainly did
             not process it.
@@ -234,7 +236,10 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
             tuple((headers or {}).items()),
             body,
             idempotency_key,
-            tuple((name, str(value)) for name, value in (parameters or {}).items()),
+            tuple(
+                (name, value if isinstance(value, str) else str(int(value)))
+                for name, value in (parameters or {}).items()
+            ),
         )
 
 
@@ -381,7 +386,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
         return [("operation", self.operation)]
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a request holds an API key; pickle its operation instead")
+        raise TypeError("a request holds an API key; it is not pickled")
 
 
 #: A callable that sends a request: a transport, or the rest of the pipeline behind a middleware.

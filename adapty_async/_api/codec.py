@@ -8,7 +8,7 @@ import logging
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -23,8 +23,14 @@ from adapty_async._api.call import (
     RetrySafety,
     request_id_in,
 )
-from adapty_async._api.results import ResultStruct
-from adapty_async._api.validation import any_text, as_numbers, header_name, header_value
+from adapty_async._api.results import ResultStruct, parse_json
+from adapty_async._api.validation import (
+    any_text,
+    as_numbers,
+    exact_text,
+    header_name,
+    header_value,
+)
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -61,6 +67,16 @@ __all__ = (
 ResultT = TypeVar("ResultT")
 
 logger = logging.getLogger("adapty_async")
+# The errors of a decoder for a body that is no result: ValueErrors of msgspec, and the errors of a
+# caller's own decoder, such as one that misses a key or finds no dictionary.
+_UNREADABLE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 # Bytes of a body that an error keeps.
 _MAX_BODY = 64 * 1024
 # The longest total timeout of a call with an idempotency key, in seconds. Adapty remembers a key
@@ -252,10 +268,10 @@ def _headers(operation: Operation[Any], defaults: RequestDefaults) -> Headers:
             headers = {one: kept for one, kept in headers.items() if one.lower() != name.lower()}
         if not _is_plain(value):
             header_value(_field_of(name), value, encoding=defaults.id_encoding)
-        headers[name] = value
+        headers[name] = value if type(value) is str else exact_text(value)  # saves 0.1 µs
     if operation.key is not None:
         header_value("idempotency_key", operation.key, encoding="ascii")
-        headers["Idempotency-Key"] = operation.key
+        headers["Idempotency-Key"] = exact_text(operation.key)
     media_type = operation.endpoint.media_type
     if media_type is not None:
         headers["Content-Type"] = media_type
@@ -279,15 +295,16 @@ def _target(operation: Operation[Any]) -> str:
     query: list[tuple[str, str]] = []
     for name, value in operation.parameters:
         any_text(name, value)
+        content = exact_text(value)
         placeholder = f"{{{name}}}"
         if placeholder in path:
-            if not value or not _DOTS.isdisjoint(_SEPARATOR.split(value)):
+            if not content or not _DOTS.isdisjoint(_SEPARATOR.split(content)):
                 raise InvalidInputError(
                     name, "must not be empty, nor have dots alone between slashes, in a path"
                 )
-            path = path.replace(placeholder, urllib.parse.quote(value, safe=""))
+            path = path.replace(placeholder, urllib.parse.quote(content, safe=""))
         else:
-            query.append((name, value))
+            query.append((name, content))
     if "{" in path:
         raise InvalidInputError(path.partition("{")[2].partition("}")[0], "is required")
     return f"{path}?{urllib.parse.urlencode(query)}" if query else path
@@ -319,18 +336,26 @@ def write_attributes(attributes: Any) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """Convert a value of a subclass, such as a data frame's number, to a type msgspec knows."""
+    """Convert a value, such as a data frame's number or a range, to a type that msgspec knows."""
     match value:
         case str():
-            return str.__str__(value)
+            return exact_text(value)
         case int() | float():
             return int(value) if isinstance(value, int) else float(value)
         case dt.datetime():
-            return dt.datetime.combine(value.date(), value.timetz())
+            return _original("datetime", value).combine(value.date(), value.timetz())
         case dt.date():
-            return dt.date(value.year, value.month, value.day)
+            return _original("date", value)(value.year, value.month, value.day)
+        case Sequence():
+            return list(value)
         case _:
             raise NotImplementedError(type(value).__name__)
+
+
+def _original(name: str, value: Any) -> Any:
+    """Return the class of `datetime` that a value's class extends; a test may have replaced it."""
+    bases = type(value).__mro__
+    return next(one for one in bases if (one.__module__, one.__name__) == ("datetime", name))
 
 
 to_json: Callable[[Any], bytes] = msgspec.json.Encoder(
@@ -349,7 +374,7 @@ def decode(operation: Operation[ResultT], response: Response) -> ResultT:
         require_no_page(operation.endpoint.name, response)
     try:
         return operation.endpoint.decode(response.body)
-    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+    except _UNREADABLE as error:
         reason = _safe(error)
     raise _unreadable(operation.endpoint.name, response, reason)  # the frames above hold the body
 
@@ -472,7 +497,7 @@ def _read_error_body(body: bytes) -> tuple[bool, str | None, tuple[ErrorItem, ..
     if len(body) > _MAX_BODY:
         return False, None, ()
     try:
-        return _parts_of(msgspec.json.decode(body))
+        return _parts_of(parse_json(body))
     except (ValueError, RecursionError):
         return False, None, ()
 

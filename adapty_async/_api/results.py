@@ -14,7 +14,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import msgspec
@@ -33,7 +33,8 @@ __all__ = (
     "data_decoder",
     "json_decoder",
     "no_result",
-    "parse_lenient",
+    "nonempty_decoder",
+    "parse_json",
     "raw_response",
     "read_attributes",
     "read_by_field",
@@ -146,7 +147,7 @@ def data_decoder(
     dec_hook: DecodeHook | None = None,
     *,
     unwrap: bool = True,
-    requires: str | None = None,
+    requires: Collection[str] = (),
 ) -> Callable[[bytes], ResultT]:
     """
     Return a decoder of an object that stands alone or under ``data``; an empty body is ``{}``.
@@ -158,7 +159,7 @@ def data_decoder(
         result: the type of the object.
         dec_hook: decodes types that msgspec does not support.
         unwrap: the object stands under ``data`` if there is such a field.
-        requires: a field that must be there and not null, for reads: an empty success of a gateway
+        requires: fields that must be there and not null, for reads: an empty success of a gateway
             would otherwise look like a user without access, or an empty list.
     """
     strict = msgspec.json.Decoder(result, dec_hook=dec_hook)
@@ -175,21 +176,44 @@ def data_decoder(
         decoded: ResultT = read_by_field(kind, content, dec_hook)
         return decoded
 
-    return read if requires is None else _requiring(requires, read, unwrap=unwrap)
+    return _requiring(result, requires, read, unwrap=unwrap) if requires else read
 
 
 def _requiring(
-    name: str, read: Callable[[bytes], ResultT], *, unwrap: bool
+    result: type[ResultT],
+    names: Collection[str],
+    read: Callable[[bytes], ResultT],
+    *,
+    unwrap: bool,
 ) -> Callable[[bytes], ResultT]:
+    defaults = {name: getattr(result(), name) for name in names}
+
     def read_required(body: bytes) -> ResultT:
         decoded = read(body)
-        if not getattr(decoded, name):  # an empty list, or left out
-            content = _parsed_content(_stripped(body) or b"{}", unwrap=unwrap)
-            if content.get(name) in (None, ""):
-                raise msgspec.ValidationError(f"missing - at `$.{name}`")
+        for name, default in defaults.items():
+            if getattr(decoded, name) == default:  # such as an empty list, or left out
+                content = _parsed_content(_stripped(body) or b"{}", unwrap=unwrap)
+                if content.get(name) in (None, ""):
+                    raise msgspec.ValidationError(f"missing - at `$.{name}`")
         return decoded
 
     return read_required
+
+
+def nonempty_decoder(read: Callable[[bytes], ResultT]) -> Callable[[bytes], ResultT]:
+    """
+    Return a decoder that rejects an empty body, for reads that require no field.
+
+    Args:
+        read: decodes any other body.
+    """
+
+    def read_nonempty(body: bytes) -> ResultT:
+        if not _stripped(body):
+            raise msgspec.ValidationError("no JSON object - at `$`")
+        return read(body)
+
+    return read_nonempty
 
 
 def json_decoder(result: type[ResultT], *, unwrap: bool = True) -> Callable[[bytes], ResultT]:
@@ -213,7 +237,7 @@ def json_decoder(result: type[ResultT], *, unwrap: bool = True) -> Callable[[byt
 
 def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
     """Return what `content_of` returns, parsed, for JSON that msgspec may be unable to parse."""
-    content = parse_lenient(_stripped(body))
+    content = _parse_lenient(_stripped(body))
     if not isinstance(content, dict):
         return content
     _require_no_error(_Envelope(errors=content.get("errors"), error_code=content.get("error_code")))
@@ -222,14 +246,26 @@ def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
     return {} if content["data"] is None else content["data"]
 
 
-def parse_lenient(text: bytes) -> Any:
+def parse_json(body: bytes) -> Any:
+    """
+    Parse JSON with whatever proxies put around it: a byte order mark and blanks.
+
+    Raises:
+        ValueError: the body is not JSON.
+        RecursionError: its nesting is too deep.
+    """
+    body = _stripped(body)
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return _parse_lenient(body)
+
+
+def _parse_lenient(text: bytes) -> Any:
     """
     Parse JSON that msgspec rejects: it has lone surrogates, or numbers that are out of range.
 
     A number that Python cannot represent stays text.
-
-    Raises:
-        ValueError: the text is not JSON.
     """
     try:
         return json.loads(

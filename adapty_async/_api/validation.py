@@ -42,6 +42,8 @@ __all__ = (
     "date_time",
     "decimal_text",
     "email_address",
+    "exact_text",
+    "has_zone",
     "header_name",
     "header_value",
     "identifier",
@@ -132,8 +134,13 @@ def text(field: str, value: Any) -> None:
 
 def any_text(field: str, value: Any) -> None:
     """Validate text that can be encoded; it may be empty."""
-    if value != "":
+    if not isinstance(value, str) or value:  # no comparison: that of pandas' NA raises an error
         text(field, value)
+
+
+def exact_text(value: str) -> str:
+    """Return the content of text, also of a subclass whose `str` is another, such as an Enum."""
+    return str.__str__(value)
 
 
 def boolean(field: str, value: Any) -> None:
@@ -156,7 +163,7 @@ def one_of(*allowed: str) -> Check:
     """Return a check that allows only the listed words."""
 
     def check(field: str, value: Any) -> None:
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             raise InvalidInputError(field, f"must be one of {', '.join(allowed)}")
 
     return check
@@ -197,7 +204,7 @@ email_address = matching(
 def date_time(field: str, value: Any) -> None:
     """Validate a date and time: an aware datetime, or an ISO 8601 string with its offset."""
     if isinstance(value, dt.datetime):
-        if value.utcoffset() is None:
+        if not has_zone(value):
             raise InvalidInputError(field, "must be a datetime with a time zone, not a naive one")
         return
     text(field, value)
@@ -207,6 +214,14 @@ def date_time(field: str, value: Any) -> None:
         _DATE_TIME,
         "must be a datetime, or ISO 8601 text with its offset, such as 2026-06-01T10:30:00Z",
     )
+
+
+def has_zone(value: dt.datetime) -> bool:
+    """Return whether a date and time has a time zone."""
+    try:
+        return value.utcoffset() is not None
+    except ValueError:  # pandas' NaT, a datetime that is missing
+        return False
 
 
 def date(field: str, value: Any) -> None:
@@ -245,7 +260,7 @@ def identifier(field: str, value: Any) -> None:
 
 def any_identifier(field: str, value: Any) -> None:
     """Validate an id as it was issued, or ``""`` for no id."""
-    if value != "":
+    if not isinstance(value, str) or value:
         identifier(field, value)
 
 
@@ -290,12 +305,12 @@ class AttributeRules(msgspec.Struct, frozen=True):
 
 
 def clean_attributes(rules: AttributeRules) -> Check:
-    """Return a check for a dict of custom attributes."""
+    """Return a check for a mapping of custom attributes."""
     is_key = re.compile(rules.key[0] if rules.key else r"[ -~]+").fullmatch
     is_value = re.compile(rf"[ -~]{{1,{rules.value or ''}}}").fullmatch
 
     def check(field: str, value: Any) -> None:
-        if not isinstance(value, dict):
+        if not isinstance(value, Mapping):
             raise InvalidInputError(field, f"must be a dict, not {type(value).__name__}")
         if rules.entries is not None and not 1 <= len(value) <= rules.entries:
             raise InvalidInputError(field, f"must have 1 to {rules.entries} entries")
@@ -336,7 +351,8 @@ def _require_value(field: str, value: Any, rules: AttributeRules) -> None:
         _require_number(field, value)
     else:
         raise InvalidInputError(field, f"must be text or a number, not {type(value).__name__}")
-    if rules.value is not None and len(str(value)) > rules.value:
+    shown = value if isinstance(value, str) else str(value)
+    if rules.value is not None and len(shown) > rules.value:
         raise InvalidInputError(field, f"must not be longer than {rules.value} characters")
 
 

@@ -31,6 +31,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from adapty_async._api.codec import plain
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._runtime.files import flush_folder, is_at, try_lock
 from adapty_async._runtime.fork import register_fork_handler
@@ -149,11 +150,14 @@ def _encoded(entry: Entry) -> bytes:
         earlier=outcome.earlier or UNSET,
     )
     with contextlib.suppress(UnicodeEncodeError):
-        text = msgspec.json.encode(line)
+        text = msgspec.json.encode(line, enc_hook=plain)  # a test may have replaced the clock
         if text.isascii():
             return text + b"\n"
     # U+2028 and others are line breaks for some readers; a lone surrogate has no UTF-8
-    return json.dumps(msgspec.to_builtins(line), separators=(",", ":")).encode() + b"\n"
+    return (
+        json.dumps(msgspec.to_builtins(line, enc_hook=plain), separators=(",", ":")).encode()
+        + b"\n"
+    )
 
 
 class _FinalLines:

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
@@ -15,7 +15,7 @@ import msgspec
 from adapty_async._api.call import IDENTITIES, Headers, Middleware, Operation, Send
 from adapty_async._api.codec import RequestDefaults, missing_key
 from adapty_async._api.results import RawResponse
-from adapty_async._api.validation import header_name, header_value
+from adapty_async._api.validation import exact_text, header_name, header_value
 from adapty_async._bulk.executor import BulkExecutor
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limits import LimiterRegistry
@@ -62,7 +62,7 @@ class BaseClient:
         limits: Limits = Limits(),
         timeout: float = 30.0,
         session: aiohttp.ClientSession | None = None,
-        hooks: tuple[Hook, ...] = (),
+        hooks: Iterable[Hook] = (),
         id_encoding: Literal["ascii", "utf-8"] = "ascii",
         trust_env: bool = False,
         allow_insecure: bool = False,
@@ -114,9 +114,9 @@ class BaseClient:
             id_encoding=id_encoding,
             validate=validate,
         )
-        hooks = tuple(hooks)
-        if apply_log_setting() and log_attempts not in hooks:
-            hooks = (*hooks, log_attempts)
+        all_hooks = tuple(hooks)
+        if apply_log_setting() and log_attempts not in all_hooks:
+            all_hooks = (*all_hooks, log_attempts)
         clock = time.monotonic
         timing = Timing(clock, asyncio.sleep, random.uniform)
         self._connections = Transport(
@@ -130,7 +130,7 @@ class BaseClient:
                 timing, _rate_limiter(limits, clock), _rate_source(limits, defaults)
             ),
             budget=RetryBudget(retry.budget),
-            emitter=Emitter(hooks) if hooks else None,
+            emitter=Emitter(all_hooks) if all_hooks else None,
         )
         options = CallOptions(defaults=defaults, retry=retry, timeout=timeout)
         self._use(BulkExecutor(layers, options))
@@ -366,6 +366,7 @@ def _with_headers(defaults: RequestDefaults, headers: Mapping[str, str]) -> Requ
     for name, value in headers.items():
         header_name(name, reserved=IDENTITIES)  # a client must not send one with each call
         header_value(f"headers.{name}", value, encoding="ascii")
+    headers = {name: exact_text(value) for name, value in headers.items()}
     return msgspec.structs.replace(
         defaults,
         headers=defaults.headers.merged(headers),

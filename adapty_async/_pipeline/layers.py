@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from adapty_async._api.call import CallState, Layer, Middleware, Operation, Request, Response, Send
 from adapty_async._api.codec import (
@@ -163,9 +164,9 @@ def without_state(send: Send) -> Layer:
     call of the transport on.
     """
 
-    def send_request(request: Request, state: CallState) -> Awaitable[Response]:
+    async def send_request(request: Request, state: CallState) -> Response:
         state.sent()
-        return send(request)
+        return _in_any_case(await send(request))
 
     return send_request
 
@@ -173,10 +174,18 @@ def without_state(send: Send) -> Layer:
 def with_middleware(send: Layer, middleware: Middleware) -> Layer:
     """Pass each attempt through a middleware of the caller's, which does not see the call state."""
 
-    def send_through(request: Request, state: CallState) -> Awaitable[Response]:
-        return middleware(request, lambda changed: send(changed, state))
+    async def send_through(request: Request, state: CallState) -> Response:
+        return _in_any_case(await middleware(request, lambda changed: send(changed, state)))
 
     return send_through
+
+
+def _in_any_case(response: Response) -> Response:
+    """Return a response of the caller's, whose header names may be in any case, ignoring case."""
+    if isinstance(response.headers, CIMultiDict | CIMultiDictProxy):
+        return response
+    headers = CIMultiDictProxy(CIMultiDict(response.headers))
+    return msgspec.structs.replace(response, headers=headers)
 
 
 def check(send: Layer, stopping: asyncio.Event | None = None) -> Layer:

@@ -13,7 +13,7 @@ import msgspec
 
 from adapty_async._api.call import Endpoint, Operation, RetrySafety
 from adapty_async._api.codec import to_json
-from adapty_async._api.results import ResultStruct, data_decoder
+from adapty_async._api.results import ResultStruct, data_decoder, nonempty_decoder
 from adapty_async._api.validation import one_of, struct_in
 from adapty_async.errors import InvalidInputError
 from adapty_async.export._exports import CsvExport, JsonExport, Plan, Stream
@@ -77,14 +77,8 @@ def _check(operation: Operation[Any]) -> None:
 def _decoder(result: type[T]) -> Callable[[bytes], T]:
     """Return a decoder that takes neither an empty body nor one without its data for no rows."""
     is_all_data = issubclass(result, ResultStruct) and "data" in result.essential
-    read = data_decoder(result, unwrap=False, requires="data" if is_all_data else None)
-
-    def read_result(body: bytes) -> T:
-        if not body.strip():
-            raise msgspec.ValidationError("no JSON object - at `$`")
-        return read(body)
-
-    return read_result
+    requires = ("data",) if is_all_data else ()
+    return nonempty_decoder(data_decoder(result, unwrap=False, requires=requires))
 
 
 def _endpoint(name: str, path: str, page: str, result: type[T]) -> Endpoint[T]:

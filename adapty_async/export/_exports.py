@@ -201,7 +201,7 @@ class _Writer:
 
 def _label(dates: Dates | None) -> str:
     """Return a range of dates as JSON, which is also its name in errors."""
-    return "" if dates is None else msgspec.json.encode(dates).decode()
+    return "" if dates is None else to_json(dates).decode()
 
 
 class JsonExport(Generic[T]):

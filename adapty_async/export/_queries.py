@@ -16,6 +16,7 @@ from adapty_async._api.validation import (
     OrUnset,
     RequestStruct,
     boolean,
+    exact_text,
     identifier,
     instance_of,
     matching,
@@ -169,7 +170,7 @@ def _date_range(field: str, value: Any) -> None:
 
 def _list_of(check: Check, what: str) -> Check:
     def check_list(field: str, value: Any) -> None:
-        if not isinstance(value, tuple | list):
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
             raise InvalidInputError(field, f"must be a list of {what}")
         for index, entry in enumerate(value):
             check(f"{field}[{index}]", entry)
@@ -285,7 +286,7 @@ class Query(RequestStruct, frozen=True, kw_only=True):
     @property
     def period(self) -> str | None:
         """The interval by which values are grouped; None if it is unknown."""
-        return self.default_period if self.period_unit is UNSET else str(self.period_unit)
+        return self.default_period if self.period_unit is UNSET else exact_text(self.period_unit)
 
     def on(self, first: dt.date, last: dt.date) -> Query:
         """Return the same request for another range of dates."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from functools import lru_cache, partial
+from functools import partial
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
@@ -39,6 +39,7 @@ from adapty_async.transport import Request, Response, Send
 __all__ = ("instrument",)
 
 _NAME = "adapty_async"
+_PORTS = {"https": 443, "http": 80}
 
 _Attributes: TypeAlias = dict[str, AttributeValue]
 _Measured: TypeAlias = list[tuple["weakref.ref[Client]", _Attributes]]
@@ -64,14 +65,21 @@ def instrument(
         meter_provider: where measurements go; by default the global one.
         name: the value of the attribute ``adapty.client`` of the metrics ``adapty.client.*``, for
             clients of one API on one meter provider; by default they do not have it.
+
+    Raises:
+        ValueError: the client is instrumented with this meter provider already.
     """
+    is_global = meter_provider is None or meter_provider is metrics.get_meter_provider()
+    provider: object = metrics if is_global else meter_provider
+    if any(each() is client for each, _ in _measured.get(provider, ())):
+        raise ValueError("the client is instrumented already: its requests would count twice")
     tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
     meter = metrics.get_meter(_NAME, __version__, meter_provider)
-    client.add_middleware(_Attempts(tracer))
+    server = _server_attributes(client.origin)
+    client.add_middleware(_Attempts(tracer, server))
     named: _Attributes = {} if name is None else {"adapty.client": name}
-    client.add_hook(_Calls(tracer, meter, named))
-    is_global = meter_provider is None or meter_provider is metrics.get_meter_provider()
-    _measure(client, named, meter, metrics if is_global else meter_provider)
+    client.add_hook(_Calls(tracer, meter, named, server))
+    _measure(client, named, meter, provider)
 
 
 class _Call:
@@ -100,9 +108,12 @@ _current: ContextVar[_Call | None] = ContextVar("adapty_async.call", default=Non
 class _Calls:
     """A hook that opens a span when a call starts, and measures and closes it when it ends."""
 
-    def __init__(self, tracer: Tracer, meter: Meter, named: _Attributes) -> None:
+    def __init__(
+        self, tracer: Tracer, meter: Meter, named: _Attributes, server: _Attributes
+    ) -> None:
         self._tracer = tracer
         self._named = named
+        self._server = server
         self._calls = meter.create_histogram(
             "adapty.client.call.duration",
             unit="s",
@@ -123,7 +134,7 @@ class _Calls:
             span = self._tracer.start_span(event.operation, attributes=attributes)
             _current.set(_Call(span, _current.get()))
         elif isinstance(event, AttemptEnded):
-            measured = _request_attributes(event.method, event.host)
+            measured = {"http.request.method": event.method, **self._server}
             measured |= _result_attributes(event.status, event.error)
             self._requests.record(event.elapsed, measured)
         elif isinstance(event, CallEnded):
@@ -143,12 +154,13 @@ class _Calls:
 class _Attempts:
     """A middleware that makes each attempt a client span, whose context goes over the wire."""
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, server: _Attributes) -> None:
         self._tracer = tracer
+        self._server = server
 
     async def __call__(self, request: Request, send: Send) -> Response:
         """Send a request within a span."""
-        attributes = _request_attributes(request.method, request.host)
+        attributes = {"http.request.method": request.method, **self._server}
         call = _current.get()
         if call is not None:
             if call.requests:
@@ -170,18 +182,11 @@ class _Attempts:
             return response
 
 
-def _request_attributes(method: str, host: str) -> _Attributes:
-    """Return the attributes that a span and a metric of an attempt have in common."""
-    return {"http.request.method": method, **_server_attributes(host)}
-
-
-@lru_cache  # a client has a few hosts, and asks twice for each attempt
-def _server_attributes(host: str) -> _Attributes:
-    parts = urlsplit(f"//{host}")
-    attributes: _Attributes = {"server.address": parts.hostname or host}
-    if parts.port is not None:
-        attributes["server.port"] = parts.port
-    return attributes
+def _server_attributes(origin: str) -> _Attributes:
+    """Return the address and the port, which the conventions require also if it is the default."""
+    parts = urlsplit(origin)
+    port = parts.port or _PORTS[parts.scheme]
+    return {"server.address": parts.hostname or "", "server.port": port}
 
 
 def _result_attributes(status: int | None, error: str | None) -> _Attributes:

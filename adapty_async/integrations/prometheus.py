@@ -73,8 +73,10 @@ class PrometheusMetrics(Collector):
             name: the value of the label ``client``; by default the client's origin.
 
         Raises:
-            ValueError: a client of that name is measured already.
+            ValueError: the client, or another one of that name, is measured already.
         """
+        if any(each is client for each in self._clients.values()):
+            raise ValueError("the client is measured already: its calls would count twice")
         label = client.origin if name is None else name
         if label in self._clients:
             raise ValueError(f"a client named {label} is measured already: pass another name=")

@@ -196,7 +196,7 @@ class _File:
         self._texts: dict[str, str] = {}
         with _translated(path):
             with contextlib.suppress(FileExistsError):
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE))
             self._db = connected(path, "mode=rw", timeout=_BUSY_MILLISECONDS / 1000)
             self._milliseconds = _BUSY_MILLISECONDS
             try:

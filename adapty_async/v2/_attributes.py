@@ -133,7 +133,7 @@ class ProfileAttributes(DocumentedStruct, frozen=True, kw_only=True):
     store_account_token: OrUnset[str | None] = UNSET
     att_status: OrUnset[int | None] = UNSET
     analytics_disabled: OrUnset[bool | None] = UNSET
-    custom_attributes: OrUnset[dict[str, str | float | None]] = UNSET
+    custom_attributes: OrUnset[Mapping[str, str | float | None]] = UNSET
     installation_meta: OrUnset[InstallationMeta] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {

@@ -263,7 +263,7 @@ LIST_VIRTUAL_CURRENCY_TRANSACTIONS: Endpoint[VirtualCurrencyTransactionsHistory]
     docs=f"{DOCS}/listVirtualCurrencyTransactions",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=whole_reader(VirtualCurrencyTransactionsHistory, "data"),
+    decode=whole_reader(VirtualCurrencyTransactionsHistory, "data", "pagination"),
     absent_if_missing=True,
     check=_check_history,
 )
@@ -307,8 +307,9 @@ def list_virtual_currency_transactions(
     nullable(text)("currency_code", currency_code)
     nullable(text)("cursor", cursor)
     nullable(whole_number)("limit", limit)
-    given = {"currency_code": currency_code, "cursor": cursor, "limit": limit}
-    query = tuple((name, str(value)) for name, value in given.items() if value is not None)
+    size = None if limit is None else str(int(limit))
+    given = {"currency_code": currency_code, "cursor": cursor, "limit": size}
+    query = tuple((name, value) for name, value in given.items() if value is not None)
     return Operation(LIST_VIRTUAL_CURRENCY_TRANSACTIONS, about, parameters=query)
 
 

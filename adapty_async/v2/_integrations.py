@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from adapty_async._api.call import Endpoint, Execute, Operation, RetrySafety, identity
 from adapty_async._api.codec import to_json
-from adapty_async._api.results import ResultStruct, no_result
+from adapty_async._api.results import ResultStruct, no_result, nonempty_decoder
 from adapty_async._api.validation import Check, OrUnset, any_identifier, instance_of, nullable
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._read import reader
@@ -104,7 +104,7 @@ GET_INTEGRATION_IDENTIFIERS: Endpoint[IntegrationIdentifiersResponse] = Endpoint
     docs=f"{DOCS}/getIntegrationIdentifiers",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=reader(IntegrationIdentifiersResponse),
+    decode=nonempty_decoder(reader(IntegrationIdentifiersResponse)),
     absent_if_missing=True,
 )
 SET_INTEGRATION_IDENTIFIERS: Endpoint[None] = Endpoint(

@@ -9,6 +9,7 @@ from typing import ClassVar
 from msgspec import field
 
 from adapty_async._api.results import CustomAttributes, DateTime, ResultStruct
+from adapty_async._api.validation import has_zone
 from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.v2._read import reader
 
@@ -192,7 +193,7 @@ class Profile(ResultStruct, frozen=True, kw_only=True):
 def _aware(at: dt.datetime | None) -> dt.datetime:
     if at is None:
         return dt.datetime.now(dt.UTC)
-    if not isinstance(at, dt.datetime) or at.utcoffset() is None:
+    if not isinstance(at, dt.datetime) or not has_zone(at):
         raise InvalidInputError("at", "must be a datetime with a time zone")
     return at
 

@@ -12,7 +12,7 @@ from adapty_async._api.call import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.codec import to_json
 from adapty_async._api.results import DateTime, ResultStruct
 from adapty_async._api.validation import any_text, matching
-from adapty_async.errors import InvalidInputError
+from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._paging import Pages
 from adapty_async.v2._read import reader, whole_reader
@@ -229,7 +229,7 @@ def list_paywalls(*, page_number: int = 1, page_size: int = 20) -> Operation[Pay
     """Return the operation that reads one page of `Paywalls.list`."""
     whole_number("page_number", page_number)
     whole_number("page_size", page_size)
-    page = ((_NUMBER, str(page_number)), (_SIZE, str(page_size)))
+    page = ((_NUMBER, str(int(page_number))), (_SIZE, str(int(page_size))))
     return Operation(LIST_PAYWALLS, parameters=page)
 
 
@@ -238,8 +238,11 @@ def _following(
 ) -> Operation[PaywallList] | None:
     given = dict(operation.parameters)
     number, size = int(given[_NUMBER]), int(given[_SIZE])
+    pages = page.meta.pagination.pages
+    if page.data and not pages:
+        raise DecodeError("the number of pages is missing", operation=operation.endpoint.name)
     # counts from the requested number: a server that returns the same number would never end
-    if not page.data or number >= page.meta.pagination.pages:
+    if not page.data or number >= pages:
         return None
     return list_paywalls(page_number=number + 1, page_size=size)
 

@@ -12,11 +12,11 @@ __all__ = ("reader", "whole_reader")
 ResultT = TypeVar("ResultT")
 
 
-def reader(result: type[ResultT], requires: str | None = None) -> Callable[[bytes], ResultT]:
+def reader(result: type[ResultT], *requires: str) -> Callable[[bytes], ResultT]:
     """Return a decoder of an object that stands alone or under ``data``."""
     return data_decoder(result, read_attributes, requires=requires)
 
 
-def whole_reader(result: type[ResultT], requires: str | None = None) -> Callable[[bytes], ResultT]:
+def whole_reader(result: type[ResultT], *requires: str) -> Callable[[bytes], ResultT]:
     """Return a decoder of an object whose ``data`` is one of several fields, as in a page."""
     return data_decoder(result, read_attributes, unwrap=False, requires=requires)

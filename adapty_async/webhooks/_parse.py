@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from adapty_async._api.results import parse_lenient, read_by_field
+from adapty_async._api.results import parse_json, read_by_field
 from adapty_async.errors import WebhookError
 from adapty_async.webhooks._events import EVENT_TYPES, Event, UnknownEvent, Verification
 
@@ -109,11 +108,7 @@ def _content(body: bytes | bytearray | memoryview | str) -> dict[str, Any]:
 def _decoded(data: bytes) -> Any:
     if len(data) > MAX_BODY_BYTES:
         raise _TooLargeError
-    data = data.removeprefix(codecs.BOM_UTF8).strip()
-    try:
-        return msgspec.json.decode(data)
-    except msgspec.DecodeError:
-        return parse_lenient(data)
+    return parse_json(data)
 
 
 class _TooLargeError(ValueError):

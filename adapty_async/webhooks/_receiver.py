@@ -21,6 +21,7 @@ import traceback
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from hashlib import sha256
 from http import HTTPStatus
+from inspect import isawaitable
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Self, TypeAlias, TypeGuard
 
@@ -29,7 +30,7 @@ import msgspec
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.log import apply_log_setting
 from adapty_async.config import positive, whole_number
-from adapty_async.errors import ConfigError, WebhookError, strip_traceback
+from adapty_async.errors import AdaptyError, ConfigError, WebhookError, strip_traceback
 from adapty_async.webhooks._events import EVENT_TYPES, Event, Verification
 from adapty_async.webhooks._parse import MAX_BODY_BYTES, authenticate, parse
 from adapty_async.webhooks._store import EventStore, MemoryStore
@@ -110,8 +111,9 @@ class WebhookReceiver:
         Configure a receiver.
 
         Args:
-            handle: processes an event. An exception, of which only the type and the lines are
-                logged, makes Adapty send the event again.
+            handle: processes an event. It is async; a plain function blocks the event loop, and
+                has to be quick. An exception makes Adapty send the event again. Its type and lines
+                are logged, and its text if it is one of `adapty_async.errors`.
             secret: the value of the ``Authorization`` header in the dashboard. With several, each
                 is accepted: for two environments, or while a value is changed.
             allow_unauthenticated: with ``secret=None``, accept requests of anyone.
@@ -240,7 +242,9 @@ class WebhookReceiver:
             if await self._store.contains(key):
                 self._counts["duplicates"] += 1
                 return HTTPStatus.OK
-            await self._handle(event)
+            done: object = self._handle(event)
+            if isawaitable(done):  # a plain function has processed the event: a retry would again
+                await done
         except Exception as error:  # noqa: BLE001  the reason of a status that Adapty retries
             self._failed(event, error)
             return HTTPStatus.INTERNAL_SERVER_ERROR
@@ -357,7 +361,9 @@ async def _in_one_piece(body: bytes) -> AsyncIterator[bytes]:
 
 
 def _log(what: str, event: Event, error: BaseException) -> None:
-    """Log an exception by its type and lines; its text may hold personal data."""
+    """Log an exception by its type and lines; the text of a foreign one may hold personal data."""
     lines = "".join(traceback.format_tb(error.__traceback__))
     kind = event.default_name or "unknown event"
-    logger.error("webhook: %s %s: %s\n%s", kind, what, type(error).__name__, lines)
+    is_own = type(error).__module__ == AdaptyError.__module__
+    reason = f"{type(error).__name__}: {error}" if is_own else type(error).__name__
+    logger.error("webhook: %s %s: %s\n%s", kind, what, reason, lines)

@@ -178,7 +178,7 @@ class SqliteStore:
             raise JournalError(f"{self._path}: {explain(error)}") from None
 
     def _connect(self) -> sqlite3.Connection:
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         db = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY)
         try:
             self._prepare(db)

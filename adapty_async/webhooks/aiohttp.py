@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
@@ -23,9 +23,16 @@ def webhook_handler(
 
     async def handle(request: web.Request) -> web.StreamResponse:
         authorization = request.headers.get("Authorization")
-        response = await receiver.receive(authorization, request.content.iter_any())
+        response = await receiver.receive(authorization, _body(request))
         return web.Response(
             status=response.status, body=response.body, content_type="application/json"
         )
 
     return handle
+
+
+async def _body(request: web.Request) -> AsyncIterator[bytes]:
+    if not request.can_read_body:  # it has none, or a middleware has read it
+        yield await request.read()
+    async for piece in request.content.iter_any():
+        yield piece

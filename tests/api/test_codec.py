@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime as dt
 import math
 import time
@@ -36,7 +37,7 @@ from adapty_async.errors import (
     ServerError,
 )
 from adapty_async.v1 import GET_PROFILE
-from tests._support import CANARY_EMAIL, ERASE, a_response
+from tests._support import CANARY_EMAIL, ERASE, a_response, replace_dates
 
 WIRE = RequestDefaults(
     origin="https://example.com", headers=Headers({"Authorization": "Api-Key key"})
@@ -138,6 +139,25 @@ def test_every_shape_of_error_body_is_read(
     assert error.recognised
     assert (error.error_code, error.errors) == (code, items)
     assert error.body == msgspec.json.encode(body)
+
+
+MISSING = msgspec.json.encode(e1(404, "profile_does_not_exist"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(codecs.BOM_UTF8 + b"\r\n" + MISSING, id="byte order mark"),
+        pytest.param(MISSING.replace(b"No.", b"\\ud83d"), id="half of an emoji"),
+        pytest.param(MISSING.replace(b"{", b'{"limit":1e999,', 1), id="number out of range"),
+    ],
+)
+def test_an_error_body_is_read_as_generously_as_a_result(body: bytes) -> None:
+    """A missing profile is found missing, whatever a proxy puts around the body."""
+    error = error_from("v1.profiles.get", a_response(404, body))
+
+    assert type(error) is NotFoundError
+    assert (error.recognised, error.error_code) == (True, "profile_does_not_exist")
 
 
 @pytest.mark.parametrize(
@@ -720,6 +740,14 @@ class Moment(dt.datetime):
 def test_values_of_subclasses_are_written_as_what_they_are(value: Any, written: bytes) -> None:
     """Numbers, texts and times of other libraries go out as their plain selves."""
     assert to_json(value) == written
+
+
+def test_dates_of_replaced_classes_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test may have replaced the classes of `datetime`, so that their clock stands still."""
+    replace_dates(monkeypatch)
+    values = dt.datetime(2026, 6, 1, 10, 30, tzinfo=dt.UTC), dt.date(2000, 12, 31)
+
+    assert to_json(values) == b'["2026-06-01T10:30:00Z","2000-12-31"]'
 
 
 def test_what_json_has_no_word_for_is_an_error() -> None:

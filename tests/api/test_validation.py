@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from adapty_async import UNSET, DeviceInfo, InstallationMeta, MailProfile, Offer
 from adapty_async._api.validation import (
     AttributeRules,
     Check,
+    any_identifier,
     any_text,
     boolean,
     clean_attributes,
@@ -56,6 +58,12 @@ MAIL = {
 }
 
 
+class Word(str, enum.Enum):  # noqa: UP042  its text is its name, unlike that of a StrEnum
+    """A word with a name."""
+
+    YES = "yes"
+
+
 class Number(enum.IntEnum):
     """A number with a name."""
 
@@ -88,6 +96,7 @@ class Number(enum.IntEnum):
         pytest.param(clean_attributes(AttributeRules()), {"any key": "x" * 99}, id="no limits"),
         pytest.param(clean_attributes(LIMITED), {"a": None, "b": ""}, id="deletions"),
         pytest.param(clean_attributes(LIMITED), {"abc": "abcd", "b": 1.5}, id="at the limits"),
+        pytest.param(clean_attributes(LIMITED), {"a": Word.YES}, id="(str, Enum)"),
         pytest.param(clean_attributes(LIMITED), {"a": True, "b": Number.ONE}, id="bool, IntEnum"),
         pytest.param(
             clean_attributes(AttributeRules()), {"a": 2**63 - 1, "b": -(2**63)}, id="64 bits"
@@ -125,6 +134,10 @@ def test_a_value_that_keeps_its_rule_passes(check: Check, value: Any) -> None:
         pytest.param(email_address, " a@b", "field", "no blanks", id="e-mail: blank"),
         pytest.param(email_address, "a@b\x00", "field", "no blanks", id="e-mail: NUL"),
         pytest.param(date_time, dt.datetime(2026, 6, 1), "field", "not a naive one", id="naive"),  # noqa: DTZ001
+        pytest.param(date_time, pd.NaT, "field", "with a time zone", id="date and time: NaT"),
+        pytest.param(any_text, pd.NA, "field", "must be text, not NAType", id="text: NA"),
+        pytest.param(any_identifier, pd.NA, "field", "must be text, not NAType", id="id: NA"),
+        pytest.param(one_of("a"), pd.NA, "field", "must be one of a", id="word: NA"),
         pytest.param(
             date_time, dt.date(2026, 6, 1), "field", "must be text", id="date and time: date"
         ),

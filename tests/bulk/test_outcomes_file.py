@@ -51,7 +51,7 @@ from adapty_async.errors import ApiError, ConnectionLostError, InvalidInputError
 from adapty_async.mail import delete_profile
 from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeTransport
-from tests._support import LOOPS, loop_turns
+from tests._support import LOOPS, loop_turns, replace_dates
 from tests.v2.samples import one_time
 
 Lines: TypeAlias = list[dict[str, Any]]
@@ -191,6 +191,18 @@ async def test_every_item_has_a_line(sandbox: Sandbox, adapty: AdaptyClient, pat
     assert absent["error"]["error_code"] == "profile_does_not_exist"
     assert (bad["status"], bad["http_status"], bad["attempts"]) == ("failed", None, 0)
     assert bad["error"]["rule"] == "must not begin or end with a blank"
+
+
+async def test_a_test_may_stop_the_clock_of_a_run(
+    path: Path, adapty: AdaptyClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times of replaced classes are written like any other, with ids of any alphabet."""
+    replace_dates(monkeypatch)
+    await adapty.v1.profiles.bulk_delete(["gone", "\u2028é"], **BY, outcomes=path)
+
+    times = [line["at"] for line in lines(path)]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", one) for one in times)
+    assert len(times) == 2
 
 
 async def test_an_outcome_says_when_and_by_which_response_it_ended(
@@ -888,7 +900,7 @@ async def test_a_defect_of_the_writer_is_raised(path: Path) -> None:
     file.add(Entry(1, "a", Outcome(0, "a", OutcomeStatus.DONE, attempts=object())))  # type: ignore[arg-type]
     await file.saved()
 
-    with pytest.raises(TypeError, match="object"):
+    with pytest.raises(NotImplementedError, match="object"):
         await file.aclose()
 
 

@@ -110,6 +110,22 @@ def test_a_journal_without_posix_is_rejected_in_one_line(
         assert sandbox.arrivals() == []
 
 
+def test_a_job_in_a_file_needs_no_posix(
+    start_sandbox: StartSandbox, put: Put, tmp_path: Path
+) -> None:
+    """The store of a job has no lock of POSIX: workers of one machine share it on any system."""
+    store = ("--store", f"sqlite:///{tmp_path.as_posix()}/jobs.db")
+    delete = ("--api", "v2", "--by", "customer-user-id", "--yes")
+    with start_sandbox() as sandbox:
+        sandbox.seed_profiles(["a", "b"])
+        path = put("ids.txt", "a\nb\n")
+        for command in (("plan", path, "--name", "j", *delete), ("work", "j")):
+            with started("job", *command, *store) as process:
+                _, errors = process.communicate(timeout=DEADLINE)
+            assert process.returncode == 0, errors
+        assert sandbox.customer_user_ids() == set()
+
+
 def test_a_failures_file_without_modes_is_written(
     start_sandbox: StartSandbox,
     invoke: Invoke,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -88,9 +88,9 @@ class _Comparison:
             yield from self.of_struct(schema, nested[0])
         elif name == "custom_attributes":
             if not any(
-                typing.get_origin(kind) is dict or kind is v2.CustomAttributes for kind in kinds
+                typing.get_origin(kind) is Mapping or kind is v2.CustomAttributes for kind in kinds
             ):
-                yield name, "must be a dict"
+                yield name, "must be a mapping"
         elif schema.get("type") == "array":
             yield from self._of_items(name, self._resolved(schema["items"]), kinds)
         elif not any(fits(kind, schema) for kind in kinds):

@@ -39,6 +39,7 @@ from adapty_async.export import (
 from adapty_async.sandbox import Sandbox
 from adapty_async.shared import SharedRate
 from adapty_async.testing import FakeTransport
+from tests._support import replace_dates
 
 QUARTER = Filters(date=("2025-01-15", dt.date(2025, 3, 31)))
 PAYWALLS = PlacementFilters(placement_type="paywall")
@@ -142,6 +143,22 @@ async def test_both_forms_are_written(
     assert msgspec.json.decode(content)
     assert (csv_file.chunks, csv_file.size) == (1, len("".join(lines)))
     assert (json_file.path, json_file.size) == (tmp_path / "export.json", len(content))
+
+
+async def test_dates_of_replaced_classes_can_be_divided(
+    client: AdaptyExportClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A range of dates may be of subclasses, such as those of a clock that stands still."""
+    replace_dates(monkeypatch)
+    filters = Filters(date=(dt.date(2025, 1, 1), dt.date(2025, 2, 28)))
+    chart = client.analytics(chart_id="mrr", filters=filters, period_unit="day")
+    await chart.chunks(by="month").write_to(tmp_path / "export.json")
+
+    lines = (tmp_path / "export.json").read_bytes().splitlines()
+    assert [msgspec.json.decode(line)["date"] for line in lines] == [
+        ["2025-01-01", "2025-01-31"],
+        ["2025-02-01", "2025-02-28"],
+    ]
 
 
 async def test_the_content_is_the_sandboxes(client: AdaptyExportClient) -> None:

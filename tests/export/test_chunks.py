@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import itertools
 
 import pytest
@@ -78,6 +79,18 @@ def test_no_period_is_divided(by: str, unit: str | None) -> None:
     changes = {} if unit is None else {"period_unit": unit}
     with pytest.raises(InvalidInputError, match=rf"by: a {by} would divide .*{unit or 'month'}"):
         split(query(**changes), by)
+
+
+class Unit(str, enum.Enum):  # noqa: UP042  its text is its name, unlike that of a StrEnum
+    """A unit of somebody's own."""
+
+    MONTH = "month"
+
+
+def test_no_period_of_an_own_enumeration_is_divided() -> None:
+    """A unit is what it equals, not what `str` shows."""
+    with pytest.raises(InvalidInputError, match="by: a day would divide a period of a month"):
+        split(query(period_unit=Unit.MONTH), "day")
 
 
 @pytest.mark.parametrize("unit", [*PeriodUnit, "decade"])

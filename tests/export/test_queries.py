@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import inspect
 import zoneinfo
+from collections import UserList
 from typing import Any
 
 import msgspec
@@ -118,6 +119,17 @@ async def test_all_kinds_of_values_are_sent() -> None:
         "segmentation": "country",
     }
     assert headers["Adapty-Tz"] == "Europe/Berlin"
+
+
+async def test_any_sequence_is_sent_as_a_list() -> None:
+    """A list may be whatever its annotation allows, such as a range of days."""
+    transport = FakeTransport([(200, {}, b'{"data":[]}')])
+    filters = Filters(date=YEAR, store=UserList(["app_store"]))
+    async with AdaptyExportClient("key", transport=transport) as export:
+        await export.cohort(filters=filters, period_type="days", renewal_days=range(0, 21, 7))
+
+    body = msgspec.json.decode(transport.requests[0].body or b"")
+    assert (body["renewal_days"], body["filters"]["store"]) == ([0, 7, 14], ["app_store"])
 
 
 @pytest.mark.parametrize("state", [1, "1", None], ids=repr)

@@ -6,7 +6,7 @@ import gzip
 import zlib
 
 from tests._support import CANARY_EMAIL, CANARY_KEY
-from tests.faults.ends import OK, fine, late, lost, unreadable
+from tests.faults.ends import OK, bodiless, fine, late, lost, unreadable
 from tests.faults.responses import CHUNKED, HEAD, MIB, content, error_body, packed, page, response
 from tests.raw_server import CLOSE, RESET, STALL, Drip
 
@@ -27,11 +27,11 @@ BODY = (
         HEAD + b"Content-Length: 100000\r\n\r\n",
         Drip(b" "),
     ),
-    fine("no body at 200", response(200, b"")),
-    fine("no body at 201", response(201, b"")),
+    bodiless("no body at 200", response(200, b"")),
+    bodiless("no body at 201", response(201, b"")),
     fine("202 Accepted", response(202)),
-    fine("204", b"HTTP/1.1 204 No Content\r\n\r\n"),
-    fine("204 with a length of 0", b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"),
+    bodiless("204", b"HTTP/1.1 204 No Content\r\n\r\n"),
+    bodiless("204 with a length of 0", b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"),
     lost("204 with a body", (response(204),)),
     lost("more body than its length", (response(200, b"{}") + b"{}{}{}",)),
     fine("byte order mark", *content(b"\xef\xbb\xbf{}")),
@@ -68,7 +68,7 @@ ENCODING = (
         + b"".join(b"1\r\n%c\r\n" % byte for byte in _GZIP)
         + b"0\r\n\r\n",
     ),
-    fine("gzip of nothing", packed(b"")),
+    bodiless("gzip of nothing", packed(b"")),
     fine("identity", packed(_PLAIN, "identity")),
     lost("gzip that is plain", (packed(_PLAIN),)),
     fine("gzip without its checksum", packed(_GZIP[:-8])),

@@ -89,6 +89,11 @@ def fine(name: str, *steps: bytes | Step, before: Steps = ()) -> Fault:
     return Fault(name, steps, _all(OK), before=before)
 
 
+def bodiless(name: str, *steps: bytes | Step) -> Fault:
+    """Return a success without a body: a write has done its work, and a read has read nothing."""
+    return fine(name, *steps).but(read=cell("DecodeError", "failed", 1))
+
+
 def lost(name: str, steps: Steps, error: str = "ConnectionLostError", arrives: int = 1) -> Fault:
     """Return a fault with an unknown outcome on the server: a create is not retried."""
     once = cell(error, "unknown", arrives, 1)

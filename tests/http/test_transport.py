@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import gc
 import gzip
 import socket
@@ -29,6 +30,7 @@ from adapty_async import (
     ConnectError,
     ConnectionLostError,
     DecodeError,
+    Endpoint,
     Limits,
     MailProfile,
     NotFoundError,
@@ -38,6 +40,7 @@ from adapty_async import (
     RequestRejectedError,
     RequestTimeoutError,
     RetryPolicy,
+    RetrySafety,
     ServerError,
     TransportError,
 )
@@ -411,9 +414,8 @@ async def test_a_certificate_that_is_not_trusted_ends_the_call(
     assert caught.value.attempts == 1
 
 
+BODILESS = {"204": (reply(204),), "200-empty": (reply(body=b""),)}
 EMPTY_RESPONSES = {
-    "204": (reply(204),),
-    "200-empty": (reply(body=b""),),
     "200-object": (reply(),),
     "200-until-close": (OK + b"\r\n{}", CLOSE),
     "after-103": (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + reply(),),
@@ -424,11 +426,70 @@ EMPTY_RESPONSES = {
 @pytest.mark.parametrize("steps", EMPTY_RESPONSES.values(), ids=EMPTY_RESPONSES)
 @every_method
 async def test_a_response_without_content_is_a_success(method: str, steps: Steps) -> None:
-    """Every form of an empty response ends well after one request."""
+    """Every form of an empty object ends well after one request."""
     async with RawServer(then=steps) as server, client_of(server) as client:
         await CALLS[method](client)
 
         assert server.methods == [method]
+
+
+@pytest.mark.parametrize("steps", BODILESS.values(), ids=BODILESS)
+@every_method
+async def test_a_response_without_a_body_is_a_success_unless_it_was_a_read(
+    method: str, steps: Steps
+) -> None:
+    """A write has done its work without a body, and a read has read nothing."""
+    async with RawServer(then=steps) as server, client_of(server) as client:
+        nothing_read = pytest.raises(DecodeError, match=r"no JSON object - at `\$`")
+        with nothing_read if method == "GET" else contextlib.nullcontext():
+            await CALLS[method](client)
+
+        assert server.methods == [method]
+
+
+class Hidden(str):  # noqa: SLOT000  as users write it
+    """Text that shows another text, as a ``(str, Enum)`` shows its name."""
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, spec: str) -> str:
+        return "***"
+
+
+class Size(int, enum.Enum):
+    """A number that shows its name."""
+
+    SMALL = 5
+
+
+async def test_text_of_a_subclass_is_sent_as_its_content() -> None:
+    """Key, headers and parameters are sent as what they equal, not as what `str` shows."""
+    call = Endpoint(
+        name="x",
+        method="GET",
+        path="/x/{id}/",
+        decode=bytes,
+        retry_safety=RetrySafety.WITH_KEY,
+    )
+    async with (
+        RawServer(then=(reply(),)) as server,
+        AdaptyClient(Hidden(KEY), base_url=server.url) as client,
+    ):
+        await client.with_options(headers={"X-Tenant": Hidden("t1")}).execute(
+            call(
+                headers={"adapty-customer-user-id": Hidden("u1")},
+                parameters={"id": Hidden("a/b"), "limit": Size.SMALL, "of": Hidden("c")},
+                idempotency_key=Hidden("k1"),
+            )
+        )
+
+        [request] = server.requests
+        assert request.path == "/x/a%2Fb/?limit=5&of=c"
+        assert request.headers["authorization"] == f"Api-Key {KEY}"
+        assert request.headers["x-tenant"] == "t1"
+        assert request.headers["adapty-customer-user-id"] == "u1"
+        assert request.headers["idempotency-key"] == "k1"
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "identity"])

@@ -124,8 +124,8 @@ async def test_a_call_is_a_span_above_its_attempts(sandbox: Sandbox, telemetry: 
 @pytest.mark.parametrize(
     ("base_url", "server"),
     [
-        ("https://api.adapty.io", {"server.address": "api.adapty.io"}),
-        ("http://[::1]", {"server.address": "::1"}),
+        ("https://api.adapty.io", {"server.address": "api.adapty.io", "server.port": 443}),
+        ("http://[::1]", {"server.address": "::1", "server.port": 80}),
         ("http://[::1]:8080", {"server.address": "::1", "server.port": 8080}),
     ],
     ids=["no port", "IPv6", "IPv6 with a port"],
@@ -133,7 +133,7 @@ async def test_a_call_is_a_span_above_its_attempts(sandbox: Sandbox, telemetry: 
 async def test_the_server_of_a_request(
     telemetry: Telemetry, base_url: str, server: dict[str, object]
 ) -> None:
-    """An address is without its brackets, and a port is there if the origin names one."""
+    """An address is without its brackets, and a port is there also if it is the default."""
     transport = FakeTransport([(204, {}, b"")])
     async with AdaptyClient("key", base_url=base_url, transport=transport) as client:
         opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
@@ -203,7 +203,7 @@ async def test_beside_the_instrumentation_of_aiohttp(
 
 async def test_an_attempt_outside_of_a_call(telemetry: Telemetry) -> None:
     """An attempt in a context without its call has a span, and no count of resends."""
-    middleware = opentelemetry._Attempts(telemetry.tracers.get_tracer("test"))
+    middleware = opentelemetry._Attempts(telemetry.tracers.get_tracer("test"), {})
     await middleware(a_request(), FakeTransport([(204, {}, b"")]))
 
     [attempt] = telemetry.spans
@@ -335,6 +335,18 @@ async def test_each_client_of_a_provider_is_measured(telemetry: Telemetry) -> No
     }
     items = telemetry.points("adapty.client.bulk.items")
     assert {point.attributes["adapty.status"]: point.value for point in items}["done"] == 2
+
+
+async def test_a_client_is_instrumented_once(telemetry: Telemetry) -> None:
+    """A second time would count each request twice; another provider counts for itself."""
+    client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")]))
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    with pytest.raises(ValueError, match=r"^the client is instrumented already: "):
+        opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    opentelemetry.instrument(client, telemetry.tracers, MeterProvider())
+    await client.v2.profiles.delete(customer_user_id=USER)
+
+    assert [point.value for point in telemetry.points("adapty.client.requests")] == [1]
 
 
 async def test_clients_of_one_api_are_distinguished_by_name(telemetry: Telemetry) -> None:

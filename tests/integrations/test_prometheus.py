@@ -70,6 +70,8 @@ async def test_clients_have_names() -> None:
         with pytest.raises(ValueError, match=r"api\.adapty\.io is measured already: pass another"):
             metrics.instrument(other)
         metrics.instrument(other, "other")
+        with pytest.raises(ValueError, match="the client is measured already"):
+            metrics.instrument(other, "a second name")
     async with AdaptyExportClient("key") as export:
         metrics.instrument(export)
         assert 'client="https://api-admin.adapty.io"' in generate_latest(registry).decode()

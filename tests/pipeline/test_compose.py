@@ -15,6 +15,7 @@ import pytest
 from adapty_async._api.call import (
     CallState,
     Headers,
+    Layer,
     Middleware,
     Operation,
     Request,
@@ -27,7 +28,14 @@ from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limits import LimiterRegistry
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._pipeline.layers import CallOptions, PipelineConfig, build, check, without_state
+from adapty_async._pipeline.layers import (
+    CallOptions,
+    PipelineConfig,
+    build,
+    check,
+    with_middleware,
+    without_state,
+)
 from adapty_async._pipeline.observe import Emitter, observe
 from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.bulk import OutcomeStatus
@@ -231,6 +239,40 @@ async def test_a_transport_of_the_callers_has_a_request_on_the_wire_until_it_end
         await check(without_state(transport))(a_request(), state)
     assert seen == [True]
     assert (state.attempts, state.on_wire) == (attempts, on_wire)
+
+
+def respond(request: Request) -> Response:
+    """Return a 429 as HTTP/2 and many libraries write it, with names in lower case."""
+    return Response(429, {"retry-after": "7", "request-id": "r-1"}, b"")
+
+
+async def transport_in_lower_case(request: Request) -> Response:
+    """Return the 429 as a transport."""
+    return respond(request)
+
+
+async def middleware_in_lower_case(request: Request, send: Send) -> Response:
+    """Return the 429 as a middleware, in place of the server's response."""
+    await send(request)
+    return respond(request)
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        pytest.param(without_state(transport_in_lower_case), id="transport"),
+        pytest.param(
+            with_middleware(unwritten(FakeTransport([DELETED])), middleware_in_lower_case),
+            id="middleware",
+        ),
+    ],
+)
+async def test_header_names_of_a_response_may_be_in_any_case(send: Layer) -> None:
+    """A pause and a request id are found in what a caller's transport or middleware returns."""
+    with pytest.raises(RateLimitError) as caught:
+        await check(send)(a_request(), CallState())
+
+    assert (caught.value.retry_after, caught.value.request_id) == (7.0, "r-1")
 
 
 async def test_every_attempt_takes_its_turn_and_holds_no_permit_while_waiting() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import sys
+import zoneinfo
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -158,6 +160,22 @@ async def test_who_may_call() -> None:
         reply = await send(api, "metrics/funnel", EXAMPLES["metrics/funnel"], Adapty_Tz="Mars")
 
     assert reply.body["errors"][0]["source"] == "Adapty-Tz"
+
+
+async def test_any_time_zone_is_one_without_a_database(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that knows no time zone, such as one with Windows, rejects none."""
+    monkeypatch.setitem(sys.modules, "tzdata", None)
+    zoneinfo.reset_tzpath([])
+    try:
+        reply = await send(
+            api, "metrics/funnel", EXAMPLES["metrics/funnel"], Adapty_Tz="Asia/Tokyo"
+        )
+    finally:
+        zoneinfo.reset_tzpath()
+
+    assert reply.status == 200
 
 
 async def test_the_rate_is_the_documented_one() -> None:

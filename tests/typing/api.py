@@ -92,12 +92,24 @@ async def clients() -> None:
         assert_type(adapty.statistics().bulk_items, Mapping[str, int])
         assert_type(await adapty.aclose(), None)
 
-    async with AdaptyMailClient() as mail:
+    async with AdaptyMailClient(hooks=[hook]) as mail:
         assert_type(mail, AdaptyMailClient)
         assert_type(mail.profiles, MailProfiles)
         assert_type(mail.events, Events)
         assert_type(mail.with_options(deadline=5), AdaptyMailClient)
         assert_type(await mail.execute(Operation(DELETE_PROFILE)), None)
+
+
+def attributes_of_any_mapping(
+    plans: dict[str, str], seats: Mapping[str, int], deleted: dict[str, None]
+) -> None:
+    """Pass attributes whose values are all of one kind."""
+    times: dict[str, Any] = {"external_created_at": "2026-06-01T10:30:00Z"}
+    MailProfile(external_profile_id="1", email="a@b", custom_attributes=plans, **times)
+    MailProfile(external_profile_id="1", email="a@b", custom_attributes=seats, **times)
+    for each in plans, seats, deleted:
+        assert_type(ProfileAttributes(custom_attributes=each), ProfileAttributes)
+        assert_type(v2.ProfileAttributes(custom_attributes=each), v2.ProfileAttributes)
 
 
 async def calls_of_v1(adapty: AdaptyClient) -> None:

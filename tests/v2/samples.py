@@ -85,9 +85,10 @@ ABOUT_PROFILES: dict[str, Callable[..., Operation[Any]]] = {
 LEAST = {
     "profiles.get": b'{"profile_id":"p1"}',
     "refund_saver.get": b'{"profile_id":"p1"}',
+    "integrations.get": b"{}",
     "paywalls.get": b'{"paywall_id":"w1"}',
     "paywalls.list": b'{"data":[]}',
-    "virtual_currencies.list_transactions": b'{"data":[]}',
+    "virtual_currencies.list_transactions": b'{"data":[],"pagination":{"next_cursor":null}}',
     "virtual_currencies.list_balances": b'{"data":[]}',
 }
 

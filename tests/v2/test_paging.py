@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -59,7 +60,6 @@ async def test_numbered_pages_are_read_to_the_last() -> None:
             id="more meanwhile",
         ),
         pytest.param([paywalls("a", page=7, pages=1)], ["a"], id="a wrong number"),
-        pytest.param([(200, {}, b'{"data":[{"title":"a"}],"meta":null}')], ["a"], id="no meta"),
     ],
 )
 async def test_numbered_pages_come_to_an_end(replies: list[Reply], titles: list[str]) -> None:
@@ -76,6 +76,43 @@ async def test_a_page_without_data_is_not_the_last_one(body: bytes) -> None:
 
     with pytest.raises(DecodeError, match=r"missing - at `\$\.data`"):
         await read_all(client(transport).v2.paywalls.list())
+
+
+PAGES: Mapping[str, Callable[[v2.V2], AsyncIterable[object]]] = {
+    "paywalls": lambda api: api.paywalls.list(),
+    "transactions": lambda api: api.virtual_currencies.list_transactions(**IDS),
+}
+
+
+@pytest.mark.parametrize(
+    ("listed", "body", "reason"),
+    [
+        pytest.param("paywalls", {}, "the number of pages is missing", id="no meta"),
+        pytest.param("paywalls", {"meta": None}, "the number of pages is missing", id="null"),
+        pytest.param(
+            "paywalls",
+            {"meta": {"pagination": {"count": 99}}},
+            "the number of pages is missing",
+            id="no number",
+        ),
+        pytest.param("transactions", {}, r"missing - at `\$\.pagination`", id="no pagination"),
+        pytest.param(
+            "transactions",
+            {"pagination": None},
+            r"missing - at `\$\.pagination`",
+            id="null pagination",
+        ),
+    ],
+)
+async def test_a_page_that_does_not_tell_the_next_one_is_an_error(
+    listed: str, body: dict[str, Any], reason: str
+) -> None:
+    """A list does not end early because the server stops telling how to go on."""
+    content = {"data": [{"paywall_id": "a", "transaction_id": "a"}], **body}
+    transport = FakeTransport([(200, {}, msgspec.json.encode(content))])
+
+    with pytest.raises(DecodeError, match=reason):
+        await read_all(PAGES[listed](client(transport).v2))
 
 
 async def test_a_list_begins_at_its_cursor() -> None:

@@ -16,6 +16,9 @@ import pytest
 from aiohttp import web
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
 from starlette.routing import Route
 
 from adapty_async.webhooks import MAX_BODY_BYTES, Event, WebhookReceiver
@@ -39,9 +42,9 @@ class Events(list[Event]):
 
 
 @asynccontextmanager
-async def on_aiohttp(receiver: WebhookReceiver) -> AsyncIterator[Post]:
+async def on_aiohttp(receiver: WebhookReceiver, *middlewares: Any) -> AsyncIterator[Post]:
     """Serve a receiver with aiohttp, on a socket."""
-    app = web.Application()
+    app = web.Application(middlewares=middlewares)
     app.router.add_post("/adapty", webhook_handler(receiver))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
@@ -68,9 +71,12 @@ async def _post_to(app: Any, body: bytes, secret: str | None) -> tuple[int, str,
 
 
 @asynccontextmanager
-async def on_starlette(receiver: WebhookReceiver) -> AsyncIterator[Post]:
+async def on_starlette(receiver: WebhookReceiver, *middlewares: Any) -> AsyncIterator[Post]:
     """Serve a receiver with Starlette."""
-    app = Starlette(routes=[Route("/adapty", webhook_endpoint(receiver), methods=["POST"])])
+    app = Starlette(
+        routes=[Route("/adapty", webhook_endpoint(receiver), methods=["POST"])],
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=one) for one in middlewares],
+    )
     yield lambda body, secret: _post_to(app, body, secret)
 
 
@@ -130,6 +136,42 @@ async def test_a_body_with_a_wrong_encoding_is_sent_again(events: Events) -> Non
         on_aiohttp(receiver) as post,
     ):
         assert (await post(b"nothing", "ascii", **{"Content-Encoding": "gzip"}))[0] == 422
+
+
+@web.middleware
+async def reading(request: web.Request, handler: Any) -> Any:
+    """Read the body first, as a middleware of aiohttp."""
+    await request.text()
+    return await handler(request)
+
+
+async def reading_first(request: Request, call_next: Any) -> Any:
+    """Read the body first, as a middleware of Starlette."""
+    await request.body()
+    return await call_next(request)
+
+
+@pytest.mark.parametrize(
+    ("serve", "middleware"),
+    [
+        pytest.param(on_aiohttp, reading, id="aiohttp"),
+        pytest.param(on_starlette, reading_first, id="Starlette"),
+    ],
+)
+async def test_a_middleware_may_have_read_the_body(
+    serve: Callable[..., Any], middleware: Any, events: Events
+) -> None:
+    """A middleware that logs bodies, for instance, takes nothing away from the receiver."""
+    body = json.dumps({**STARTED, "more": "x" * 300_000}).encode()
+    async with (
+        WebhookReceiver(events.handle, secret="ascii") as receiver,
+        serve(receiver, middleware) as post,
+    ):
+        assert (await post(b"{}", "ascii"))[0] == 200
+        assert (await post(body, "ascii"))[0] == 200
+        assert (await post(b"", "ascii"))[0] == 422
+
+    assert [event.customer_user_id for event in events] == ["UserIdInYourSystem"]
 
 
 async def test_a_framework_lets_a_failed_event_come_again(post: Post, events: Events) -> None:

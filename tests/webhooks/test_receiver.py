@@ -322,6 +322,28 @@ async def test_a_broken_store_loses_nothing(
     assert CANARY_EMAIL not in caplog.text
 
 
+async def test_a_plain_function_processes_an_event_once() -> None:
+    """A callable that is not async is done when it returns, so no retry runs it again."""
+    seen: list[Event] = []
+    handle: Any = seen.append
+    async with WebhookReceiver(handle, secret=SECRET) as receiver:
+        assert [await post(receiver, body_of()) for _ in range(2)] == [200, 200]
+
+        assert receiver.statistics().duplicates == 1
+    assert len(seen) == 1
+
+
+async def test_the_log_says_why_a_store_cannot_be_used(
+    handler: Handler, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """The text of an error of this library has no personal data, and the reason is in it."""
+    path = tmp_path / "missing" / "events.db"
+    async with WebhookReceiver(handler, secret=SECRET, store=SqliteStore(path)) as receiver:
+        assert await post(receiver, body_of()) == 500
+
+    assert f"left for a retry: JournalError: {path}: No such file or directory\n" in caplog.text
+
+
 async def test_an_event_is_recorded_only_after_the_callable(
     handler: Handler, tmp_path: Path
 ) -> None:

@@ -134,6 +134,18 @@ async def test_a_process_may_change_its_directory(
     assert not list(elsewhere.iterdir())
 
 
+async def test_a_file_needs_no_flags_of_posix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store works on Windows, which does not have them."""
+    monkeypatch.delattr(os, "O_CLOEXEC")
+    store = SqliteStore(tmp_path / "events.db")
+    await store.add("a")
+
+    assert await store.contains("a")
+    await store.aclose()
+
+
 async def test_expired_events_leave_the_file(tmp_path: Path, clock: FakeClock) -> None:
     """Adding an event removes those whose retention is over."""
     path = tmp_path / "events.db"
