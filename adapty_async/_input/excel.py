@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from adapty_async._input.cells import NoIdCell, UnusableCellError, text
-from adapty_async._input.sheet_xml import TOTAL, SheetFindings, column_letters
+from adapty_async._input.sheet_findings import TOTAL, SheetFindings, column_letters
 from adapty_async._input.spreadsheet_scan import SpreadsheetScan
 from adapty_async._runtime.extras import require
 from adapty_async.errors import InvalidInputError
@@ -32,14 +32,13 @@ class _Sheet:
     A sheet of a spreadsheet; its first row that is not empty has the names of the columns.
 
     Attributes:
-        label, names, exact, has_integers, may_hide_rows: see `adapty_async._input.tables.Table`.
+        label, names, exact, has_integers: see `adapty_async._input.tables.Table`.
     """
 
     has_integers = False
 
     def __init__(self, path: str, sheet: Any, findings: SheetFindings) -> None:
         self.label = _label(path, sheet.name)
-        self.may_hide_rows = not findings.is_scanned
         self._path = path
         self._faults = faults = findings.faults
         self._digits = findings.digits

@@ -6,7 +6,6 @@ import contextlib
 import io
 import random
 import re
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,16 @@ import pytest
 
 from adapty_async._input.cells import FaultyCell
 from adapty_async._input.rows import Row, open_rows
-from adapty_async._input.sheet_xml import (
-    SheetReader,
-    UnreadableSheetError,
-    column_letters,
-    read_xml,
-)
+from adapty_async._input.sheet_findings import UnreadableSheetError, column_letters
+from adapty_async._input.sheet_xml import SheetReader, read_xml
 from adapty_async._input.spreadsheet_scan import SpreadsheetScan
 from adapty_async.errors import InvalidInputError
+from tests.input.binary_workbooks import compound_file
 from tests.input.spreadsheets import (
     BOOK,
     RELATIONS,
     SHEET,
+    damaged,
     odf_cell,
     odf_row,
     odf_table,
@@ -34,7 +31,6 @@ from tests.input.spreadsheets import (
     rewrite,
     text_cell,
     text_row,
-    write_binary,
     write_odf,
     write_parts,
     write_sheet,
@@ -216,7 +212,7 @@ def test_two_parts_with_one_name_are_rejected(tmp_path: Path) -> None:
 def test_a_file_that_is_no_archive_is_left_to_its_reader(
     tmp_path: Path, name: str, content: bytes, reason: str
 ) -> None:
-    """Binary spreadsheets are not scanned; other files are none."""
+    """A file that is none, and one of which only the beginning is there, are rejected."""
     path = tmp_path / name
     path.write_bytes(content)
 
@@ -224,67 +220,13 @@ def test_a_file_that_is_no_archive_is_left_to_its_reader(
         read(path)
 
 
-def _compound_file(entry: str) -> bytes:
-    """Return a file of the kind of .xls: a table of sectors, and a directory with an entry."""
-    free, end, table = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
-    header = struct.pack(
-        "<8s16x5H6x118I",
-        *(bytes.fromhex("D0CF11E0A1B11AE1"), 0x3E, 3, 0xFFFE, 9, 6),
-        *(0, 1, 1, 0, 4096, end, 0, end, 0, 0),
-        *[free] * 108,
-    )
-    sectors = struct.pack("<128I", table, end, *[free] * 126)
-    names = [("Root Entry", 5), (entry, 2), ("", 0), ("", 0)]
-    directory = b"".join(
-        struct.pack(
-            "<64sHBB3I36xIQ",
-            name.encode("utf-16-le"),
-            2 * len(name) + 2,
-            kind,
-            1,
-            free,
-            free,
-            1,
-            end,
-            0,
-        )
-        for name, kind in names
-    )
-    return header + sectors + directory
-
-
 def test_a_password_of_excel_is_named(tmp_path: Path) -> None:
     """A protected .xlsx is a file of another kind, which has the workbook within it."""
     path = tmp_path / "ids.xlsx"
-    path.write_bytes(_compound_file("EncryptedPackage"))
+    path.write_bytes(compound_file("EncryptedPackage", b""))
 
     with pytest.raises(InvalidInputError, match="is protected by a password"):
         read(path)
-
-
-def test_a_binary_workbook_is_not_scanned(tmp_path: Path) -> None:
-    """The sheets of .xlsb have no XML, so nothing is found in them."""
-    path = write_parts(tmp_path / "ids.xlsb", {"xl/workbook.bin": b""})
-    findings = SpreadsheetScan(str(path)).sheet("Users")
-
-    assert (findings.hidden, findings.faults, findings.is_scanned) == (None, {}, False)
-
-
-def test_a_line_states_that_hidden_rows_are_not_found(tmp_path: Path) -> None:
-    """Who filtered a binary workbook learns before the run that all of its rows are sent."""
-    rows = open_rows(
-        str(write_binary(tmp_path / "ids.xlsb", ["id", "u1", "u2"], hidden={3})),
-        None,
-        used("id"),
-        id_column="id",
-    )
-    scanned = open_rows(str(write_sheet(tmp_path / "i.xlsx", USER)), None, used("id"))
-
-    assert list(rows) == [Row(2, {"id": "u1"}), Row(3, {"id": "u2"})]
-    assert rows.findings.lines() == [
-        "Hidden rows cannot be found in .xls and .xlsb, and are read like others."
-    ]
-    assert scanned.findings.lines() == []
 
 
 @pytest.mark.parametrize(
@@ -417,6 +359,7 @@ def _with_format(code: str) -> Callable[[bytes], bytes]:
     [
         pytest.param("00000", True, id="zeros"),
         pytest.param("[&lt;=99999]000-00;General", True, id="with-dashes"),
+        pytest.param("[&gt;=100]0;00000", True, id="section"),
         pytest.param("0", False, id="plain"),
         pytest.param("#,##0.00", False, id="fraction"),
         pytest.param("&quot;&#8364; &quot;0", False, id="sign"),
@@ -684,6 +627,44 @@ def test_what_open_document_hides_is_rejected(tmp_path: Path, rows: str, reason:
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("value", "shown", "is_other"),
+    [
+        pytest.param("45", "00045", True, id="zeros"),
+        pytest.param("45", "0,045", True, id="zeros-in-groups"),
+        pytest.param("123", "(000) 00-0123", True, id="with-dashes"),
+        pytest.param("45", "U45", True, id="letters"),
+        pytest.param("100045", "100,045.00", False, id="groups"),
+        pytest.param("100045", "\u20ac 100045", False, id="sign"),
+        pytest.param("100045", "1.00E+05", False, id="exponent"),
+        pytest.param("100045", "", False, id="no-text"),
+    ],
+)
+def test_a_number_of_open_document_that_is_shown_in_another_way_is_no_id(
+    tmp_path: Path, value: str, shown: str, *, is_other: bool
+) -> None:
+    """A cell has its text as well, as people see it: 00045 means another user than 45."""
+    cell = (
+        f'<table:table-cell office:value-type="float" office:value="{value}">'
+        f"<text:p>{shown}</text:p></table:table-cell>"
+    )
+    rows = ODF_HEADER + ODF_USER + odf_row(cell, 'table:number-rows-repeated="2"') + ODF_USER
+    _, *found, _ = read(write_odf(tmp_path / "ids.ods", odf_table(rows)))
+
+    assert [row.line for row in found] == [3, 4]
+    for row in found:
+        assert ("such as with leading zeros" in str(row.broken)) == is_other
+        assert is_other or row.value == {"id": value}
+
+
+def test_a_chart_of_open_document_is_no_second_workbook(tmp_path: Path) -> None:
+    """It is a document in a folder of the archive."""
+    path = write_odf(tmp_path / "ids.ods", odf_table(ODF_HEADER + ODF_USER))
+    write_parts(path, parts_of(path) | {"Object 1/content.xml": b"<chart/>"})
+
+    assert read(path) == [Row(2, {"id": "u1"})]
+
+
 def test_the_sheets_of_open_document_are_limited_together(tmp_path: Path) -> None:
     """All of them are read at once."""
     row = odf_row(odf_cell("<text:p>a</text:p>", 'table:number-columns-repeated="16000"'), "{}")
@@ -785,18 +766,8 @@ def test_a_damaged_file_is_read_or_rejected(tmp_path: Path, suffix: str, seed: i
     for _ in range(25):
         name = random_.choice([None, *names])
         if name is None:
-            path.write_bytes(_damaged(whole, random_))
+            path.write_bytes(damaged(whole, random_))
         else:
-            write_parts(path, parts | {name: _damaged(parts[name], random_)})
+            write_parts(path, parts | {name: damaged(parts[name], random_)})
         with contextlib.suppress(InvalidInputError):
             list(open_rows(str(path), None, used("id"), id_column="id"))
-
-
-def _damaged(content: bytes, random_: random.Random) -> bytes:
-    changed = bytearray(content)
-    at = random_.randrange(len(changed))
-    if random_.random() < 0.7:
-        changed[at] = random_.randrange(256)
-    else:
-        del changed[at : at + random_.randrange(1, 20)]
-    return bytes(changed)
