@@ -22,6 +22,8 @@ __all__ = ("open_excel",)
 # From this number on, a spreadsheet has rounded a whole number.
 _EXACT = 1e15
 _DAMAGED = "is not a spreadsheet, or is damaged"
+_DATE = "is a date or a time, perhaps made of an id by a spreadsheet"
+_LONG_DURATION = "has a duration that is too long to be read: give the cell another format"
 _PADDED = (
     "is a number that its format shows in another way, such as with leading zeros: enter it as text"
 )
@@ -98,7 +100,7 @@ class _Sheet:
                 row[at] = NoIdCell(row[at], fault.reason) if fault is TOTAL else fault
 
     def _mark_padded(self, row: list[Any], number: int) -> None:
-        """Mark the numbers that people see with leading zeros or letters."""
+        """Mark dates, and the numbers that people see with leading zeros or letters."""
         for column, digits in self._digits.items():
             at = column - self._first
             if number <= len(digits) and 0 <= at < len(row):
@@ -106,6 +108,8 @@ class _Sheet:
 
 
 def _marked(value: Any, digits: int) -> Any:
+    if digits and isinstance(value, str):  # its reader knows no other value for it
+        return NoIdCell(value, _DATE)
     is_padded = digits > 0 and isinstance(value, int | float) and abs(value) < 10 ** (digits - 1)
     return NoIdCell(value, _PADDED) if is_padded else value
 
@@ -164,6 +168,8 @@ def _translated(path: str) -> Iterator[None]:
         yield
     except calamine.PasswordError:
         raise InvalidInputError(path, "is protected by a password") from None
+    except OverflowError:
+        raise InvalidInputError(path, _LONG_DURATION) from None
     except (calamine.CalamineError, OSError):
         raise InvalidInputError(path, _DAMAGED) from None
     except BaseException as error:

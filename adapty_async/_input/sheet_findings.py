@@ -83,22 +83,34 @@ class SheetFindings(msgspec.Struct):
 
 #: No number of a spreadsheet that could be an id has as many.
 MOST_DIGITS = 255
-# Parts of a format that show themselves, or are conditions.
+# Parts of a format: those that show themselves, and conditions. Semicolons separate its sections.
 _LITERAL = re.compile(r'(?P<text>"[^"]*"|\\.)|\[[^]]*\]|_.|\*.')
+_SECTION = re.compile(rf"(?:{_LITERAL.pattern}|[^;])+")
+_CONDITION = re.compile(r"\[[<>=]")
+# In capitals: a letter, apart from the E of an exponent, a percentage, or a number in thousands.
+_CHANGED = re.compile(r"[A-DF-Z%]|[0#?],(?![0#?])")
+_NO_DIGIT = re.compile(r"[^0#?]+")
 
 
 def shown_digits(code: str) -> int:
     """
     Return the digits before the decimal point that a number format shows at least.
 
-    A format with letters shows each number in another way. Of several sections, as for numbers
-    below a bound, the longest counts.
+    A format with letters, or of a date, a percentage or thousands, shows each number in another
+    way. Only the first section is that of an id, unless there are conditions, such as a bound.
     """
-    if any(map(str.isalnum, "".join(found["text"] or "" for found in _LITERAL.finditer(code)))):
+    sections = [found[0] for found in _SECTION.finditer(code)]
+    return max(map(_digits, sections if _CONDITION.search(code) else sections[:1]), default=0)
+
+
+def _digits(section: str) -> int:
+    literal = "".join(found["text"] or "" for found in _LITERAL.finditer(section))
+    rest = _LITERAL.sub("", section).upper().replace("GENERAL", "")
+    if any(map(str.isalnum, literal)) or _CHANGED.search(rest):
         return MOST_DIGITS
-    sections = _LITERAL.sub("", code).upper().split(";")
-    digits = (whole.count("0") for one in sections if "E" not in (whole := one.partition(".")[0]))
-    return min(max(digits, default=0), MOST_DIGITS)
+    whole = rest.partition(".")[0]
+    places = "" if "E" in whole else _NO_DIGIT.sub("", whole)
+    return min(len(places.lstrip("#?")), MOST_DIGITS)
 
 
 class Extent:

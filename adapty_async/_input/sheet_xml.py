@@ -139,7 +139,7 @@ class SheetReader(XmlHandler):
     def __init__(self, digits: Mapping[str, int] | None = None) -> None:
         self.findings = SheetFindings(faults={}, digits={})
         self._digits = digits or {}
-        self.shown_digits = 0  # of the cell
+        self._shown_digits = 0  # of the cell
         self._extent = Extent()
         # The next position, from 0, of a row or cell without one.
         self._row = self._column = 0
@@ -205,7 +205,7 @@ class SheetReader(XmlHandler):
         self._has_formula = self._has_value = self._reads_formula = False
         self._reads_value = self._is_split = False
         if self._digits:
-            self.shown_digits = self._digits.get(attributes.get("s", ""), 0)
+            self._shown_digits = self._digits.get(attributes.get("s", ""), 0)
         self._at = _position(attributes["r"]) if "r" in attributes else (self._row, self._column)
         self._column = self._at[1] + 1
 
@@ -238,8 +238,10 @@ class SheetReader(XmlHandler):
         row, column = self._at[0] + 1, self._at[1]
         if fault is not None:
             self.findings.add_fault(row, column, fault)
-        elif self.shown_digits and self._kind in {"", "n"}:
-            self.findings.add_digits(row, column, self.shown_digits)
+        elif self._kind == "d":
+            self.findings.add_digits(row, column, MOST_DIGITS)
+        elif self._shown_digits and self._kind in {"", "n"}:
+            self.findings.add_digits(row, column, self._shown_digits)
 
     def _fault(self) -> FaultyCell | None:
         """Return why the cell cannot be used, None if it can be or is empty."""
@@ -318,8 +320,8 @@ def _column(letters: str) -> int:
     return column - 1
 
 
-# A number that is shown with letters, other than those of an exponent, or with a leading zero.
-_ODF_OTHER = re.compile(r"\D*0\D?\d|.*?(?!E[+-]?\d)[^\W\d_]", re.DOTALL)
+_EXPONENT = re.compile(r"[0-9]E[+-]?[0-9]")
+_NO_DIGITS = re.compile("[^0-9]+")
 _ODF_ERROR = re.compile(r"#(?:N/A|NULL!|DIV/0!|VALUE!|REF!|NAME\?|NUM!)|Err:[0-9]+")
 # Errors are shorter.
 _SHORT = 64
@@ -449,7 +451,7 @@ class OpenDocumentReader(XmlHandler):
             for row in range(self._row + 1, self._row + self._repeated + 1):
                 for column in range(first, first + columns):
                     sheet.add_fault(row, column, fault)
-        elif "office:value" in cell and _ODF_OTHER.match(self._text):
+        elif _is_other(cell, self._text):
             for column in range(first, first + columns):
                 sheet.add_digits(self._row + 1, column, MOST_DIGITS, rows=self._repeated)
 
@@ -474,3 +476,16 @@ class OpenDocumentReader(XmlHandler):
 
 
 _DIRECTIONS = ("rows", "columns")
+
+
+def _is_other(cell: _Attributes, shown: str) -> bool:
+    """Return whether people see something else than the number in a cell."""
+    if cell.get("office:value-type") in {"date", "time"}:
+        return True
+    if "office:value" not in cell or _EXPONENT.search(shown):
+        return False
+    if "%" in shown or any(map(str.isalpha, shown)):
+        return True
+    number, digits = cell["office:value"].strip("-").partition(".")[0], _NO_DIGITS.sub("", shown)
+    is_same = digits == "0" if number == "0" else digits.startswith(number)
+    return digits != "" and not is_same

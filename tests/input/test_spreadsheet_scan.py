@@ -360,6 +360,9 @@ def _with_format(code: str) -> Callable[[bytes], bytes]:
         pytest.param("00000", True, id="zeros"),
         pytest.param("[&lt;=99999]000-00;General", True, id="with-dashes"),
         pytest.param("[&gt;=100]0;00000", True, id="section"),
+        pytest.param("0##", True, id="places-behind-zero"),
+        pytest.param("[Red]0;-000;&quot;none&quot;", False, id="other-sections"),
+        pytest.param("&quot;;&quot;0", False, id="semicolon"),
         pytest.param("0", False, id="plain"),
         pytest.param("#,##0.00", False, id="fraction"),
         pytest.param("&quot;&#8364; &quot;0", False, id="sign"),
@@ -380,10 +383,10 @@ def test_a_number_that_is_shown_with_leading_zeros_is_no_id(
     assert others == [Row(3, {"id": "100045"}), Row(4, {"id": "00045"})]
 
 
-@pytest.mark.parametrize("code", ["&quot;U&quot;0", "\\U0"])
+@pytest.mark.parametrize("code", ["&quot;U&quot;0", "\\U0", "0%", "#,##0,", "yyyy\\-mm"])
 def test_a_number_that_is_shown_with_letters_is_no_id(tmp_path: Path, code: str) -> None:
-    """People see U100045, and the file has 100045."""
-    rows = f'{USER}<row r="3"><c r="A3" s="1"><v>100045</v></c></row>'
+    """People see U100045, and the file has 100045; a percentage and others are no ids either."""
+    rows = f'{USER}<row r="3"><c r="A3" s="1"><v>3000045</v></c></row>'
     path = write_sheet(tmp_path / "ids.xlsx", rows)
     _, last = read(rewrite(path, "xl/styles.xml", _with_format(code)))
 
@@ -634,6 +637,10 @@ def test_what_open_document_hides_is_rejected(tmp_path: Path, rows: str, reason:
         pytest.param("45", "0,045", True, id="zeros-in-groups"),
         pytest.param("123", "(000) 00-0123", True, id="with-dashes"),
         pytest.param("45", "U45", True, id="letters"),
+        pytest.param("1", "100%", True, id="percentage"),
+        pytest.param("100045", "100", True, id="thousands"),
+        pytest.param("0", "000", True, id="zero"),
+        pytest.param("-7", "-7", False, id="negative"),
         pytest.param("100045", "100,045.00", False, id="groups"),
         pytest.param("100045", "\u20ac 100045", False, id="sign"),
         pytest.param("100045", "1.00E+05", False, id="exponent"),
@@ -655,6 +662,37 @@ def test_a_number_of_open_document_that_is_shown_in_another_way_is_no_id(
     for row in found:
         assert ("such as with leading zeros" in str(row.broken)) == is_other
         assert is_other or row.value == {"id": value}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("time", "PT30H00M00S"), ("date", "2026-01-05T10:00:00Z"), ("date", "12026-01-05")],
+)
+def test_a_time_of_open_document_is_no_id(tmp_path: Path, kind: str, value: str) -> None:
+    """People entered 30:00, and the file has a duration; its text would be an id of nobody."""
+    attributes = f'office:value-type="{kind}" office:{kind}-value="{value}"'
+    cell = f"<table:table-cell {attributes}><text:p>30:00</text:p></table:table-cell>"
+    path = write_odf(tmp_path / "ids.ods", odf_table(ODF_HEADER + ODF_USER + odf_row(cell)))
+
+    assert "is a date or a time" in str(read(path)[1].broken)
+
+
+def test_a_date_of_excel_that_python_does_not_have_is_no_id(tmp_path: Path) -> None:
+    """Its text would be an id of nobody."""
+    date = '<row r="3"><c r="A3" t="d"><v>12026-01-05T00:00:00</v></c></row>'
+
+    assert "is a date or a time" in str(
+        read(write_sheet(tmp_path / "ids.xlsx", USER + date))[1].broken
+    )
+
+
+def test_a_duration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A long number with the format of a duration is none that Python has."""
+    rows = f'{USER}<row r="3"><c r="A3" s="1"><v>1e12</v></c></row>'
+    path = write_sheet(tmp_path / "ids.xlsx", rows)
+
+    with pytest.raises(InvalidInputError, match="has a duration that is too long to be read"):
+        read(rewrite(path, "xl/styles.xml", _with_format("[h]:mm")))
 
 
 def test_a_chart_of_open_document_is_no_second_workbook(tmp_path: Path) -> None:
