@@ -23,7 +23,7 @@ from adapty_async._input.sheet_findings import (
     shown_digits,
 )
 
-__all__ = ("find_in_xls", "find_in_xlsb", "sheets_of_xlsb", "styles_of_xlsb")
+__all__ = ("XlsBook", "find_in_xlsb", "sheets_of_xlsb", "styles_of_xlsb")
 
 # The number of a record, and its content.
 _Record: TypeAlias = tuple[int, bytes]
@@ -186,42 +186,78 @@ def _sized(content: bytes, start: int, form: str) -> bytes:
 
 # Records of .xls, as [MS-XLS] names them in section 2.3. All of its rows fit into memory.
 _BEGIN, _END, _SHEET_OF_XLS, _FORMAT_OF_XLS, _STYLE_OF_XLS = 0x809, 0x0A, 0x85, 0x41E, 0xE0
+_PASSWORD, _SIZE_OF_XLS = 0x2F, 0x200
+_SIZES = {10: "<5H", 14: "<2I3H"}  # by the length of the record
+_XLS_ROWS, _XLS_COLUMNS = 65_536, 256
 _ROW_OF_XLS, _FLAG_OR_ERROR, _FORMULA, _RK_OF_XLS, _MANY_RK, _NUMBER = 520, 517, 6, 638, 189, 515
+_CELLS_OF_XLS = frozenset({6, 189, 214, 253, 515, 516, 517, 638})
 _EXCEL_97 = 0x600
 # In place of the number that is the result of a formula: it is another value.
 _NO_NUMBER = b"\xff\xff"
 
 
-def find_in_xls(book: bytes, name: str) -> SheetFindings:
+class XlsBook:
     """
-    Return the findings in a sheet of .xls.
+    The sheets of a workbook of .xls.
 
     Args:
-        book: the stream of the workbook.
-        name: the name of the sheet.
+        stream: the stream of the workbook.
 
     Raises:
-        KeyError: it has not one sheet of this name.
         LookupError, struct.error, ValueError: it is damaged.
+        UnreadableSheetError: python-calamine, which reads all sheets at once, would take memory for
+            cells that no sheet has.
     """
-    is_wide = struct.unpack_from("<H", book, 4)[0] == _EXCEL_97
-    formats: dict[int, int] = {}
-    digits: list[int] = []
-    starts: list[int] = []
-    for kind, content in _records_of_xls(book, 0):
-        if kind == _FORMAT_OF_XLS:
-            number, code = struct.unpack_from("<H", content)[0], _text(content, 2, is_wide=is_wide)
-            formats[number] = shown_digits(code)
-        elif kind == _STYLE_OF_XLS:
-            digits.append(formats.get(struct.unpack_from("<H", content, 2)[0], 0))
-        elif kind == _SHEET_OF_XLS and _name(content, is_wide=is_wide) == name:
-            starts.append(struct.unpack_from("<I", content)[0])
-    if len(starts) != 1:
-        raise KeyError(name)
-    sheet = _Sheet(digits)
-    for kind, content in _records_of_xls(book, starts[0]):
-        _add_record(sheet, kind, content)
-    return sheet.findings
+
+    def __init__(self, stream: bytes) -> None:
+        self._stream = stream
+        self._is_wide = struct.unpack_from("<H", stream, 4)[0] == _EXCEL_97
+        self._digits: list[int] = []
+        self._starts: list[tuple[str, int]] = []
+        formats: dict[int, int] = {}
+        for kind, content in _records_of_xls(stream, 0):
+            if kind == _PASSWORD:
+                return  # the others cannot be read
+            if kind == _FORMAT_OF_XLS:
+                (number,) = struct.unpack_from("<H", content)
+                formats[number] = shown_digits(_text(content, 2, is_wide=self._is_wide))
+            elif kind == _STYLE_OF_XLS:
+                self._digits.append(formats.get(struct.unpack_from("<H", content, 2)[0], 0))
+            elif kind == _SHEET_OF_XLS:
+                name = _name(content, is_wide=self._is_wide)
+                self._starts.append((name, struct.unpack_from("<I", content)[0]))
+        for _, start in self._starts:
+            for kind, content in _records_of_xls(stream, start):
+                _require_small(kind, content)
+
+    def find(self, name: str) -> SheetFindings:
+        """
+        Return the findings in a sheet.
+
+        Raises:
+            KeyError: there is not one sheet of this name.
+            LookupError, struct.error, ValueError: it is damaged.
+        """
+        starts = [start for known, start in self._starts if known == name]
+        if len(starts) != 1:
+            raise KeyError(name)
+        sheet = _Sheet(self._digits)
+        for kind, content in _records_of_xls(self._stream, starts[0]):
+            _add_record(sheet, kind, content)
+        return sheet.findings
+
+
+def _require_small(kind: int, content: bytes) -> None:
+    """Validate that a cell, or the size that a sheet declares, is within a sheet."""
+    first = 0
+    if kind == _SIZE_OF_XLS:
+        first, rows, _, columns, _ = struct.unpack(_SIZES.get(len(content), ""), content)
+    elif kind in _CELLS_OF_XLS:
+        rows, columns = (number + 1 for number in struct.unpack_from("<HH", content))
+    else:
+        return
+    if rows > _XLS_ROWS or columns > _XLS_COLUMNS or first > rows > 0:
+        raise UnreadableSheetError("is damaged: it has a cell outside of a sheet")
 
 
 def _records_of_xls(book: bytes, start: int) -> Iterator[_Record]:

@@ -39,6 +39,7 @@ class CompoundFile:
         self._data = Path(path).read_bytes()
         (shift,) = struct.unpack_from("<H", self._data, 30)
         self._size = 1 << shift
+        self._sectors = len(self._data) // self._size
         # For each sector the next one of its chain.
         self._next = self._table()
         used = len(self._next)
@@ -62,10 +63,15 @@ class CompoundFile:
             if kind == _STREAM:
                 name = entry[: max(0, length - 2)].decode("utf-16-le")
                 streams.setdefault(name, struct.unpack_from("<II", entry, 116))
+        # also if no stream is small: python-calamine reads them without a bound
+        small = self._chain(*struct.unpack_from("<I", directory, 116))
+        table = self._chain(self._number_at(60))
         start, size = streams[next((name for name in names if name in streams), "")]
         if size >= _SMALL_STREAM:
             return self._chain(start)[:size]
-        return self._small(start, self._chain(*struct.unpack_from("<I", directory, 116)))[:size]
+        chain = _numbers_in(start, struct.unpack(f"<{len(table) // 4}I", table))
+        starts = (number * _SMALL_SECTOR for number in chain)
+        return b"".join(small[start : start + _SMALL_SECTOR] for start in starts)[:size]
 
     def _number_at(self, position: int) -> int:
         return int.from_bytes(self._data[position : position + 4], "little")
@@ -77,30 +83,30 @@ class CompoundFile:
         return struct.unpack(f"<{self._size // 4}I", self._sector(sector))
 
     def _table(self) -> list[int]:
-        count, more = self._number_at(44), self._number_at(68)
-        if count > len(self._data) // self._size:
-            raise ValueError
+        count, more, small = self._number_at(44), self._number_at(68), self._number_at(64)
         sectors = list(struct.unpack_from("<109I", self._data, 76))
-        while len(sectors) < count:
+        while more < _MARKS and len(sectors) <= self._sectors + 109:
             *others, more = self._numbers(more)
             sectors += others
-        return [number for sector in sectors[:count] for number in self._numbers(sector)]
+        if max(count, small) > self._sectors or more < _MARKS:
+            raise ValueError
+        used = [sector for sector in sectors if sector < _MARKS]
+        return [number for sector in used for number in self._numbers(sector)]
 
     def _chain(self, sector: int) -> bytes:
         return b"".join(map(self._sector, _numbers_in(sector, self._next)))
 
-    def _small(self, sector: int, content: bytes) -> bytes:
-        """Return the small sectors of a chain; the stream of all of them is `content`."""
-        table = self._chain(self._number_at(60))
-        chain = _numbers_in(sector, struct.unpack(f"<{len(table) // 4}I", table))
-        starts = (number * _SMALL_SECTOR for number in chain)
-        return b"".join(content[start : start + _SMALL_SECTOR] for start in starts)
-
 
 def _numbers_in(sector: int, following: Sequence[int]) -> Iterator[int]:
-    """Yield the numbers of the sectors of a chain, which has no end if it is damaged."""
-    for _ in following:
+    """
+    Yield the numbers of the sectors of a chain.
+
+    Raises:
+        LookupError, ValueError: it is damaged, such as one without an end.
+    """
+    for _ in range(len(following) + 1):
         if sector >= _MARKS:
             return
         yield sector
         sector = following[sector]
+    raise ValueError

@@ -109,8 +109,8 @@ def _digits(section: str) -> int:
     if any(map(str.isalnum, literal)) or _CHANGED.search(rest):
         return MOST_DIGITS
     whole = rest.partition(".")[0]
-    places = "" if "E" in whole else _NO_DIGIT.sub("", whole)
-    return min(len(places.lstrip("#?")), MOST_DIGITS)
+    digits = "" if "E" in whole else _NO_DIGIT.sub("", whole)
+    return min(len(digits.lstrip("#?")), MOST_DIGITS)
 
 
 class Extent:

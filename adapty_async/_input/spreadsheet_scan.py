@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from xml.parsers import expat
 
 from adapty_async._input.binary_sheets import (
-    find_in_xls,
+    XlsBook,
     find_in_xlsb,
     sheets_of_xlsb,
     styles_of_xlsb,
@@ -66,8 +66,11 @@ class SpreadsheetScan:
     def __init__(self, path: str) -> None:
         self._path = path
         self._found: dict[str, SheetFindings] = {}
-        self._kind: str | None = None  # None for .xls, and .xlsx with a password
+        self._kind: str | None = None  # None for .xls
+        self._book: XlsBook | None = None  # None for others, and .xlsx with a password
         if not self._is_archive():
+            with self._translated():
+                self._book = self._xls_book()
             return
         with self._opened() as (archive, parts):
             self._kind = self._kind_of(parts)
@@ -87,12 +90,20 @@ class SpreadsheetScan:
         return self._found[name]
 
     def _scanned(self, name: str) -> SheetFindings:
-        if self._kind is None:
-            return find_in_xls(CompoundFile(self._path).stream(*_BOOKS), name)
+        if self._book is not None:
+            return self._book.find(name)
         if self._kind == _OPEN_DOCUMENT:
             raise KeyError(name)
         with self._opened() as (archive, parts):
             return (_open_xml if self._kind == _OPEN_XML else _binary)(archive, parts, name)
+
+    def _xls_book(self) -> XlsBook | None:
+        file = CompoundFile(self._path)
+        try:
+            stream = file.stream(*_BOOKS)
+        except KeyError:
+            return None  # its reader knows why, such as a password
+        return XlsBook(stream)
 
     def _is_archive(self) -> bool:
         try:

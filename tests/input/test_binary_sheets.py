@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from adapty_async._input.compound_file import CompoundFile
 from adapty_async._input.rows import Row, open_rows
+from adapty_async._input.spreadsheet_scan import SpreadsheetScan
 from adapty_async.errors import InvalidInputError
 from tests.input.binary_workbooks import (
     compound_file,
@@ -264,31 +264,67 @@ def test_a_sheet_of_a_binary_workbook_has_to_be_certain(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offset", "value"),
+    "changes",
     [
-        pytest.param(44, struct.pack("<I", 1 << 31), id="tables"),
-        pytest.param(48, struct.pack("<I", 99), id="directory"),
+        pytest.param({44: 1 << 31}, id="tables"),
+        pytest.param({48: 99}, id="directory"),
+        pytest.param({64: 1 << 20}, id="small-sectors"),
+        pytest.param({68: 0, 512 + 4 * 127: 0}, id="tables-without-end"),
+        pytest.param({512 + 4 * 3: 3}, id="chain-without-end"),
     ],
 )
-def test_a_damaged_compound_file_is_rejected(tmp_path: Path, offset: int, value: bytes) -> None:
-    """A size that is not true takes no memory."""
-    path = write_xls(tmp_path / "ids.xls", USERS)
-    content = bytearray(path.read_bytes())
-    content[offset : offset + len(value)] = value
-    path.write_bytes(content)
-
-    with pytest.raises(InvalidInputError, match=r"is damaged|cannot be checked"):
-        read(path)
-
-
-def test_a_chain_of_sectors_without_end_is_read_once(tmp_path: Path) -> None:
-    """A sector that is its own next one takes neither memory nor time without bounds."""
+def test_a_damaged_compound_file_is_rejected(tmp_path: Path, changes: Mapping[int, int]) -> None:
+    """A size that is not true, or a chain without an end, takes neither memory nor time."""
+    content = bytearray(compound_file("Workbook", workbook({"Users": USERS}).ljust(9 * 512, b"\0")))
+    for offset, value in changes.items():
+        content[offset : offset + 4] = struct.pack("<I", value)
     path = tmp_path / "ids.xls"
-    content = bytearray(compound_file("Workbook", bytes(8 * 512)))
-    content[512 + 4 * 3 : 512 + 4 * 4] = struct.pack("<I", 3)
     path.write_bytes(content)
 
-    assert CompoundFile(str(path)).stream("Workbook") == bytes(8 * 512)
+    with pytest.raises(InvalidInputError, match="is not a spreadsheet, or is damaged"):
+        SpreadsheetScan(str(path))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(number(1, 256, 1.0), id="cell"),
+        pytest.param(record(0x200, struct.pack("<2I3H", 0, 1 << 31, 0, 9, 0)), id="rows"),
+        pytest.param(record(0x200, struct.pack("<5H", 0, 9, 0, 9999, 0)), id="columns"),
+        pytest.param(record(0x200, struct.pack("<2I3H", 7, 6, 0, 9, 0)), id="less-than-none"),
+    ],
+)
+def test_a_cell_of_xls_outside_of_a_sheet_is_rejected(tmp_path: Path, cell: bytes) -> None:
+    """The reader of the rows would take the memory of all cells up to it, or end the process."""
+    path = write_xls(tmp_path / "ids.xls", USERS + cell)
+
+    with pytest.raises(InvalidInputError, match="is damaged: it has a cell outside of a sheet"):
+        SpreadsheetScan(str(path))
+
+
+def test_a_size_of_another_length_is_rejected(tmp_path: Path) -> None:
+    """Its reader could find another number in it."""
+    path = write_xls(tmp_path / "ids.xls", USERS + record(0x200, bytes(16)))
+
+    with pytest.raises(InvalidInputError, match="is not a spreadsheet, or is damaged"):
+        SpreadsheetScan(str(path))
+
+
+def test_the_size_of_a_sheet_of_xls_may_be_declared(tmp_path: Path) -> None:
+    """That of an empty sheet is zero."""
+    size = record(0x200, struct.pack("<2I3H", 0, 2, 0, 1, 0))
+
+    assert read(write_xls(tmp_path / "ids.xls", size + USERS)) == [Row(2, {"id": "u1"})]
+
+
+def test_a_workbook_of_xls_with_a_password_is_left_to_its_reader(tmp_path: Path) -> None:
+    """What is behind the mark of a password cannot be read."""
+    book = workbook({"Users": USERS})
+    path = tmp_path / "ids.xls"
+    path.write_bytes(compound_file("Workbook", book[:20] + record(0x2F, b"\1\0") + book[20:]))
+
+    with pytest.raises(InvalidInputError, match="is protected by a password"):
+        read(path)
 
 
 def test_a_long_record_of_xlsb_is_rejected(tmp_path: Path) -> None:
