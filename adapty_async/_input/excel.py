@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from adapty_async._input.cells import NoIdCell, UnusableCellError, text
-from adapty_async._input.sheet_findings import TOTAL, SheetFindings, column_letters
+from adapty_async._input.sheet_findings import DAMAGED, TOTAL, SheetFindings, column_letters
 from adapty_async._input.spreadsheet_scan import SpreadsheetScan
 from adapty_async._runtime.extras import require
 from adapty_async.errors import InvalidInputError
@@ -21,7 +21,6 @@ __all__ = ("open_excel",)
 
 # From this number on, a spreadsheet has rounded a whole number.
 _EXACT = 1e15
-_DAMAGED = "is not a spreadsheet, or is damaged"
 _DATE = "is a date or a time, perhaps made of an id by a spreadsheet"
 _LONG_DURATION = "has a duration that is too long to be read: give the cell another format"
 _PADDED = (
@@ -171,12 +170,12 @@ def _translated(path: str) -> Iterator[None]:
     except OverflowError:
         raise InvalidInputError(path, _LONG_DURATION) from None
     except (calamine.CalamineError, OSError):
-        raise InvalidInputError(path, _DAMAGED) from None
+        raise InvalidInputError(path, DAMAGED) from None
     except BaseException as error:
         # a defect of calamine shows as this exception, whose class has no public name
         if type(error).__name__ != "PanicException":
             raise
-        raise InvalidInputError(path, _DAMAGED) from None
+        raise InvalidInputError(path, DAMAGED) from None
 
 
 def _label(path: str, sheet: str) -> str:

@@ -9,6 +9,7 @@ import msgspec
 from adapty_async._input.cells import FaultyCell
 
 __all__ = (
+    "DAMAGED",
     "ERROR",
     "MAX_CELLS",
     "MAX_COLUMNS",
@@ -28,6 +29,11 @@ MAX_CELLS = 50_000_000
 _MAX_FAULTS = 1_000_000
 _MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384
 
+#: Completes the name of a file; some programs write text or HTML to a file called .xls.
+DAMAGED = (
+    "is not a spreadsheet, or is damaged: open it with a spreadsheet program, and save it as .xlsx "
+    "or CSV"
+)
 #: Stands for a cell with an error.
 ERROR = FaultyCell("has a formula error, such as #N/A")
 #: Marks a cell that has a value, but cannot be an id.

@@ -26,7 +26,7 @@ from adapty_async._input.binary_sheets import (
 )
 from adapty_async._input.compound_file import COMPOUND_FILE, CompoundFile
 from adapty_async._input.files import JOINED
-from adapty_async._input.sheet_findings import SheetFindings, UnreadableSheetError
+from adapty_async._input.sheet_findings import DAMAGED, SheetFindings, UnreadableSheetError
 from adapty_async._input.sheet_xml import (
     OpenDocumentReader,
     SheetReader,
@@ -41,7 +41,6 @@ __all__ = ("SpreadsheetScan",)
 #: The parts of a spreadsheet may have this many bytes, uncompressed.
 _MAX_SIZE = 2 << 30
 _ENCRYPTED = 0x1  # a flag of a part
-_DAMAGED = "is not a spreadsheet, or is damaged"
 _NOT_CHECKED = "cannot be checked for hidden rows: save it as .xlsx or CSV"
 _PASSWORD = "is protected by a password"  # noqa: S105  a message
 _BINARY, _OPEN_DOCUMENT, _OPEN_XML = "workbook.bin", "content.xml", "workbook.xml"
@@ -115,7 +114,7 @@ class SpreadsheetScan:
             return False
         if zipfile.is_zipfile(self._path):
             return True
-        raise InvalidInputError(self._path, _DAMAGED)
+        raise InvalidInputError(self._path, DAMAGED)
 
     def _kind_of(self, parts: Mapping[str, str]) -> str:
         """Return the last part of the name of the only part that makes a kind of spreadsheet."""
@@ -126,7 +125,7 @@ class SpreadsheetScan:
             if (end := part.rpartition("/")[2]) in _KINDS and (end != _OPEN_DOCUMENT or part == end)
         ]
         if len(kinds) != 1:
-            raise InvalidInputError(self._path, _DAMAGED)
+            raise InvalidInputError(self._path, DAMAGED)
         return kinds[0]
 
     @contextlib.contextmanager
@@ -146,7 +145,7 @@ class SpreadsheetScan:
         except InvalidInputError:
             raise
         except _DAMAGE:
-            raise InvalidInputError(self._path, _DAMAGED) from None
+            raise InvalidInputError(self._path, DAMAGED) from None
 
 
 # The errors of `zipfile`, its decompressors, expat and `struct` for damaged files.

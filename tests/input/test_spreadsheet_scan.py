@@ -206,6 +206,7 @@ def test_two_parts_with_one_name_are_rejected(tmp_path: Path) -> None:
     ("name", "content", "reason"),
     [
         pytest.param("ids.xlsx", b"id\nu1\n", "is not a spreadsheet", id="text"),
+        pytest.param("ids.xls", b"<table><tr><td>id", "save it as .xlsx or CSV", id="html"),
         pytest.param("ids.xls", bytes.fromhex("D0CF11E0A1B11AE1"), "is not a spread", id="xls"),
     ],
 )
