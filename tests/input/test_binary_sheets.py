@@ -215,6 +215,14 @@ def test_joined_workbooks_of_xls_are_rejected(tmp_path: Path, rows: int) -> None
         read(path)
 
 
+def test_the_numbers_of_a_chart_of_xls_are_no_cells(tmp_path: Path) -> None:
+    """A chart has a copy of its numbers, in rows and columns of its own."""
+    begin = record(0x809, struct.pack("<HH12x", 0x600, 32))
+    chart = begin + number(1, 0, 45) + record(0x0A)
+
+    assert read(write_xls(tmp_path / "ids.xls", USERS + chart)) == [Row(2, {"id": "u1"})]
+
+
 def test_an_archive_in_a_workbook_of_xls_is_part_of_it(tmp_path: Path) -> None:
     """Excel stores the colours of a workbook like that; the file is no archive."""
     colours = write_parts(tmp_path / "colours.zip", {"theme/theme1.xml": b"<theme/>"})
