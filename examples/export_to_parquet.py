@@ -7,7 +7,10 @@ up to this month, into the folder. The secret key is in ADAPTY_API_KEY.
 Run it every day. A month is exported again until it is over for SETTLED, since refunds change its
 numbers; after that its file stays. A file appears when it is complete, so readers never see half a
 month, and a run that ends early, or a second one at the same time, does no harm: the next run
-exports what is missing. The exit code is 0 if all files are up to date.
+exports what is missing.
+
+Exit codes: 0 all files are up to date, 1 some are not, 2 a wrong call, folder, key or setting, 130
+interrupted.
 
 A line of a crontab, for a script that reads the key from a file::
 
@@ -36,10 +39,20 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from adapty_async import AdaptyError, AdaptyExportClient
+from adapty_async import AdaptyExportClient
+from adapty_async.errors import (
+    AdaptyError,
+    AuthenticationError,
+    ConfigError,
+    InvalidInputError,
+    RequestRejectedError,
+)
 from adapty_async.export import Filters
 
 SETTLED = dt.timedelta(days=35)
+
+# Errors that the next run has, too, unless somebody changes the call, the key or a setting.
+_LASTING = (AuthenticationError, ConfigError, InvalidInputError, RequestRejectedError)
 
 
 async def export(chart: str, folder: Path, first: dt.date, last: dt.date) -> list[Path]:
@@ -95,9 +108,15 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         asyncio.run(export(chart, Path(folder), first, dt.datetime.now(dt.UTC).date()))
+    except (*_LASTING, OSError) as error:
+        print(f"export_to_parquet.py: {error}", file=sys.stderr)
+        return 2
     except AdaptyError as error:
         print(f"{error}; the next run exports what is missing", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Interrupted. The next run exports what is missing.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -9,11 +9,11 @@ ADAPTY_API_KEY. A grant is for ever if its cell ``expires_at`` is there and empt
 row of too few or too many cells, or without a line break at its end, is rejected.
 
 The folder then also has, for each file, a journal (``.db``) and the outcome of each row
-(``.ndjson``, with ids). After Ctrl-C, a crash, a failure or a correction of the file, the same
-command sends the rows that are not done: run it until its exit code is 0. A user's profile is
-created, or gets the attributes of the row if it exists. A purchase creates a profile only for
-somebody who is not among the users. A purchase without a country fails, since Adapty needs it with
-the price.
+(``.ndjson``, with ids). A line after every 1,000 rows shows how far a file is. After Ctrl-C, a
+crash, a failure or a correction of the file, the same command sends the rows that are not done: run
+it until its exit code is 0. A user's profile is created, or gets the attributes of the row if it
+exists. A purchase creates a profile only for somebody who is not among the users. A purchase
+without a country fails, since Adapty needs it with the price.
 
 Exit codes: 0 every row is done, 1 some are not, 2 a wrong call, file or setting, 130 interrupted.
 """
@@ -25,6 +25,7 @@ import collections
 import contextlib
 import csv
 import datetime as dt
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -34,7 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adapty_async import AdaptyClient, Operation, v2
-from adapty_async.bulk import BulkReport
+from adapty_async.bulk import BulkReport, Outcome
 from adapty_async.errors import AdaptyError, InvalidInputError
 
 Row = dict[str, Any]
@@ -169,6 +170,17 @@ def require_columns(path: Path, name: str, columns: list[str]) -> None:
             raise InvalidInputError(f"{path}", f"must have one column {column}")
 
 
+def progress(name: str) -> Callable[[Outcome[Row, v2.Profile]], None]:
+    """Return a callback that prints a line after every 1,000 rows."""
+    numbers = itertools.count(1)
+
+    def show(_: Outcome[Row, v2.Profile]) -> None:
+        if (number := next(numbers)) % 1000 == 0:
+            print(f"{name}: {number:,} rows", file=sys.stderr)
+
+    return show
+
+
 def show(name: str, report: BulkReport[Row, v2.Profile]) -> None:
     """Print the counts of a run, and the reasons of failures with their first row."""
     print(f"{name}: {report}")
@@ -203,6 +215,7 @@ async def migrate(folder: Path) -> bool:
                 name=f"migrate {name}",
                 journal=journal,
                 outcomes=folder / f"{name}.ndjson",
+                on_outcome=progress(name),
             )
             show(name, report)
             complete &= report.ok

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from adapty_async._input.cells import NoIdCell, UnusableCellError, text
-from adapty_async._input.sheet_xml import TOTAL, SheetFindings, column_letters
+from adapty_async._input.sheet_findings import DAMAGED, TOTAL, SheetFindings, column_letters
 from adapty_async._input.spreadsheet_scan import SpreadsheetScan
 from adapty_async._runtime.extras import require
 from adapty_async.errors import InvalidInputError
@@ -21,7 +21,8 @@ __all__ = ("open_excel",)
 
 # From this number on, a spreadsheet has rounded a whole number.
 _EXACT = 1e15
-_DAMAGED = "is not a spreadsheet, or is damaged"
+_DATE = "is a date or a time, perhaps made of an id by a spreadsheet"
+_LONG_DURATION = "has a duration that is too long to be read: give the cell another format"
 _PADDED = (
     "is a number that its format shows in another way, such as with leading zeros: enter it as text"
 )
@@ -32,14 +33,13 @@ class _Sheet:
     A sheet of a spreadsheet; its first row that is not empty has the names of the columns.
 
     Attributes:
-        label, names, exact, has_integers, may_hide_rows: see `adapty_async._input.tables.Table`.
+        label, names, exact, has_integers: see `adapty_async._input.tables.Table`.
     """
 
     has_integers = False
 
     def __init__(self, path: str, sheet: Any, findings: SheetFindings) -> None:
         self.label = _label(path, sheet.name)
-        self.may_hide_rows = not findings.is_scanned
         self._path = path
         self._faults = faults = findings.faults
         self._digits = findings.digits
@@ -89,8 +89,7 @@ class _Sheet:
 
     def _read(self, sheet: Any) -> Iterator[list[Any]]:
         with _translated(self._path):
-            # calamine 0.7 panics when it iterates an empty sheet
-            yield from sheet.iter_rows() if sheet.height else ()
+            yield from sheet.iter_rows()
 
     def _put_faults(self, row: list[Any], number: int) -> None:
         for column, fault in self._faults[number].items():
@@ -99,7 +98,7 @@ class _Sheet:
                 row[at] = NoIdCell(row[at], fault.reason) if fault is TOTAL else fault
 
     def _mark_padded(self, row: list[Any], number: int) -> None:
-        """Mark the numbers that people see with leading zeros or letters."""
+        """Mark dates, and the numbers that people see with leading zeros or letters."""
         for column, digits in self._digits.items():
             at = column - self._first
             if number <= len(digits) and 0 <= at < len(row):
@@ -107,6 +106,8 @@ class _Sheet:
 
 
 def _marked(value: Any, digits: int) -> Any:
+    if digits and isinstance(value, str):  # its reader knows no other value for it
+        return NoIdCell(value, _DATE)
     is_padded = digits > 0 and isinstance(value, int | float) and abs(value) < 10 ** (digits - 1)
     return NoIdCell(value, _PADDED) if is_padded else value
 
@@ -165,13 +166,15 @@ def _translated(path: str) -> Iterator[None]:
         yield
     except calamine.PasswordError:
         raise InvalidInputError(path, "is protected by a password") from None
+    except OverflowError:
+        raise InvalidInputError(path, _LONG_DURATION) from None
     except (calamine.CalamineError, OSError):
-        raise InvalidInputError(path, _DAMAGED) from None
+        raise InvalidInputError(path, DAMAGED) from None
     except BaseException as error:
         # a defect of calamine shows as this exception, whose class has no public name
         if type(error).__name__ != "PanicException":
             raise
-        raise InvalidInputError(path, _DAMAGED) from None
+        raise InvalidInputError(path, DAMAGED) from None
 
 
 def _label(path: str, sheet: str) -> str:

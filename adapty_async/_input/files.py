@@ -72,6 +72,8 @@ _NO_TEXT = (
 _BLOCK = 256 * 1024
 # Bytes that a byte order mark, or the first two bytes of gzip, need.
 _HEAD_BYTES = 4
+# Bytes that the longest of the signatures needs; none of them has a line break.
+_SIGNATURE_BYTES = max(len(begin) for begin, _ in _NO_TEXT)
 # Python's own and those of old mail, of which some turn plain letters into line breaks and quotes.
 _NO_ENCODINGS = frozenset(
     {"hz", "idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
@@ -190,7 +192,7 @@ class _Pipe(io.FileIO):
         """Read available bytes, or wait: another process may have made the pipe non-blocking."""
         view = memoryview(buffer)
         count = self._wait_for(view)
-        while not self._has_head and 0 < count < _HEAD_BYTES:
+        while not self._has_head and 0 < count < _needed(view[:count]):
             more = self._wait_for(view[count:])
             count += more
             self._has_head = not more
@@ -204,6 +206,11 @@ class _Pipe(io.FileIO):
             select.select([self], [], [])
         self._has_ended = not count
         return count
+
+
+def _needed(head: memoryview) -> int:
+    """Return how many bytes show the format: a line is not held back until another one comes."""
+    return _HEAD_BYTES if b"\n" in bytes(head) else _SIGNATURE_BYTES
 
 
 class _FirstBytes(io.FileIO):
@@ -297,7 +304,9 @@ def open_text(
             raw = stack.enter_context(_binary(path, content))
             packed = raw.peek(2)[:2] == _GZIP_MAGIC
             data = stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
-            encoding = _encoding_of(data.peek(8)[:8], default_encoding, path)
+            encoding = _encoding_of(
+                data.peek(_SIGNATURE_BYTES)[:_SIGNATURE_BYTES], default_encoding, path
+            )
             errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
             # no other newline: each of "", None and "\r" makes a line of what CR ends
             yield io.TextIOWrapper(data, encoding=encoding, errors=errors, newline="\n")

@@ -139,7 +139,6 @@ class Findings:
         without_id: rows that were left out since they have no id.
         multiline: rows of more than one line.
         ignored: the names of columns that are left out, as keys.
-        may_hide_rows: rows that people do not see may be among the rows.
     """
 
     def __init__(self, id_column: str | None = None, noun: str = "line") -> None:
@@ -149,7 +148,6 @@ class Findings:
         self.without_id = 0
         self.multiline = 0
         self.ignored: Mapping[str, None] = {}
-        self.may_hide_rows = False
         self._first_lines: dict[str, list[int]] = {}  # by kind
         self._long_numbers = 0
         self._first_multiline = (0, 0)  # its first and last line
@@ -196,8 +194,6 @@ class Findings:
             lines.append(f"{row} of more than one line (first: lines {first:,} to {last:,}).")
         if self.without_id:
             lines.append(f"{counted(self.without_id, 'row')} without an id, left out.")
-        if self.may_hide_rows:
-            lines.append("Hidden rows cannot be found in .xls and .xlsb, and are read like others.")
         if self.ignored:
             lines.append(f"Columns left out: {listed(self.ignored)}.")
         return lines

@@ -72,7 +72,6 @@ class _Polars:
     """A data frame of polars; columns of structs become columns with dots."""
 
     has_integers = True
-    may_hide_rows = False
 
     def __init__(self, frame: Any) -> None:
         self.label = _LABEL
@@ -157,7 +156,6 @@ class _Pandas:
     """A data frame of pandas, without its index."""
 
     has_integers = True
-    may_hide_rows = False
 
     def __init__(self, frame: Any) -> None:
         self.label = _LABEL

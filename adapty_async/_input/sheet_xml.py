@@ -12,34 +12,28 @@ from collections.abc import Callable, Mapping
 from typing import IO, TypeAlias
 from xml.parsers import expat
 
-import msgspec
-
 from adapty_async._input.cells import FaultyCell
-
-__all__ = (
-    "MAX_CELLS",
-    "TOTAL",
-    "OpenDocumentReader",
-    "SheetFindings",
-    "SheetReader",
-    "StyleReader",
-    "UnreadableSheetError",
-    "XmlHandler",
-    "column_letters",
-    "read_xml",
+from adapty_async._input.sheet_findings import (
+    ERROR,
+    MAX_CELLS,
+    MAX_COLUMNS,
+    MOST_DIGITS,
+    TOTAL,
+    Extent,
+    SheetFindings,
+    UnreadableSheetError,
+    column_letters,
+    positive,
+    shown_digits,
 )
 
-#: A sheet may have this many cells, empty ones in between included, since all are in memory.
-MAX_CELLS = 50_000_000
-# Cells with errors of a sheet; each is remembered.
-_MAX_FAULTS = 1_000_000
-_MAX_ROWS, _MAX_COLUMNS = 1_048_576, 16_384
+__all__ = ("OpenDocumentReader", "SheetReader", "StyleReader", "XmlHandler", "read_xml")
+
 _PIECE = 1 << 20
 # expat reads an unfinished tag or comment again with each piece, so its length is limited.
 _MAX_TOKEN = 16 * _PIECE
 _ENCODINGS = frozenset({"utf-8", "us-ascii", "iso-8859-1", "utf-16"})
 
-_ERROR = FaultyCell("has a formula error, such as #N/A")
 _UNCALCULATED = FaultyCell(
     "has a formula that was never calculated: open and save the file with a spreadsheet program"
 )
@@ -47,8 +41,6 @@ _INEXACT = FaultyCell(
     "has content that is not plain text, such as a tab, a line break, a note or CDATA"
 )
 
-#: Marks a cell that has a value, but cannot be an id.
-TOTAL = FaultyCell("has a formula that counts or adds up other cells, so it is no id")
 # A formula that begins with a function of many cells, as both formats write it.
 _AGGREGATE = re.compile(
     r"(?:[a-z]+:)?=?[\s+(-]*(?:_xlfn\.)?"
@@ -62,55 +54,6 @@ _TABLE_COLUMN = re.compile(r"\w\[(?!\[?#This Row)", re.IGNORECASE)
 _FORMULA_LENGTH = 256
 
 _Attributes: TypeAlias = Mapping[str, str]
-
-
-class UnreadableSheetError(Exception):
-    """Parsed XML breaks a rule, which is the message."""
-
-
-class SheetFindings(msgspec.Struct):
-    """
-    The findings of a scan in a sheet.
-
-    Attributes:
-        hidden: the number of the first hidden row, as people see it; None if there is none.
-        merged: the first merged cell; None if there is none, or if it was not searched.
-        faults: the cells that cannot be used, by number of the row and index of the column; `TOTAL`
-            for those that cannot be ids.
-        fault_count: their number.
-        is_scanned: whether hidden rows were searched.
-        digits: by index of the column, a byte for each row: the digits with which its number is
-            shown at least, 0 if it is shown as it is.
-    """
-
-    hidden: int | None = None
-    merged: str | None = None
-    faults: dict[int, dict[int, FaultyCell]] = {}
-    fault_count: int = 0
-    is_scanned: bool = True
-    digits: dict[int, bytearray] = {}
-
-    def hide(self, number: int) -> None:
-        """Record a hidden row."""
-        if self.hidden is None:
-            self.hidden = number
-
-    def add_fault(self, row: int, column: int, fault: FaultyCell) -> None:
-        """
-        Record a cell that cannot be used.
-
-        Raises:
-            UnreadableSheetError: there are too many.
-        """
-        self.fault_count += 1
-        if self.fault_count > _MAX_FAULTS:
-            raise UnreadableSheetError(f"has more than {_MAX_FAULTS:,} cells with errors or totals")
-        self.faults.setdefault(row, {})[column] = fault
-
-    def add_digits(self, row: int, column: int, digits: int) -> None:
-        """Record the digits that a number, below those before, is shown with at least."""
-        known = self.digits.setdefault(column, bytearray())
-        known += bytes(row - 1 - len(known)) + bytes([digits])
 
 
 def _is_total(formula: str) -> bool:
@@ -197,7 +140,7 @@ class SheetReader(XmlHandler):
         self.findings = SheetFindings(faults={}, digits={})
         self._digits = digits or {}
         self._shown_digits = 0  # of the cell
-        self._extent = _Extent()
+        self._extent = Extent()
         # The next position, from 0, of a row or cell without one.
         self._row = self._column = 0
         self._at = self._last = (-1, -1)
@@ -249,7 +192,7 @@ class SheetReader(XmlHandler):
 
     def _start_row(self, attributes: _Attributes) -> None:
         if "r" in attributes:
-            self._row = _positive(attributes["r"]) - 1
+            self._row = positive(attributes["r"]) - 1
         if _is_hidden(attributes):
             self.findings.hide(self._row + 1)
 
@@ -295,13 +238,15 @@ class SheetReader(XmlHandler):
         row, column = self._at[0] + 1, self._at[1]
         if fault is not None:
             self.findings.add_fault(row, column, fault)
+        elif self._kind == "d":
+            self.findings.add_digits(row, column, MOST_DIGITS)
         elif self._shown_digits and self._kind in {"", "n"}:
             self.findings.add_digits(row, column, self._shown_digits)
 
     def _fault(self) -> FaultyCell | None:
         """Return why the cell cannot be used, None if it can be or is empty."""
         if self._kind == "e":
-            return _ERROR
+            return ERROR
         if not self._has_value:
             return _UNCALCULATED if self._has_formula else None
         if self._is_split:
@@ -332,7 +277,7 @@ class StyleReader(XmlHandler):
         """See `XmlHandler`."""
         name = name.rpartition(":")[2]
         if name == "numFmt":
-            digits = _shown_digits(attributes.get("formatCode", ""))
+            digits = shown_digits(attributes.get("formatCode", ""))
             self._formats[attributes.get("numFmtId", "")] = digits
         elif name == "cellXfs":
             self._style = 0
@@ -348,58 +293,10 @@ class StyleReader(XmlHandler):
             self._style = None
 
 
-# No number of a spreadsheet that could be an id has as many.
-_MOST_DIGITS = 255
-# Parts of a format that show themselves, or are conditions.
-_LITERAL = re.compile(r'(?P<text>"[^"]*"|\\.)|\[[^]]*\]|_.|\*.')
-
-
-def _shown_digits(code: str) -> int:
-    """
-    Return the digits before the decimal point that a number format shows at least.
-
-    A format with letters shows each number in another way.
-    """
-    if any(map(str.isalnum, "".join(found["text"] or "" for found in _LITERAL.finditer(code)))):
-        return _MOST_DIGITS
-    whole = _LITERAL.sub("", code).partition(";")[0].partition(".")[0]
-    return 0 if "E" in whole.upper() else min(whole.count("0"), _MOST_DIGITS)
-
-
 def _is_hidden(row: _Attributes) -> bool:
     if "hidden" in row and row["hidden"].strip().lower() not in {"0", "false"}:
         return True
     return "ht" in row and float(row["ht"]) == 0
-
-
-class _Extent:
-    """The area of a sheet from its first cell with a value to its last one."""
-
-    def __init__(self) -> None:
-        self.rows = self.columns = 0
-
-    def add(self, row: int, column: int) -> None:
-        """
-        Add the position of a cell, from 0.
-
-        Raises:
-            UnreadableSheetError: the area becomes too large.
-        """
-        if row < self.rows and column < self.columns:
-            return
-        if row >= _MAX_ROWS or column >= _MAX_COLUMNS:
-            raise UnreadableSheetError("is damaged: it has a cell outside of a sheet")
-        self.rows, self.columns = max(self.rows, row + 1), max(self.columns, column + 1)
-        if self.cells > MAX_CELLS:
-            raise UnreadableSheetError(
-                f"has more than {MAX_CELLS:,} cells up to {column_letters(column)}{row + 1}; "
-                "delete what stands far from the rows, or save it as CSV"
-            )
-
-    @property
-    def cells(self) -> int:
-        """The number of its cells."""
-        return self.rows * self.columns
 
 
 _DIGITS = "0123456789"
@@ -410,10 +307,10 @@ def _position(reference: str) -> tuple[int, int]:
     """Return the row and the column, from 0, of a reference such as B3."""
     letters = reference.rstrip(_DIGITS)
     column = _column(letters)
-    return _positive(reference[len(letters) :]) - 1, column
+    return positive(reference[len(letters) :]) - 1, column
 
 
-@functools.lru_cache(maxsize=_MAX_COLUMNS)
+@functools.lru_cache(maxsize=MAX_COLUMNS)
 def _column(letters: str) -> int:
     if not _COLUMN.fullmatch(letters):
         raise UnreadableSheetError("is damaged: it has a cell without a position")
@@ -423,18 +320,8 @@ def _column(letters: str) -> int:
     return column - 1
 
 
-def _positive(number: str) -> int:
-    if not (number.isascii() and number.isdecimal() and len(number) < 10 and int(number)):
-        raise UnreadableSheetError("is damaged: a position or a count in it is not a number")
-    return int(number)
-
-
-def column_letters(column: int) -> str:
-    """Return the letters of a column, from 0, as spreadsheets show it."""
-    before, last = divmod(column, 26)
-    return (column_letters(before - 1) if before else "") + chr(ord("A") + last)
-
-
+_EXPONENT = re.compile(r"[0-9]E[+-]?[0-9]")
+_NO_DIGITS = re.compile("[^0-9]+")
 _ODF_ERROR = re.compile(r"#(?:N/A|NULL!|DIV/0!|VALUE!|REF!|NAME\?|NUM!)|Err:[0-9]+")
 # Errors are shorter.
 _SHORT = 64
@@ -463,7 +350,7 @@ class OpenDocumentReader(XmlHandler):
     def __init__(self) -> None:
         self.sheets: dict[str, SheetFindings] = {}
         self._sheet: SheetFindings | None = None
-        self._extent = _Extent()
+        self._extent = Extent()
         # The cells of the sheets before this one.
         self._cells = 0
         self._row = self._repeated = self._column = 0
@@ -523,20 +410,20 @@ class OpenDocumentReader(XmlHandler):
         if name in self.sheets:
             raise UnreadableSheetError("has two sheets with one name")
         self._sheet = self.sheets[name] = SheetFindings(faults={})
-        self._extent = _Extent()
+        self._extent = Extent()
         self._row = 0
 
     def _start_row(self, sheet: SheetFindings, attributes: _Attributes) -> None:
-        self._repeated = _positive(attributes.get("table:number-rows-repeated", "1"))
+        self._repeated = positive(attributes.get("table:number-rows-repeated", "1"))
         self._column = 0
         if attributes.get("table:visibility", "visible") != "visible":
             sheet.hide(self._row + 1)
 
     def _start_cell(self, sheet: SheetFindings, name: str, attributes: _Attributes) -> None:
         self._cell, self._is_plain, self._text = attributes, True, ""
-        self.reads_text(wanted="table:formula" in attributes)
+        self.reads_text(wanted="table:formula" in attributes or "office:value" in attributes)
         spans = [
-            _positive(attributes.get(f"table:number-{what}-spanned", "1")) for what in _DIRECTIONS
+            positive(attributes.get(f"table:number-{what}-spanned", "1")) for what in _DIRECTIONS
         ]
         if sheet.merged is None and (name != "table:table-cell" or max(spans) > 1):
             sheet.merged = f"{column_letters(self._column)}{self._row + 1}"
@@ -552,7 +439,7 @@ class OpenDocumentReader(XmlHandler):
         self._depth += 1
 
     def _end_cell(self, sheet: SheetFindings, cell: _Attributes) -> None:
-        columns = _positive(cell.get("table:number-columns-repeated", "1"))
+        columns = positive(cell.get("table:number-columns-repeated", "1"))
         first, self._column = self._column, self._column + columns
         fault = self._fault(cell)
         if fault is None and not self._is_filled(cell):
@@ -564,14 +451,17 @@ class OpenDocumentReader(XmlHandler):
             for row in range(self._row + 1, self._row + self._repeated + 1):
                 for column in range(first, first + columns):
                     sheet.add_fault(row, column, fault)
+        elif _is_other(cell, self._text):
+            for column in range(first, first + columns):
+                sheet.add_digits(self._row + 1, column, MOST_DIGITS, rows=self._repeated)
 
     def _fault(self, cell: _Attributes) -> FaultyCell | None:
         """Return why a cell cannot be used, None if it can be."""
         if cell.get("calcext:value-type") == "error":
-            return _ERROR
+            return ERROR
         if "table:formula" in cell:
             if _ODF_ERROR.fullmatch(self._text.strip()):
-                return _ERROR
+                return ERROR
             if "office:value-type" not in cell:
                 return _UNCALCULATED
             if _is_total(cell["table:formula"]):
@@ -586,3 +476,16 @@ class OpenDocumentReader(XmlHandler):
 
 
 _DIRECTIONS = ("rows", "columns")
+
+
+def _is_other(cell: _Attributes, shown: str) -> bool:
+    """Return whether people see something else than the number in a cell."""
+    if cell.get("office:value-type") in {"date", "time"}:
+        return True
+    if "office:value" not in cell or _EXPONENT.search(shown):
+        return False
+    if "%" in shown or any(map(str.isalpha, shown)):
+        return True
+    number, digits = cell["office:value"].strip("-").partition(".")[0], _NO_DIGITS.sub("", shown)
+    is_same = digits == "0" if number == "0" else digits.startswith(number)
+    return digits != "" and not is_same

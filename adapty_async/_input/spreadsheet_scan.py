@@ -3,7 +3,7 @@ A scan of a spreadsheet, before python-calamine reads it, for what that does not
 
 Invariants:
 
-- No sheet of XML is read that was not scanned. The binary formats, .xls and .xlsb, are not scanned.
+- No sheet is read that was not scanned.
 - A sheet is found like python-calamine finds it. One with two candidates is rejected.
 - Memory is bounded: neither a declared size nor a cell far away makes the program allocate it.
 """
@@ -12,18 +12,25 @@ from __future__ import annotations
 
 import contextlib
 import lzma
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from xml.parsers import expat
 
+from adapty_async._input.binary_sheets import (
+    XlsBook,
+    find_in_xlsb,
+    sheets_of_xlsb,
+    styles_of_xlsb,
+)
+from adapty_async._input.compound_file import COMPOUND_FILE, CompoundFile
 from adapty_async._input.files import JOINED
+from adapty_async._input.sheet_findings import DAMAGED, SheetFindings, UnreadableSheetError
 from adapty_async._input.sheet_xml import (
     OpenDocumentReader,
-    SheetFindings,
     SheetReader,
     StyleReader,
-    UnreadableSheetError,
     XmlHandler,
     read_xml,
 )
@@ -33,15 +40,14 @@ __all__ = ("SpreadsheetScan",)
 
 #: The parts of a spreadsheet may have this many bytes, uncompressed.
 _MAX_SIZE = 2 << 30
-# The beginning of .xls, and of .xlsx with a password.
-_COMPOUND_FILE = bytes.fromhex("D0CF11E0A1B11AE1")
 _ENCRYPTED = 0x1  # a flag of a part
-_DAMAGED = "is not a spreadsheet, or is damaged"
 _NOT_CHECKED = "cannot be checked for hidden rows: save it as .xlsx or CSV"
 _PASSWORD = "is protected by a password"  # noqa: S105  a message
 _BINARY, _OPEN_DOCUMENT, _OPEN_XML = "workbook.bin", "content.xml", "workbook.xml"
-# The only place in which python-calamine looks for them.
-_STYLES = "xl/styles.xml"
+# The only places in which python-calamine looks for them.
+_STYLES, _BINARY_STYLES = "xl/styles.xml", "xl/styles.bin"
+_BINARY_FOLDER = "xl/"
+_BOOKS = ("Workbook", "Book", "WORKBOOK", "BOOK")
 _KINDS = frozenset({_BINARY, _OPEN_DOCUMENT, _OPEN_XML})
 
 
@@ -59,8 +65,11 @@ class SpreadsheetScan:
     def __init__(self, path: str) -> None:
         self._path = path
         self._found: dict[str, SheetFindings] = {}
-        self._kind: str | None = None
+        self._kind: str | None = None  # None for .xls
+        self._book: XlsBook | None = None  # None for others, and .xlsx with a password
         if not self._is_archive():
+            with self._translated():
+                self._book = self._xls_book()
             return
         with self._opened() as (archive, parts):
             self._kind = self._kind_of(parts)
@@ -75,41 +84,60 @@ class SpreadsheetScan:
             InvalidInputError: it is not found, is too large, or is damaged.
         """
         if name not in self._found:
-            if self._kind == _OPEN_XML:
-                with self._opened() as (archive, parts):
-                    self._found[name] = _open_xml(archive, parts, name)
-            elif self._kind == _OPEN_DOCUMENT:
-                raise InvalidInputError(self._path, _NOT_CHECKED)
-            else:
-                self._found[name] = SheetFindings(is_scanned=False)
+            with self._translated():
+                self._found[name] = self._scanned(name)
         return self._found[name]
+
+    def _scanned(self, name: str) -> SheetFindings:
+        if self._book is not None:
+            return self._book.find(name)
+        if self._kind == _OPEN_DOCUMENT:
+            raise KeyError(name)
+        with self._opened() as (archive, parts):
+            return (_open_xml if self._kind == _OPEN_XML else _binary)(archive, parts, name)
+
+    def _xls_book(self) -> XlsBook | None:
+        file = CompoundFile(self._path)
+        try:
+            stream = file.stream(*_BOOKS)
+        except KeyError:
+            return None  # its reader knows why, such as a password
+        return XlsBook(stream)
 
     def _is_archive(self) -> bool:
         try:
             with open(self._path, "rb") as file:  # noqa: PTH123  an error has to be like others
-                begin = file.read(len(_COMPOUND_FILE))
+                begin = file.read(len(COMPOUND_FILE))
         except OSError as error:
             raise InvalidInputError(self._path, f"cannot be read: {error.strerror}") from None
+        if begin == COMPOUND_FILE:  # in which Excel puts an archive with colours
+            return False
         if zipfile.is_zipfile(self._path):
             return True
-        if begin == _COMPOUND_FILE:
-            return False
-        raise InvalidInputError(self._path, _DAMAGED)
+        raise InvalidInputError(self._path, DAMAGED)
 
     def _kind_of(self, parts: Mapping[str, str]) -> str:
         """Return the last part of the name of the only part that makes a kind of spreadsheet."""
-        ends = [part if part == _OPEN_DOCUMENT else part.rpartition("/")[2] for part in parts]
-        kinds = [end for end in ends if end in _KINDS]
+        # a chart of OpenDocument is a document in a folder
+        kinds = [
+            end
+            for part in parts
+            if (end := part.rpartition("/")[2]) in _KINDS and (end != _OPEN_DOCUMENT or part == end)
+        ]
         if len(kinds) != 1:
-            raise InvalidInputError(self._path, _DAMAGED)
+            raise InvalidInputError(self._path, DAMAGED)
         return kinds[0]
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple[zipfile.ZipFile, Mapping[str, str]]]:
-        """Open the archive; what is wrong with it or its XML becomes an error of the file."""
+        with self._translated(), zipfile.ZipFile(self._path) as archive:
+            yield archive, _parts(archive)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raise what is wrong with the archive, its XML or its records as an error of the file."""
         try:
-            with zipfile.ZipFile(self._path) as archive:
-                yield archive, _parts(archive)
+            yield
         except UnreadableSheetError as error:
             raise InvalidInputError(self._path, str(error)) from None
         except (KeyError, NotImplementedError):
@@ -117,13 +145,14 @@ class SpreadsheetScan:
         except InvalidInputError:
             raise
         except _DAMAGE:
-            raise InvalidInputError(self._path, _DAMAGED) from None
+            raise InvalidInputError(self._path, DAMAGED) from None
 
 
-# The errors of `zipfile`, its decompressors and expat for damaged files.
+# The errors of `zipfile`, its decompressors, expat and `struct` for damaged files.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
+    struct.error,
     lzma.LZMAError,
     expat.ExpatError,
     EOFError,
@@ -177,10 +206,8 @@ def _open_xml(archive: zipfile.ZipFile, parts: Mapping[str, str], sheet: str) ->
 def _part_of(archive: zipfile.ZipFile, parts: Mapping[str, str], sheet: str) -> str:
     """Return the name, in small letters, of the part of an archive that is a sheet."""
     book = next(part for part in parts if part.rpartition("/")[2] == _OPEN_XML)
-    folder = book.removesuffix(_OPEN_XML)
-    sheets, targets = _Elements(), _Elements()
+    sheets = _Elements()
     _read(archive, parts[book], sheets)
-    _read(archive, parts[f"{folder}_rels/{_OPEN_XML}.rels"], targets)
     relations = [
         value
         for name, attributes in sheets.found
@@ -188,13 +215,41 @@ def _part_of(archive: zipfile.ZipFile, parts: Mapping[str, str], sheet: str) -> 
         for key, value in attributes.items()
         if key.rpartition(":")[2] == "id"
     ]
+    return _target(archive, parts, book, relations)
+
+
+def _binary(archive: zipfile.ZipFile, parts: Mapping[str, str], sheet: str) -> SheetFindings:
+    digits: list[int] = []
+    if _BINARY_STYLES in parts:
+        with archive.open(parts[_BINARY_STYLES]) as file:
+            digits = styles_of_xlsb(file)
+    book = _BINARY_FOLDER + _BINARY
+    with archive.open(parts[book]) as file:
+        relations = [relation for name, relation in sheets_of_xlsb(file) if name == sheet]
+    with archive.open(parts[_target(archive, parts, book, relations)]) as file:
+        return find_in_xlsb(file, digits)
+
+
+def _target(
+    archive: zipfile.ZipFile, parts: Mapping[str, str], book: str, relations: Sequence[str]
+) -> str:
+    """
+    Return the name, in small letters, of the part that the relation of a sheet leads to.
+
+    Raises:
+        KeyError: there is not one relation, or not one such part.
+    """
+    name = book.rpartition("/")[2]
+    folder = book.removesuffix(name)
+    targets = _Elements()
+    _read(archive, parts[f"{folder}_rels/{name}.rels"], targets)
     found = {
         attributes["Target"]
         for name, attributes in targets.found
         if name == "Relationship" and relations and attributes.get("Id") == relations[0]
     }
     if len(relations) != 1 or len(found) != 1:
-        raise KeyError(sheet)
+        raise KeyError(book)
     target = found.pop().replace("\\", "/").lower()
     return target[1:] if target.startswith("/") else folder + target
 

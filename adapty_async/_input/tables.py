@@ -38,14 +38,12 @@ class Table(Protocol):
         exact: for each column the number from which on its floats may have lost digits.
         has_integers: whether it stores whole numbers as such; a spreadsheet has floats only, even
             if its reader returns an int.
-        may_hide_rows: whether people may see fewer rows, and nothing tells which.
     """
 
     label: str
     names: Sequence[str]
     exact: Sequence[float]
     has_integers: bool
-    may_hide_rows: bool
 
     def rows(self, indexes: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield the number of each row, and its cells in the columns with these indexes."""
@@ -95,7 +93,6 @@ def table_rows(
     indexes = [i for i, name in enumerate(names) if name and (used is None or name in used)]
     converters = [(names[i], _converter(names[i], columns, table.exact[i])) for i in indexes]
     id_at = _position(columns.id_column, [name for name, _ in converters])
-    findings.may_hide_rows = table.may_hide_rows
     damaged: Any = float if table.has_integers else float | int
     for row_number, values in table.rows(indexes):
         row = _row(row_number, converters, values, table.label)

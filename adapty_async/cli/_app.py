@@ -351,7 +351,7 @@ def demo(profiles: str | None, ids: str | None) -> None:
     if (profiles is None) != (ids is None):
         raise click.UsageError("PROFILES and IDS go together")
     with _exit_on_error():
-        sys.exit(_run(_demo.run(profiles, ids, click.echo)))
+        sys.exit(_run(_demo.run(profiles, ids, echo)))
 
 
 def _job(

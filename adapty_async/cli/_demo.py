@@ -20,6 +20,7 @@ from adapty_async import mail, v1
 from adapty_async._input.rows import Rows, open_rows
 from adapty_async._input.schema import id_columns, id_from, rows_of
 from adapty_async._report import RunName
+from adapty_async._runtime.words import counted
 from adapty_async.cli._job import Exit, Job, perform
 from adapty_async.cli._report import report_text
 from adapty_async.client import AdaptyClient, AdaptyMailClient
@@ -103,8 +104,8 @@ async def _save(sandbox: Sandbox, people: Rows, write: Callable[[str], object]) 
     if result.interrupted:
         return Exit.INTERRUPTED
     arrived = sandbox.mail_profile_ids()
-    failed = f"{result.report.failed:,} rows could not be sent"
-    write(f"The sandbox holds {len(arrived):,} profiles; {failed}.\n")
+    failed = f"{counted(result.report.failed, 'row')} could not be sent"
+    write(f"The sandbox holds {counted(len(arrived), 'profile')}; {failed}.\n")
     wanted = {profile.external_profile_id for profile in _usable(people, _PROFILES.struct)}
     return Exit.OK if arrived == wanted else Exit.NOT_ALL_DONE
 

@@ -209,7 +209,7 @@ def _write(pieces: Iterable[str], summary: JournalSummary, options: _Options) ->
         except OSError as error:
             raise ConfigError(f"-o cannot be written: {error.strerror}") from None
     elif options.form is None and sys.stdout.isatty():  # a terminal does not render HTML
-        click.echo(f"{status_text(summary)}\n\nThe report itself: add -o FILE, or --format json.")
+        echo(f"{status_text(summary)}\n\nThe report itself: add -o FILE, or --format json.")
     else:
         for piece in pieces:
             click.echo(piece, nl=False)

@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from adapty_async._runtime.words import counted
 from adapty_async.bulk import BulkReport, BulkRun
 from adapty_async.cli._frame import Frame
 from adapty_async.cli._report import per_second
@@ -220,7 +221,7 @@ def _waits(now: Statistics) -> list[str]:
 def _counts(now: Statistics) -> list[str]:
     buckets = now.buckets.values()
     attempts = sum(bucket.requests for bucket in buckets)
-    parts = [f"{attempts:,} attempts"] if attempts else []
+    parts = [counted(attempts, "attempt")] if attempts else []
     if throttled := sum(bucket.throttled for bucket in buckets):
         share = 100 * throttled / attempts
         parts.append(f"{throttled:,} throttled ({share:.{2 if share < 1 else 1}f} %)")

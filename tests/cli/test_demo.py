@@ -97,7 +97,7 @@ def test_profiles_that_did_not_arrive_are_found_out(
     monkeypatch.setattr(_demo, "_RETRY", RetryPolicy(attempts=1))
     result = invoke("demo", put("people.csv", people("u1")), put("ids.txt", "u9\n"))
     assert result.exit_code == 1
-    assert "The sandbox holds 0 profiles; 1 rows could not be sent." in result.stdout
+    assert "The sandbox holds 0 profiles; 1 row could not be sent." in result.stdout
 
 
 @pytest.mark.parametrize("title", ["Saving", "Deleting"])
@@ -114,3 +114,13 @@ def test_demo_can_be_interrupted(put: Put, title: str) -> None:
     assert ("2. Erase" in terminal.shown) is not saving
     assert "3. Ask the sandbox" not in terminal.shown
     assert "Traceback" not in terminal.shown
+
+
+def test_the_lines_of_the_demo_fit_into_the_terminal(put: Put) -> None:
+    """They end at blanks, as those of the other commands do."""
+    files = put("people.csv", people("u1")), put("ids.txt", "u1\n")
+    with Terminal("demo", *files, columns=60) as terminal:
+        assert terminal.end() == 0
+
+    first, last = terminal.shown.index("A sandbox"), terminal.shown.index("1. Save")
+    assert max(map(len, terminal.shown[first:last].splitlines())) <= 60

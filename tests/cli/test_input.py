@@ -638,6 +638,33 @@ def test_pipe_may_begin_with_one_byte(pieces: socket.socket, content: bytes) -> 
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(bz2.compress(b"u1\n"), id="bzip2"),
+        pytest.param(lzma.compress(b"u1\n"), id="xz"),
+        pytest.param(b"ARROW1\0\0", id="arrow"),
+    ],
+)
+def test_another_kind_of_file_in_a_pipe_is_known_by_its_first_bytes(
+    pieces: socket.socket, content: bytes
+) -> None:
+    """Some signatures are longer than a byte order mark."""
+    for place in range(len(content)):
+        pieces.send(content[place : place + 1])
+    pieces.close()
+    with pytest.raises(InvalidInputError, match="and cannot be read as text"):
+        list(open_rows("-", "text", any_columns))
+
+
+def test_a_short_line_of_a_pipe_is_read_at_once(pieces: socket.socket) -> None:
+    """No signature has a line break, so that nothing else has to come."""
+    pieces.send(b"use")
+    pieces.send(b"r\n")
+    rows = iter(open_rows("-", "text", any_columns))
+    assert next(rows) == Row(1, "user")
+
+
+@pytest.mark.parametrize(
     ("form", "content", "last"),
     [
         pytest.param("text", "u1\nu2", Row(2, "u2", _INCOMPLETE), id="text"),

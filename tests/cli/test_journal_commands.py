@@ -727,6 +727,15 @@ def test_a_terminal_gets_a_summary(erased: Erased) -> None:
     assert "line 5: none" in terminal.shown
 
 
+def test_the_lines_of_a_summary_fit_into_the_terminal(erased: Erased) -> None:
+    """They end at blanks, as those of the status do."""
+    _, journal, _ = erased
+    with processes.Terminal("report", journal, columns=40) as terminal:
+        assert terminal.end() == 0
+
+    assert max(map(len, terminal.shown.splitlines())) <= 40
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/full")
 @pytest.mark.parametrize("command", ["status", "report"])
 def test_a_report_that_cannot_be_written_is_an_error(command: str, erased: Erased) -> None:

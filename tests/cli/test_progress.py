@@ -100,6 +100,7 @@ def test_line_says_what_is_known(
     [
         pytest.param(bucket(), "rate 100/s, 3 in flight, 5 attempts", id="quiet"),
         pytest.param(bucket(requests=0), "", id="nothing-sent"),
+        pytest.param(bucket(requests=1), "rate 100/s, 3 in flight, 1 attempt", id="one"),
         pytest.param(bucket(rate=9876.5, in_flight=0), "rate 9,876/s, 5 attempts", id="fast"),
         pytest.param(bucket(rate=0.5, in_flight=0), "rate 0.5/s, 5 attempts", id="slow"),
         pytest.param(

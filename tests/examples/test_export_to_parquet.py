@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,7 +19,9 @@ import pytest
 from adapty_async import AdaptyExportClient
 from adapty_async.export import Filters
 from adapty_async.sandbox import Sandbox
+from examples import export_to_parquet
 from examples.export_to_parquet import export, main, write
+from tests.raw_server import RawServer, reply
 
 FIRST, LAST = dt.date(2025, 1, 1), dt.date(2025, 3, 10)
 MONTHS = ["2025-01.parquet", "2025-02.parquet", "2025-03.parquet"]
@@ -96,10 +102,60 @@ def test_a_wrong_call_is_one_line(arguments: list[str], capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "Usage: export_to_parquet.py CHART FOLDER YYYY-MM\n"
 
 
-async def test_the_command_exports_up_to_this_month(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A chart is written, and an error of the API is one line with the exit code 1."""
+async def test_the_command_exports_up_to_this_month(
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A chart is written; a failure of the API that may pass has the exit code 1."""
     month = f"{dt.datetime.now(dt.UTC):%Y-%m}"
     assert await asyncio.to_thread(main, ["revenue", str(tmp_path), month]) == 0
     assert names_in(tmp_path)[0] == f"{month}.parquet"
-    assert await asyncio.to_thread(main, ["revenu", str(tmp_path / "x"), month]) == 1
-    assert sandbox.arrivals()[-1].status == 400
+    async with RawServer(then=(reply(503, retry_after="9999"),)) as server:
+        monkeypatch.setenv("ADAPTY_EXPORT_BASE_URL", server.url)
+        assert await asyncio.to_thread(main, ["revenue", str(tmp_path / "x"), month]) == 1
+    assert capsys.readouterr().err.endswith("; the next run exports what is missing\n")
+
+
+async def test_an_error_that_stays_is_one_line(
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A wrong chart, folder or key has the exit code 2, and no promise that the next run helps."""
+    file = tmp_path / "file"
+    file.touch()
+
+    async def failed(chart: str, folder: Path) -> str:
+        assert await asyncio.to_thread(main, [chart, str(folder), "2025-01"]) == 2
+        return capsys.readouterr().err
+
+    for chart, folder, reason in (
+        ("revenu", tmp_path, "status 400"),
+        ("revenue", file, "File exists"),
+    ):
+        error = await failed(chart, folder)
+        assert error.startswith("export_to_parquet.py: ")
+        assert reason in error
+        assert "the next run" not in error
+    monkeypatch.setenv("ADAPTY_API_KEY", f"{sandbox.api_key}x")
+    assert "status 401" in await failed("revenue", tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the signal is another one")
+def test_an_interruption_is_one_line(tmp_path: Path) -> None:
+    """Ctrl-C ends the command with the exit code of a shell."""
+    command = [sys.executable, export_to_parquet.__file__, "revenue", str(tmp_path), "2025-01"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = os.environ | {"ADAPTY_API_KEY": "secret", "ADAPTY_EXPORT_BASE_URL": url}
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGINT)
+                _, error = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert error == b"Interrupted. The next run exports what is missing.\n"

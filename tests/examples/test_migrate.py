@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from adapty_async import AdaptyClient
+from adapty_async.bulk import Outcome, OutcomeStatus
 from adapty_async.sandbox import Sandbox
 from examples import migrate
 
@@ -239,6 +240,14 @@ async def test_rows_that_fail_for_one_reason_are_shown_together(
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("users, row 1 and 99 more: store_country: must be ")
     assert second == "users: 2 more in users.ndjson"
+
+
+def test_progress_is_a_line_for_every_thousand_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    """Files are long, and nothing else shows that a run is not stuck."""
+    show = migrate.progress("users")
+    for index in range(2500):
+        show(Outcome(index, {}, OutcomeStatus.DONE))
+    assert capsys.readouterr().err == "users: 1,000 rows\nusers: 2,000 rows\n"
 
 
 async def test_a_migration_stops_at_the_first_file_that_cannot_go_on(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import struct
+import random
 import zipfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import openpyxl
@@ -92,37 +92,12 @@ def write_odf(path: Path, tables: str, *, entry: str = "") -> Path:
     return write_parts(path, parts)
 
 
-def write_binary(path: Path, rows: Sequence[str], hidden: Collection[int] = ()) -> Path:
-    """Write a workbook of .xlsb with text in one column, and hide rows with these numbers."""
-    size = struct.pack("<4I", 0, len(rows) - 1, 0, 0)
-    sheet = [_record(0x81), _record(0x94, size), _record(0x91)]
-    for number, text in enumerate(rows):
-        flags = 0x10 if number + 1 in hidden else 0
-        sheet.append(_record(0x00, struct.pack("<IIHBBBI", number, 0, 300, 0, flags, 0, 0)))
-        sheet.append(_record(0x06, struct.pack("<II", 0, 0) + _wide(text)))
-    sheet += [_record(0x92), _record(0x82)]
-    entry = struct.pack("<II", 0, 1) + _wide("rId1") + _wide("Users")
-    relation = (
-        '<Relationships><Relationship Id="rId1" Type="http://schemas.openxmlformats.org/'
-        'officeDocument/2006/relationships/worksheet" Target="worksheets/sheet1.bin"/>'
-        "</Relationships>"
-    )
-    parts = {
-        "xl/_rels/workbook.bin.rels": relation.encode(),
-        "xl/workbook.bin": b"".join(
-            [_record(0x83), _record(0x8F), _record(0x9C, entry), _record(0x90), _record(0x84)]
-        ),
-        "xl/worksheets/sheet1.bin": b"".join(sheet),
-    }
-    return write_parts(path, parts)
-
-
-def _record(kind: int, content: bytes = b"") -> bytes:
-    """Return a record of .xlsb; numbers from 128 on have two bytes."""
-    number = bytes([kind]) if kind < 0x80 else bytes([kind, 1])
-    assert len(content) < 0x80, "a longer one has more bytes of its length"
-    return number + bytes([len(content)]) + content
-
-
-def _wide(text: str) -> bytes:
-    return struct.pack("<I", len(text)) + text.encode("utf-16-le")
+def damaged(content: bytes, random_: random.Random) -> bytes:
+    """Return bytes with one changed, or some left out."""
+    changed = bytearray(content)
+    at = random_.randrange(len(changed))
+    if random_.random() < 0.7:
+        changed[at] = random_.randrange(256)
+    else:
+        del changed[at : at + random_.randrange(1, 20)]
+    return bytes(changed)

@@ -286,6 +286,8 @@ def test_options_of_text_do_not_go_with_tables(tmp_path: Path) -> None:
         open_rows(path, None, used("id"), sheet="a")
     with pytest.raises(InvalidInputError, match="must be a file to be read as parquet, not a pipe"):
         open_rows("-", "parquet", used("id"))
+    with pytest.raises(InvalidInputError, match="must not be packed with gzip to be read as"):
+        open_rows(f"{path}.gz", None, used("id"))
 
 
 def test_a_file_that_changes_meanwhile_is_rejected(tmp_path: Path) -> None:

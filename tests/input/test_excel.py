@@ -249,7 +249,7 @@ def test_rows_without_an_id_are_left_out_and_counted(tmp_path: Path) -> None:
 class _IntegerSheet:
     """A sheet as the reader returns one of .xls: its small whole numbers are ints."""
 
-    label, has_integers, may_hide_rows = "ids.xls", False, True
+    label, has_integers = "ids.xls", False
     names: Sequence[str] = ("id",)
     exact: Sequence[float] = (1e15,)
 

@@ -6,7 +6,6 @@ import contextlib
 import io
 import random
 import re
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,16 @@ import pytest
 
 from adapty_async._input.cells import FaultyCell
 from adapty_async._input.rows import Row, open_rows
-from adapty_async._input.sheet_xml import (
-    SheetReader,
-    UnreadableSheetError,
-    column_letters,
-    read_xml,
-)
+from adapty_async._input.sheet_findings import UnreadableSheetError, column_letters
+from adapty_async._input.sheet_xml import SheetReader, read_xml
 from adapty_async._input.spreadsheet_scan import SpreadsheetScan
 from adapty_async.errors import InvalidInputError
+from tests.input.binary_workbooks import compound_file
 from tests.input.spreadsheets import (
     BOOK,
     RELATIONS,
     SHEET,
+    damaged,
     odf_cell,
     odf_row,
     odf_table,
@@ -34,7 +31,6 @@ from tests.input.spreadsheets import (
     rewrite,
     text_cell,
     text_row,
-    write_binary,
     write_odf,
     write_parts,
     write_sheet,
@@ -210,13 +206,14 @@ def test_two_parts_with_one_name_are_rejected(tmp_path: Path) -> None:
     ("name", "content", "reason"),
     [
         pytest.param("ids.xlsx", b"id\nu1\n", "is not a spreadsheet", id="text"),
+        pytest.param("ids.xls", b"<table><tr><td>id", "save it as .xlsx or CSV", id="html"),
         pytest.param("ids.xls", bytes.fromhex("D0CF11E0A1B11AE1"), "is not a spread", id="xls"),
     ],
 )
 def test_a_file_that_is_no_archive_is_left_to_its_reader(
     tmp_path: Path, name: str, content: bytes, reason: str
 ) -> None:
-    """Binary spreadsheets are not scanned; other files are none."""
+    """A file that is none, and one of which only the beginning is there, are rejected."""
     path = tmp_path / name
     path.write_bytes(content)
 
@@ -224,67 +221,13 @@ def test_a_file_that_is_no_archive_is_left_to_its_reader(
         read(path)
 
 
-def _compound_file(entry: str) -> bytes:
-    """Return a file of the kind of .xls: a table of sectors, and a directory with an entry."""
-    free, end, table = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
-    header = struct.pack(
-        "<8s16x5H6x118I",
-        *(bytes.fromhex("D0CF11E0A1B11AE1"), 0x3E, 3, 0xFFFE, 9, 6),
-        *(0, 1, 1, 0, 4096, end, 0, end, 0, 0),
-        *[free] * 108,
-    )
-    sectors = struct.pack("<128I", table, end, *[free] * 126)
-    names = [("Root Entry", 5), (entry, 2), ("", 0), ("", 0)]
-    directory = b"".join(
-        struct.pack(
-            "<64sHBB3I36xIQ",
-            name.encode("utf-16-le"),
-            2 * len(name) + 2,
-            kind,
-            1,
-            free,
-            free,
-            1,
-            end,
-            0,
-        )
-        for name, kind in names
-    )
-    return header + sectors + directory
-
-
 def test_a_password_of_excel_is_named(tmp_path: Path) -> None:
     """A protected .xlsx is a file of another kind, which has the workbook within it."""
     path = tmp_path / "ids.xlsx"
-    path.write_bytes(_compound_file("EncryptedPackage"))
+    path.write_bytes(compound_file("EncryptedPackage", b""))
 
     with pytest.raises(InvalidInputError, match="is protected by a password"):
         read(path)
-
-
-def test_a_binary_workbook_is_not_scanned(tmp_path: Path) -> None:
-    """The sheets of .xlsb have no XML, so nothing is found in them."""
-    path = write_parts(tmp_path / "ids.xlsb", {"xl/workbook.bin": b""})
-    findings = SpreadsheetScan(str(path)).sheet("Users")
-
-    assert (findings.hidden, findings.faults, findings.is_scanned) == (None, {}, False)
-
-
-def test_a_line_states_that_hidden_rows_are_not_found(tmp_path: Path) -> None:
-    """Who filtered a binary workbook learns before the run that all of its rows are sent."""
-    rows = open_rows(
-        str(write_binary(tmp_path / "ids.xlsb", ["id", "u1", "u2"], hidden={3})),
-        None,
-        used("id"),
-        id_column="id",
-    )
-    scanned = open_rows(str(write_sheet(tmp_path / "i.xlsx", USER)), None, used("id"))
-
-    assert list(rows) == [Row(2, {"id": "u1"}), Row(3, {"id": "u2"})]
-    assert rows.findings.lines() == [
-        "Hidden rows cannot be found in .xls and .xlsb, and are read like others."
-    ]
-    assert scanned.findings.lines() == []
 
 
 @pytest.mark.parametrize(
@@ -417,6 +360,10 @@ def _with_format(code: str) -> Callable[[bytes], bytes]:
     [
         pytest.param("00000", True, id="zeros"),
         pytest.param("[&lt;=99999]000-00;General", True, id="with-dashes"),
+        pytest.param("[&gt;=100]0;00000", True, id="section"),
+        pytest.param("0##", True, id="places-behind-zero"),
+        pytest.param("[Red]0;-000;&quot;none&quot;", False, id="other-sections"),
+        pytest.param("&quot;;&quot;0", False, id="semicolon"),
         pytest.param("0", False, id="plain"),
         pytest.param("#,##0.00", False, id="fraction"),
         pytest.param("&quot;&#8364; &quot;0", False, id="sign"),
@@ -437,10 +384,10 @@ def test_a_number_that_is_shown_with_leading_zeros_is_no_id(
     assert others == [Row(3, {"id": "100045"}), Row(4, {"id": "00045"})]
 
 
-@pytest.mark.parametrize("code", ["&quot;U&quot;0", "\\U0"])
+@pytest.mark.parametrize("code", ["&quot;U&quot;0", "\\U0", "0%", "#,##0,", "yyyy\\-mm"])
 def test_a_number_that_is_shown_with_letters_is_no_id(tmp_path: Path, code: str) -> None:
-    """People see U100045, and the file has 100045."""
-    rows = f'{USER}<row r="3"><c r="A3" s="1"><v>100045</v></c></row>'
+    """People see U100045, and the file has 100045; a percentage and others are no ids either."""
+    rows = f'{USER}<row r="3"><c r="A3" s="1"><v>3000045</v></c></row>'
     path = write_sheet(tmp_path / "ids.xlsx", rows)
     _, last = read(rewrite(path, "xl/styles.xml", _with_format(code)))
 
@@ -684,6 +631,79 @@ def test_what_open_document_hides_is_rejected(tmp_path: Path, rows: str, reason:
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("value", "shown", "is_other"),
+    [
+        pytest.param("45", "00045", True, id="zeros"),
+        pytest.param("45", "0,045", True, id="zeros-in-groups"),
+        pytest.param("123", "(000) 00-0123", True, id="with-dashes"),
+        pytest.param("45", "U45", True, id="letters"),
+        pytest.param("1", "100%", True, id="percentage"),
+        pytest.param("100045", "100", True, id="thousands"),
+        pytest.param("0", "000", True, id="zero"),
+        pytest.param("-7", "-7", False, id="negative"),
+        pytest.param("100045", "100,045.00", False, id="groups"),
+        pytest.param("100045", "\u20ac 100045", False, id="sign"),
+        pytest.param("100045", "1.00E+05", False, id="exponent"),
+        pytest.param("100045", "", False, id="no-text"),
+    ],
+)
+def test_a_number_of_open_document_that_is_shown_in_another_way_is_no_id(
+    tmp_path: Path, value: str, shown: str, *, is_other: bool
+) -> None:
+    """A cell has its text as well, as people see it: 00045 means another user than 45."""
+    cell = (
+        f'<table:table-cell office:value-type="float" office:value="{value}">'
+        f"<text:p>{shown}</text:p></table:table-cell>"
+    )
+    rows = ODF_HEADER + ODF_USER + odf_row(cell, 'table:number-rows-repeated="2"') + ODF_USER
+    _, *found, _ = read(write_odf(tmp_path / "ids.ods", odf_table(rows)))
+
+    assert [row.line for row in found] == [3, 4]
+    for row in found:
+        assert ("such as with leading zeros" in str(row.broken)) == is_other
+        assert is_other or row.value == {"id": value}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("time", "PT30H00M00S"), ("date", "2026-01-05T10:00:00Z"), ("date", "12026-01-05")],
+)
+def test_a_time_of_open_document_is_no_id(tmp_path: Path, kind: str, value: str) -> None:
+    """People entered 30:00, and the file has a duration; its text would be an id of nobody."""
+    attributes = f'office:value-type="{kind}" office:{kind}-value="{value}"'
+    cell = f"<table:table-cell {attributes}><text:p>30:00</text:p></table:table-cell>"
+    path = write_odf(tmp_path / "ids.ods", odf_table(ODF_HEADER + ODF_USER + odf_row(cell)))
+
+    assert "is a date or a time" in str(read(path)[1].broken)
+
+
+def test_a_date_of_excel_that_python_does_not_have_is_no_id(tmp_path: Path) -> None:
+    """Its text would be an id of nobody."""
+    date = '<row r="3"><c r="A3" t="d"><v>12026-01-05T00:00:00</v></c></row>'
+
+    assert "is a date or a time" in str(
+        read(write_sheet(tmp_path / "ids.xlsx", USER + date))[1].broken
+    )
+
+
+def test_a_duration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A long number with the format of a duration is none that Python has."""
+    rows = f'{USER}<row r="3"><c r="A3" s="1"><v>1e12</v></c></row>'
+    path = write_sheet(tmp_path / "ids.xlsx", rows)
+
+    with pytest.raises(InvalidInputError, match="has a duration that is too long to be read"):
+        read(rewrite(path, "xl/styles.xml", _with_format("[h]:mm")))
+
+
+def test_a_chart_of_open_document_is_no_second_workbook(tmp_path: Path) -> None:
+    """It is a document in a folder of the archive."""
+    path = write_odf(tmp_path / "ids.ods", odf_table(ODF_HEADER + ODF_USER))
+    write_parts(path, parts_of(path) | {"Object 1/content.xml": b"<chart/>"})
+
+    assert read(path) == [Row(2, {"id": "u1"})]
+
+
 def test_the_sheets_of_open_document_are_limited_together(tmp_path: Path) -> None:
     """All of them are read at once."""
     row = odf_row(odf_cell("<text:p>a</text:p>", 'table:number-columns-repeated="16000"'), "{}")
@@ -785,18 +805,8 @@ def test_a_damaged_file_is_read_or_rejected(tmp_path: Path, suffix: str, seed: i
     for _ in range(25):
         name = random_.choice([None, *names])
         if name is None:
-            path.write_bytes(_damaged(whole, random_))
+            path.write_bytes(damaged(whole, random_))
         else:
-            write_parts(path, parts | {name: _damaged(parts[name], random_)})
+            write_parts(path, parts | {name: damaged(parts[name], random_)})
         with contextlib.suppress(InvalidInputError):
             list(open_rows(str(path), None, used("id"), id_column="id"))
-
-
-def _damaged(content: bytes, random_: random.Random) -> bytes:
-    changed = bytearray(content)
-    at = random_.randrange(len(changed))
-    if random_.random() < 0.7:
-        changed[at] = random_.randrange(256)
-    else:
-        del changed[at : at + random_.randrange(1, 20)]
-    return bytes(changed)

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,6 +27,7 @@ from tests.journal.support import (
     OWED,
     InFile,
     accept,
+    ignore,
     key_of,
     reopened,
     span,
@@ -141,34 +143,48 @@ async def test_a_cancelled_opening_gives_the_journal_back(tmp_path: Path) -> Non
 
     await (await _opened(path)).close()
     opening = asyncio.create_task(SqliteJournal(path, owed=OWED).open(IDENTITY, accept, load))
-    assert await asyncio.to_thread(reached.wait, 30)
-    opening.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await opening
+    await _cancelled_when(reached, opening)
     with pytest.raises(JournalError, match="in use"):
         await _opened(path)
     held.set()
-    lock = path.with_name("run.db-lock")
-    async with asyncio.timeout(30):
-        while lock.exists():  # noqa: ASYNC110  a file has no event
-            await asyncio.sleep(0.001)
+    await _closed(path)
     stopped = summarise(path).runs[-1]
     assert (stopped.number, stopped.stop_reason) == (2, "stopped")
     assert stopped.ended_at is not None
     await (await _opened(path)).close()
 
 
-async def test_a_cancelled_opening_of_a_journal_in_use_changes_nothing(tmp_path: Path) -> None:
-    """If opening is cancelled and fails as well, the journal has no run of it."""
+async def test_a_cancelled_opening_that_fails_changes_nothing(tmp_path: Path) -> None:
+    """If opening is cancelled, and the journal belongs to another run, it has no run of this."""
     path = tmp_path / "run.db"
-    held = await _opened(path)
-    opening = asyncio.create_task(reopened(SqliteJournal(path, owed=OWED)))
-    await asyncio.sleep(0)
+    held, reached = threading.Event(), threading.Event()
+
+    def compare(_: object) -> str:
+        reached.set()
+        held.wait(30)
+        return "another file"
+
+    await (await _opened(path)).close()
+    opening = asyncio.create_task(SqliteJournal(path, owed=OWED).open(IDENTITY, compare, ignore))
+    await _cancelled_when(reached, opening)
+    held.set()
+    await _closed(path)
+    assert [run.number for run in summarise(path).runs] == [1]
+
+
+async def _cancelled_when(reached: threading.Event, opening: asyncio.Task[Any]) -> None:
+    assert await asyncio.to_thread(reached.wait, 30)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
-    await held.close()
-    assert [run.number for run in summarise(path).runs] == [1]
+
+
+async def _closed(path: Path) -> None:
+    """Wait until a journal is not in use."""
+    lock = Path(f"{path}-lock")
+    async with asyncio.timeout(30):
+        while lock.exists():  # noqa: ASYNC110  a file has no event
+            await asyncio.sleep(0.001)
 
 
 async def _opened(path: Path) -> SqliteJournal:
