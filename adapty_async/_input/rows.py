@@ -486,7 +486,9 @@ def _require_matching(path: str, form: Format, encoding: str | None, sheet: str 
     if encoding is not None:
         raise InvalidInputError("encoding", f"is for text only; {form} files have their own")
     if path.endswith(".gz"):
-        raise InvalidInputError(path, f"must not be packed with gzip to be read as {form}: unpack it")
+        raise InvalidInputError(
+            path, f"must not be packed with gzip to be read as {form}: unpack it"
+        )
     if is_read_once(path):
         raise InvalidInputError(path, f"must be a file to be read as {form}, not a pipe")
 
