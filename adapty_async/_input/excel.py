@@ -1,5 +1,5 @@
 """
-A reader of spreadsheets, .xlsx, .xls, .xlsb and .ods; it requires python-calamine.
+A reader of spreadsheets, .xlsx, .xlsm and .ods; it requires python-calamine.
 
 A spreadsheet is read as a whole. It stores each number as a float of 15 digits, and rounds others
 when they are entered. Formulas have the results that were stored with them.
@@ -164,8 +164,6 @@ def _translated(path: str) -> Iterator[None]:
 
     try:
         yield
-    except calamine.PasswordError:
-        raise InvalidInputError(path, "is protected by a password") from None
     except OverflowError:
         raise InvalidInputError(path, _LONG_DURATION) from None
     except (calamine.CalamineError, OSError):

@@ -12,19 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import lzma
-import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from xml.parsers import expat
 
-from adapty_async._input.binary_sheets import (
-    XlsBook,
-    find_in_xlsb,
-    sheets_of_xlsb,
-    styles_of_xlsb,
-)
-from adapty_async._input.compound_file import COMPOUND_FILE, CompoundFile
 from adapty_async._input.files import JOINED
 from adapty_async._input.sheet_findings import DAMAGED, SheetFindings, UnreadableSheetError
 from adapty_async._input.sheet_xml import (
@@ -43,12 +35,13 @@ _MAX_SIZE = 2 << 30
 _ENCRYPTED = 0x1  # a flag of a part
 _NOT_CHECKED = "cannot be checked for hidden rows: save it as .xlsx or CSV"
 _PASSWORD = "is protected by a password"  # noqa: S105  a message
+# The first bytes of .xls, and of an .xlsx with a password.
+_COMPOUND_FILE = bytes.fromhex("D0CF11E0A1B11AE1")
+_COMPOUND = "is an .xls, or is protected by a password: save it as .xlsx without one, or as CSV"
 _BINARY, _OPEN_DOCUMENT, _OPEN_XML = "workbook.bin", "content.xml", "workbook.xml"
-# The only places in which python-calamine looks for them.
-_STYLES, _BINARY_STYLES = "xl/styles.xml", "xl/styles.bin"
-_BINARY_FOLDER = "xl/"
-_BOOKS = ("Workbook", "Book", "WORKBOOK", "BOOK")
-_KINDS = frozenset({_BINARY, _OPEN_DOCUMENT, _OPEN_XML})
+# The only place in which python-calamine looks for it.
+_STYLES = "xl/styles.xml"
+_KINDS = frozenset({_OPEN_DOCUMENT, _OPEN_XML})
 
 
 class SpreadsheetScan:
@@ -65,15 +58,10 @@ class SpreadsheetScan:
     def __init__(self, path: str) -> None:
         self._path = path
         self._found: dict[str, SheetFindings] = {}
-        self._kind: str | None = None  # None for .xls
-        self._book: XlsBook | None = None  # None for others, and .xlsx with a password
-        if not self._is_archive():
-            with self._translated():
-                self._book = self._xls_book()
-            return
+        self._require_archive()
         with self._opened() as (archive, parts):
-            self._kind = self._kind_of(parts)
-            if self._kind == _OPEN_DOCUMENT:
+            self._is_open_document = self._kind_of(parts) == _OPEN_DOCUMENT
+            if self._is_open_document:
                 self._found = _open_document(archive, parts)
 
     def sheet(self, name: str) -> SheetFindings:
@@ -84,45 +72,36 @@ class SpreadsheetScan:
             InvalidInputError: it is not found, is too large, or is damaged.
         """
         if name not in self._found:
-            with self._translated():
-                self._found[name] = self._scanned(name)
+            with self._opened() as (archive, parts):
+                self._found[name] = self._scanned(archive, parts, name)
         return self._found[name]
 
-    def _scanned(self, name: str) -> SheetFindings:
-        if self._book is not None:
-            return self._book.find(name)
-        if self._kind == _OPEN_DOCUMENT:
+    def _scanned(
+        self, archive: zipfile.ZipFile, parts: Mapping[str, str], name: str
+    ) -> SheetFindings:
+        if self._is_open_document:  # its sheets are scanned together
             raise KeyError(name)
-        with self._opened() as (archive, parts):
-            return (_open_xml if self._kind == _OPEN_XML else _binary)(archive, parts, name)
+        return _open_xml(archive, parts, name)
 
-    def _xls_book(self) -> XlsBook | None:
-        file = CompoundFile(self._path)
-        try:
-            stream = file.stream(*_BOOKS)
-        except KeyError:
-            return None  # its reader knows why, such as a password
-        return XlsBook(stream)
-
-    def _is_archive(self) -> bool:
+    def _require_archive(self) -> None:
         try:
             with open(self._path, "rb") as file:  # noqa: PTH123  an error has to be like others
-                begin = file.read(len(COMPOUND_FILE))
+                begin = file.read(len(_COMPOUND_FILE))
         except OSError as error:
             raise InvalidInputError(self._path, f"cannot be read: {error.strerror}") from None
-        if begin == COMPOUND_FILE:  # in which Excel puts an archive with colours
-            return False
-        if zipfile.is_zipfile(self._path):
-            return True
-        raise InvalidInputError(self._path, DAMAGED)
+        if begin == _COMPOUND_FILE:
+            raise InvalidInputError(self._path, _COMPOUND)
+        if not zipfile.is_zipfile(self._path):
+            raise InvalidInputError(self._path, DAMAGED)
 
     def _kind_of(self, parts: Mapping[str, str]) -> str:
         """Return the last part of the name of the only part that makes a kind of spreadsheet."""
+        ends = [(part, part.rpartition("/")[2]) for part in parts]
+        if any(end == _BINARY for _, end in ends):
+            raise InvalidInputError(self._path, f"is an .xlsb, which {_NOT_CHECKED}")
         # a chart of OpenDocument is a document in a folder
         kinds = [
-            end
-            for part in parts
-            if (end := part.rpartition("/")[2]) in _KINDS and (end != _OPEN_DOCUMENT or part == end)
+            end for part, end in ends if end in _KINDS and (end != _OPEN_DOCUMENT or part == end)
         ]
         if len(kinds) != 1:
             raise InvalidInputError(self._path, DAMAGED)
@@ -130,14 +109,10 @@ class SpreadsheetScan:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple[zipfile.ZipFile, Mapping[str, str]]]:
-        with self._translated(), zipfile.ZipFile(self._path) as archive:
-            yield archive, _parts(archive)
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Raise what is wrong with the archive, its XML or its records as an error of the file."""
+        """Open the archive; what is wrong with it or its XML becomes an error of the file."""
         try:
-            yield
+            with zipfile.ZipFile(self._path) as archive:
+                yield archive, _parts(archive)
         except UnreadableSheetError as error:
             raise InvalidInputError(self._path, str(error)) from None
         except (KeyError, NotImplementedError):
@@ -148,11 +123,10 @@ class SpreadsheetScan:
             raise InvalidInputError(self._path, DAMAGED) from None
 
 
-# The errors of `zipfile`, its decompressors, expat and `struct` for damaged files.
+# The errors of `zipfile`, its decompressors and expat for damaged files.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
-    struct.error,
     lzma.LZMAError,
     expat.ExpatError,
     EOFError,
@@ -206,8 +180,10 @@ def _open_xml(archive: zipfile.ZipFile, parts: Mapping[str, str], sheet: str) ->
 def _part_of(archive: zipfile.ZipFile, parts: Mapping[str, str], sheet: str) -> str:
     """Return the name, in small letters, of the part of an archive that is a sheet."""
     book = next(part for part in parts if part.rpartition("/")[2] == _OPEN_XML)
-    sheets = _Elements()
+    folder = book.removesuffix(_OPEN_XML)
+    sheets, targets = _Elements(), _Elements()
     _read(archive, parts[book], sheets)
+    _read(archive, parts[f"{folder}_rels/{_OPEN_XML}.rels"], targets)
     relations = [
         value
         for name, attributes in sheets.found
@@ -215,41 +191,13 @@ def _part_of(archive: zipfile.ZipFile, parts: Mapping[str, str], sheet: str) -> 
         for key, value in attributes.items()
         if key.rpartition(":")[2] == "id"
     ]
-    return _target(archive, parts, book, relations)
-
-
-def _binary(archive: zipfile.ZipFile, parts: Mapping[str, str], sheet: str) -> SheetFindings:
-    digits: list[int] = []
-    if _BINARY_STYLES in parts:
-        with archive.open(parts[_BINARY_STYLES]) as file:
-            digits = styles_of_xlsb(file)
-    book = _BINARY_FOLDER + _BINARY
-    with archive.open(parts[book]) as file:
-        relations = [relation for name, relation in sheets_of_xlsb(file) if name == sheet]
-    with archive.open(parts[_target(archive, parts, book, relations)]) as file:
-        return find_in_xlsb(file, digits)
-
-
-def _target(
-    archive: zipfile.ZipFile, parts: Mapping[str, str], book: str, relations: Sequence[str]
-) -> str:
-    """
-    Return the name, in small letters, of the part that the relation of a sheet leads to.
-
-    Raises:
-        KeyError: there is not one relation, or not one such part.
-    """
-    name = book.rpartition("/")[2]
-    folder = book.removesuffix(name)
-    targets = _Elements()
-    _read(archive, parts[f"{folder}_rels/{name}.rels"], targets)
     found = {
         attributes["Target"]
         for name, attributes in targets.found
         if name == "Relationship" and relations and attributes.get("Id") == relations[0]
     }
     if len(relations) != 1 or len(found) != 1:
-        raise KeyError(book)
+        raise KeyError(sheet)
     target = found.pop().replace("\\", "/").lower()
     return target[1:] if target.startswith("/") else folder + target
 

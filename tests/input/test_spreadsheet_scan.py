@@ -18,7 +18,6 @@ from adapty_async._input.sheet_findings import UnreadableSheetError, column_lett
 from adapty_async._input.sheet_xml import SheetReader, read_xml
 from adapty_async._input.spreadsheet_scan import SpreadsheetScan
 from adapty_async.errors import InvalidInputError
-from tests.input.binary_workbooks import compound_file
 from tests.input.spreadsheets import (
     BOOK,
     RELATIONS,
@@ -207,13 +206,17 @@ def test_two_parts_with_one_name_are_rejected(tmp_path: Path) -> None:
     [
         pytest.param("ids.xlsx", b"id\nu1\n", "is not a spreadsheet", id="text"),
         pytest.param("ids.xls", b"<table><tr><td>id", "save it as .xlsx or CSV", id="html"),
-        pytest.param("ids.xls", bytes.fromhex("D0CF11E0A1B11AE1"), "is not a spread", id="xls"),
+        # the one begins like the other
+        pytest.param("ids.xls", bytes.fromhex("D0CF11E0A1B11AE1"), "is an .xls", id="xls"),
+        pytest.param(
+            "ids.xlsx", bytes.fromhex("D0CF11E0A1B11AE1"), "by a password", id="protected"
+        ),
     ],
 )
-def test_a_file_that_is_no_archive_is_left_to_its_reader(
+def test_a_file_that_is_no_archive_is_rejected(
     tmp_path: Path, name: str, content: bytes, reason: str
 ) -> None:
-    """A file that is none, and one of which only the beginning is there, are rejected."""
+    """A file that is no spreadsheet, an .xls and a protected .xlsx are rejected with a remedy."""
     path = tmp_path / name
     path.write_bytes(content)
 
@@ -221,12 +224,13 @@ def test_a_file_that_is_no_archive_is_left_to_its_reader(
         read(path)
 
 
-def test_a_password_of_excel_is_named(tmp_path: Path) -> None:
-    """A protected .xlsx is a file of another kind, which has the workbook within it."""
-    path = tmp_path / "ids.xlsx"
-    path.write_bytes(compound_file("EncryptedPackage", b""))
+def test_an_xlsb_is_rejected(tmp_path: Path) -> None:
+    """Its hidden rows would be sent, since nothing reads where they are."""
+    path = write_sheet(tmp_path / "ids.xlsb", USER)
+    parts = parts_of(path)
+    write_parts(path, {"xl/workbook.bin": b"", **parts})
 
-    with pytest.raises(InvalidInputError, match="is protected by a password"):
+    with pytest.raises(InvalidInputError, match=r"is an \.xlsb, which cannot be checked"):
         read(path)
 
 

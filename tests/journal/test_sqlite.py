@@ -183,7 +183,7 @@ async def _closed(path: Path) -> None:
     """Wait until a journal is not in use."""
     lock = Path(f"{path}-lock")
     async with asyncio.timeout(30):
-        while lock.exists():  # noqa: ASYNC110  a file has no event
+        while lock.exists():  # noqa: ASYNC110, ASYNC240  a file has no event
             await asyncio.sleep(0.001)
 
 
