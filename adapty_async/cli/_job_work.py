@@ -98,12 +98,14 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         parts: maximum of parts in hand.
         run: the options of their runs.
         connection: how to connect to Adapty.
+        retry: the command that resumes a job that stopped.
     """
 
     source: str | None
     parts: int
     run: PartOptions
     connection: Connection
+    retry: str
 
 
 async def work_on(url: str, name: str, worker: Worker) -> tuple[int, JobReport | None]:
@@ -134,7 +136,8 @@ async def _perform(job: Job, worker: Worker) -> tuple[int, JobReport]:
     try:
         report = await job.work(parts=worker.parts, **worker.run)
     except JobStoppedError as error:
-        write_error(f"adapty-async: {str(error).replace('Job.retry', f'job retry {job.name}')}")
+        text = f"the job {job.name} has stopped: {error.reason}; to resume it: {worker.retry}"
+        write_error(f"adapty-async: {text if error.needs_retry else error}")
         is_rejected = error.reason == StopReason.KEY_REJECTED
         return Exit.KEY_REJECTED if is_rejected else STOPPED, await job.report()
     if job.is_stopping and not report.has_ended:

@@ -331,7 +331,7 @@ class Job:
             )
         if reason is not None:
             raise JobStoppedError(
-                f"the job {self.name} has stopped: {reason}; Job.retry resumes it", reason=reason
+                f"the job {self.name} has stopped: {reason}", reason=reason, needs_retry=True
             )
 
     async def _stop_reason(self) -> str | None:
