@@ -48,7 +48,7 @@ AT_HOME = {
     "polars": ("export",),
     "pyarrow": ("export", "_input.arrow"),
     "python_calamine": ("_input.excel",),
-    "psycopg": ("_shared.postgres", "jobs._postgres", "jobs._query"),
+    "psycopg": ("_runtime.postgres", "_shared.postgres", "jobs._postgres", "jobs._query"),
     "redis": ("_shared.redis",),
     "rich": ("cli",),
     "opentelemetry": ("integrations.opentelemetry",),

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import SerializationFailure, UndefinedTable
 
+from adapty_async._runtime.postgres import explain_failure
 from adapty_async._shared.store import TIMEOUT, Change, Loaded
 from adapty_async.errors import ConfigError, StoreError
 
@@ -17,11 +18,14 @@ __all__ = ("PostgresStore",)
 
 T = TypeVar("T")
 
-_LOCK = 0x61646170  # of those who create the table at the same time
 _EXISTS = "select to_regclass('adapty_shared_rate') is not null"
+# One statement, since a pooler may allow no transaction of several.
 _CREATE = (
-    "create unlogged table if not exists adapty_shared_rate"
-    " (key text primary key, version bigint not null, value bytea not null)"
+    "do $$ begin"
+    " perform pg_advisory_xact_lock(1633968496);"  # several processes may start at once
+    " create unlogged table if not exists adapty_shared_rate"
+    " (key text primary key, version bigint not null, value bytea not null);"
+    " end $$"
 )
 _LOAD = (
     "select coalesce(version, 0), value, extract(epoch from clock_timestamp())::float8"
@@ -72,10 +76,7 @@ class PostgresStore:
 
     async def _create(self, connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
         row = await (await connection.execute(_EXISTS)).fetchone()
-        if row == (True,):
-            return
-        async with connection.transaction():  # several processes may start at once
-            await connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
+        if row != (True,):
             await connection.execute(_CREATE)
 
     async def load(self, keys: Sequence[str]) -> list[Loaded]:
@@ -121,8 +122,8 @@ class PostgresStore:
                 return task.result()
             failure = StoreError("PostgreSQL does not respond")
         except psycopg.Error as error:
-            name = type(error).__name__
-            failure = StoreError(f"PostgreSQL is down, or rejected a command: {name}")
+            cause = explain_failure(error)
+            failure = StoreError(f"PostgreSQL is down, or rejected a command: {cause}")
             self._has_table = self._has_table and not isinstance(error, UndefinedTable)
         # after a failover, another server may have the address of one that is only readable
         await self.aclose()

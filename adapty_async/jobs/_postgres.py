@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from zlib import crc32
 import psycopg
 
 from adapty_async._runtime.database import DatabaseThread
+from adapty_async._runtime.postgres import connect_options, explain_failure, is_shared_by_pooler
 from adapty_async._runtime.tasks import until_ended
 from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive
 from adapty_async.jobs._errors import JobError, StoreUnavailableError
@@ -44,8 +44,6 @@ _HELD = 0.8
 _LONG_SECONDS = 3600.0
 # A pooler that others use, too, may by chance lend the same session twice.
 _POOLER_CHECKS = 3
-# The smallest timeout of a connection that libpq has, in seconds.
-_MIN_CONNECT_SECONDS = 2
 # SQLSTATEs of a connection that broke, and of others that may pass: a server that is read-only,
 # such as after a failover or while its disk is full, and one that ends a transaction.
 _DISCONNECTED = ("08", "57P")
@@ -157,15 +155,13 @@ class _Session:
         # the server finds out that this machine is gone after idle + 3 * interval
         idle = max(1, round(0.4 * self._lease))
         interval = max(1, round(0.2 * self._lease))
+        options = connect_options(self._url, connect=_CHECKED * self._lease, silence=self._lease)
         connection = psycopg.connect(
             self._url,
             autocommit=True,
             application_name="adapty-async job",
             client_encoding="UTF8",
-            connect_timeout=max(_MIN_CONNECT_SECONDS, math.ceil(_CHECKED * self._lease)),
-            keepalives_idle=idle,
-            keepalives_interval=interval,
-            keepalives_count=3,
+            **options,
         )
         self._connection = connection
         self._socket = socket.socket(fileno=os.dup(connection.fileno()))
@@ -561,12 +557,12 @@ def _translated() -> Iterator[None]:
     except TimeoutError:
         raise StoreUnavailableError("the job store cannot be reached in time") from None
     except psycopg.Error as error:
-        state = error.sqlstate
-        what = f"{type(error).__name__}, SQLSTATE {state}"
+        if is_shared_by_pooler(error):
+            raise _pooler_error() from None
+        state, what = error.sqlstate, explain_failure(error)
         is_operational = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         if is_operational and (state is None or state.startswith(_DISCONNECTED)):
-            what = state or "no connection"
-            raise StoreUnavailableError(f"the job store cannot be reached ({what})") from None
+            raise StoreUnavailableError(f"the job store cannot be reached: {what}") from None
         if is_operational or state in _TEMPORARY:
             raise StoreUnavailableError(f"the job store cannot be used now: {what}") from None
         raise JobError(f"the job store cannot be used: {what}") from None
@@ -575,5 +571,5 @@ def _translated() -> Iterator[None]:
 def _pooler_error() -> JobError:
     return JobError(
         "the job store is behind a pooler that shares sessions, such as PgBouncer in"
-        " transaction mode: session locks need a direct connection, or session mode"
+        " transaction or statement mode: session locks need a direct connection, or session mode"
     )

@@ -14,6 +14,8 @@ __all__ = ("Cut", "Pooler", "running_cut", "running_pooler")
 _AUTHENTICATED = b"R"
 _READY = b"Z"
 _IDLE = b"I"
+_TEXT = b"SFATAL\0C08P01\0Mtransaction blocks not allowed in statement pooling mode\0\0"
+_NO_TRANSACTION = b"E" + struct.pack(">I", len(_TEXT) + 4) + _TEXT
 
 
 class _Address(NamedTuple):
@@ -114,12 +116,14 @@ class Pooler:
     Attributes:
         url: the address of the proxy.
         is_sharing: unset while each client has a session of its own, as one may have by chance.
+        allows_transactions: unset to reject transactions, as PgBouncer in statement mode does.
     """
 
     def __init__(self, url: str) -> None:
         self._server = _Address(url)
         self.url = ""
         self.is_sharing = True
+        self.allows_transactions = True
         self._greeting = b""
         self._startup = b""
         self._writers: list[asyncio.StreamWriter] = []
@@ -147,9 +151,18 @@ class Pooler:
             while data := await reader.read(65536):
                 theirs, to_them = await self._borrow() if self.is_sharing else own
                 to_them.write(data)
+                found = b""
                 while True:
                     kind, message = await _message(theirs)
-                    writer.write(message)
+                    found += message
+                    if kind == _READY and message[-1:] != _IDLE and not self.allows_transactions:
+                        to_them.close()
+                        writer.write(_NO_TRANSACTION)
+                        writer.close()
+                        return
+                    if kind == _READY:
+                        writer.write(found)
+                        found = b""
                     if kind == _READY and message[-1:] == _IDLE:
                         break
                     if kind == _READY:

@@ -405,7 +405,7 @@ async def test_a_pooler_that_shares_sessions_is_rejected(
 ) -> None:
     """A session lock would have no effect behind PgBouncer in transaction mode."""
     async with running_pooler(postgres_url) as pooler:
-        with pytest.raises(JobError, match="PgBouncer in transaction mode"):
+        with pytest.raises(JobError, match="PgBouncer in transaction or statement mode"):
             await JobStore(pooler.url).__aenter__()
 
 
@@ -418,7 +418,7 @@ async def test_a_pooler_that_is_found_out_later_is_rejected(postgres_url: str) -
             assert lock is not None
             await lock.release()
             pooler.is_sharing = True
-            with pytest.raises(JobError, match="PgBouncer in transaction mode"):
+            with pytest.raises(JobError, match="PgBouncer in transaction or statement mode"):
                 await store._database.lock(13, 2)
             assert await store._database.held(13, [2]) == set()
 
