@@ -22,7 +22,7 @@ from adapty_async.jobs._errors import (
     PartChangedError,
     StoreUnavailableError,
 )
-from adapty_async.jobs._loop import PartCalls, PartLoop
+from adapty_async.jobs._loop import PartCalls, PartLoop, outage_wait
 from adapty_async.jobs._model import STATUS_OF, JobOutcome, JobRecord, JobReport, PartRecord
 from adapty_async.jobs._part_journal import PartJournal
 from adapty_async.jobs._part_steps import RunKey, Runner, load_spans
@@ -343,12 +343,17 @@ class Job:
 
     async def _check_forever(self, run: BulkRun[Any, Any]) -> None:
         """Stop a run when its job stops in another process."""
+        outage = 0.0  # seconds so far
         with contextlib.suppress(asyncio.CancelledError):
             while True:
-                await asyncio.sleep(_CHECK_SECONDS)
-                with contextlib.suppress(StoreUnavailableError):  # the run finds out itself
+                wait = outage_wait(outage) if outage else _CHECK_SECONDS
+                await asyncio.sleep(wait)
+                try:
                     if await self._has_stopped():
                         run.stop()
+                    outage = 0.0
+                except StoreUnavailableError:  # the run finds out itself
+                    outage += wait
 
     async def _has_stopped(self) -> bool:
         try:

@@ -151,25 +151,24 @@ class Pooler:
             while data := await reader.read(65536):
                 theirs, to_them = await self._borrow() if self.is_sharing else own
                 to_them.write(data)
-                found = b""
-                while True:
-                    kind, message = await _message(theirs)
-                    found += message
-                    if kind == _READY and message[-1:] != _IDLE and not self.allows_transactions:
-                        to_them.close()
-                        writer.write(_NO_TRANSACTION)
-                        writer.close()
-                        return
-                    if kind == _READY:
-                        writer.write(found)
-                        found = b""
-                    if kind == _READY and message[-1:] == _IDLE:
-                        break
-                    if kind == _READY:
-                        to_them.write(await reader.read(65536))
+                while not await self._reply(theirs, writer):
+                    to_them.write(await reader.read(65536))
                 if self.is_sharing:
                     self._free.append((theirs, to_them))
         writer.close()
+
+    async def _reply(self, theirs: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Copy a reply; return whether it ends a transaction."""
+        found, kind = b"", b""
+        while kind != _READY:
+            kind, message = await _message(theirs)
+            found += message
+        is_idle = found[-1:] == _IDLE
+        if not (is_idle or self.allows_transactions):
+            writer.write(_NO_TRANSACTION)
+            raise ConnectionError
+        writer.write(found)
+        return is_idle
 
     async def _borrow(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._free:

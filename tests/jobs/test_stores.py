@@ -23,10 +23,12 @@ from adapty_async.errors import ConfigError, JournalError
 from adapty_async.jobs import (
     JobError,
     JobReport,
+    JobStoppedError,
     JobStore,
     Lines,
     PartBusyError,
     StoreUnavailableError,
+    _job,
     _sqlite,
 )
 from adapty_async.jobs._database import Statement, Steps
@@ -556,6 +558,33 @@ async def test_a_runner_without_its_store_sends_nothing_after_its_lease(
                 except PartBusyError:  # the server has not noticed it yet
                     await asyncio.sleep(0.05)
             assert (await second.report()).ok
+
+
+async def test_a_job_that_is_cancelled_during_an_outage_stops_afterwards(
+    postgres_url: str, name: str, ids: WriteIds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that waits for a response notices the end of its job when the store is back."""
+    monkeypatch.setattr(_job, "_CHECK_SECONDS", 0.01)
+    async with (
+        Sandbox(latency=3.0) as slow,
+        AdaptyClient(slow.api_key, base_url=slow.url) as own,
+        running_cut(postgres_url) as cut,
+        JobStore(cut.url, lease=5.0) as store,
+        JobStore(postgres_url) as other,
+    ):
+        job = await planned(store, name, own, ids(*users(400)), part_size=400)
+        running = asyncio.create_task(job.run_part(0, concurrency=2))
+        await until_arrived(slow)
+        cut.connects.clear()
+        store._database._data.disconnect()  # type: ignore[attr-defined]
+        await (await other.job(name)).cancel()
+        while not cut.waiting:  # noqa: ASYNC110  a connection has no event
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1.1)  # the check has no connection for a share of the lease
+        cut.connects.set()
+        with pytest.raises(JobStoppedError, match="has stopped: cancelled"):
+            await running
+        assert len(slow.arrivals()) == 2
 
 
 async def test_a_session_that_ends_stops_its_runs(
