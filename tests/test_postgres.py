@@ -194,6 +194,8 @@ def test_a_connection_ends_with_its_server(monkeypatch: pytest.MonkeyPatch) -> N
         "keepalives_interval": 1,
         "tcp_user_timeout": 500,
     }
+    several = connect_options("postgresql://h,g,f/d", connect=10.0, silence=25.0)
+    assert several["connect_timeout"] == 4  # for each
     given = "&".join(f"{name}=9" for name in options)
     assert connect_options(f"{url}?{given}", connect=4.1, silence=25.0) == {}
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "9")

@@ -88,6 +88,7 @@ _REMEDIES = {
     "25006": "the server is read-only, such as a standby; it may pass",
     "42501": "the user lacks a right; see its tables and rights in the documentation",
     "53100": "the disk of the server is full",
+    "57P01": "the server stops, or ended the connection; it may pass",
 }
 
 
@@ -97,19 +98,20 @@ def connect_options(url: str, *, connect: float, silence: float) -> dict[str, An
 
     Args:
         url: the address.
-        connect: seconds to connect to each host of the address.
+        connect: seconds to connect, for all hosts of the address; each has two seconds at least.
         silence: seconds after which the system ends a connection whose server sends no packet.
     """
+    given = conninfo_to_dict(url)
+    hosts = 1 + str(given.get("host") or given.get("hostaddr")).count(",")
     options = {
-        "connect_timeout": max(_MIN_CONNECT_SECONDS, math.ceil(connect)),
+        "connect_timeout": max(_MIN_CONNECT_SECONDS, math.ceil(connect / hosts)),
         "keepalives_idle": max(1, round(0.4 * silence)),
         "keepalives_interval": max(1, round(0.2 * silence)),
         "keepalives_count": 3,
         "tcp_user_timeout": round(silence * 1000),  # without an acknowledgement
     }
-    given = {*conninfo_to_dict(url)}
     if os.environ.get("PGCONNECT_TIMEOUT"):
-        given.add("connect_timeout")
+        del options["connect_timeout"]
     return {name: value for name, value in options.items() if name not in given}
 
 

@@ -252,10 +252,10 @@ class _Link:
         self, done: asyncio.Future[Any], *, is_long: bool
     ) -> tuple[asyncio.TimerHandle, ...]:
         loop = asyncio.get_running_loop()
-        seconds = _LONG_SECONDS if is_long else (_HELD - _CHECKED) * self._lease
+        seconds = (_HELD - _CHECKED) * self._lease
         return (
-            loop.call_later(seconds, self.disconnect),
-            loop.call_later(_CHECKED * self._lease, self._give_up, done),
+            loop.call_later(_LONG_SECONDS if is_long else seconds, self.disconnect),
+            loop.call_later(seconds, self._give_up, done),
         )
 
     def _give_up(self, done: asyncio.Future[Any]) -> None:
@@ -363,9 +363,9 @@ class PostgresDatabase:
         """Execute statements as one transaction; see `Database.execute_all`."""
 
         def work(connection: _Connection) -> list[Rows]:
-            with connection.pipeline(), connection.transaction():
-                cursors = [self._sent(connection, each) for each in statements]
-            return [_rows_of(cursor) for cursor in cursors]
+            # no pipeline: if the connection breaks, psycopg logs a warning of its own for it
+            with connection.transaction():
+                return [self._execute(connection, each) for each in statements]
 
         return await self._data.use(work)
 
@@ -397,11 +397,6 @@ class PostgresDatabase:
         return await self._data.use(work, is_long=is_long)
 
     def _execute(self, connection: _Connection, statement: Statement) -> Rows:
-        return _rows_of(self._sent(connection, statement))
-
-    def _sent(
-        self, connection: _Connection, statement: Statement
-    ) -> psycopg.Cursor[tuple[Any, ...]]:
         text = self._texts.get(statement.sql)
         if text is None:
             text = self._texts[statement.sql] = _DIALECT.translate(statement.sql).encode()
@@ -410,7 +405,7 @@ class PostgresDatabase:
             cursor.execute(text, statement.values)
         else:
             cursor.executemany(text, [{**statement.values, **row} for row in statement.rows])
-        return cursor
+        return [(cursor.rowcount,)] if cursor.description is None else cursor.fetchall()
 
     async def lock(self, job: int, part: int) -> _PostgresLock | None:
         """Acquire the lock on a part; see `Database.lock`."""
@@ -517,10 +512,6 @@ def _combined(sqls: Sequence[str], *, is_durable: bool) -> bytes:
     )
     loose = "" if is_durable else ", set_config('synchronous_commit', 'off', true)"
     return f"WITH {changes} SELECT (SELECT count(*) FROM changes_0){loose}".encode()  # noqa: S608  ours
-
-
-def _rows_of(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Rows:
-    return [(cursor.rowcount,)] if cursor.description is None else cursor.fetchall()
 
 
 class _PostgresLock:

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import sqlite3
 import stat
 import subprocess
 import sys
+import urllib.parse
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -402,6 +404,16 @@ async def test_a_store_that_is_away_is_reported(anyio_backend: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+async def test_a_host_that_is_gone_is_passed_over(postgres_url: str) -> None:
+    """The first one of several does not respond any more, as after the loss of its machine."""
+    folder = urllib.parse.parse_qs(urllib.parse.urlsplit(postgres_url).query)["host"][0]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ports = f"{silent.getsockname()[1]},5432"
+        hosts = f"host=127.0.0.1,{folder}&port={ports}"
+        async with JobStore(f"postgresql://postgres@/postgres?{hosts}", lease=5.0) as store:
+            assert await store._database.execute(Statement("SELECT 1")) == [(1,)]
+
+
 async def test_a_pooler_that_shares_sessions_is_rejected(
     postgres_url: str, anyio_backend: str
 ) -> None:
@@ -503,6 +515,21 @@ async def test_a_connection_that_ended_while_idle_is_made_again(postgres_url: st
         assert after != before
 
 
+async def test_a_connection_that_breaks_in_a_transaction_logs_nothing(
+    postgres_url: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error says all; a worker has no log of its own, so that of psycopg would be shown."""
+    async with JobStore(postgres_url) as store:
+        ((pid,),) = await store._database.execute(Statement("SELECT pg_backend_pid()"))
+        last = asyncio.ensure_future(store._database.execute_all([*sleeping(name)]))
+        await until_sleeping(postgres_url, name)
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        with pytest.raises(StoreUnavailableError, match="the server stops, or ended the"):
+            await last
+    assert caplog.records == []
+
+
 async def test_a_worker_that_stands_still_loses_its_lock(postgres_url: str) -> None:
     """The system of a paused process still responds for it, so the server counts its silence."""
     async with JobStore(postgres_url, lease=1.0) as store, JobStore(postgres_url) as other:
@@ -569,7 +596,7 @@ async def test_a_job_that_is_cancelled_during_an_outage_stops_afterwards(
         Sandbox(latency=3.0) as slow,
         AdaptyClient(slow.api_key, base_url=slow.url) as own,
         running_cut(postgres_url) as cut,
-        JobStore(cut.url, lease=5.0) as store,
+        JobStore(cut.url, lease=2.5) as store,
         JobStore(postgres_url) as other,
     ):
         job = await planned(store, name, own, ids(*users(400)), part_size=400)
@@ -580,7 +607,7 @@ async def test_a_job_that_is_cancelled_during_an_outage_stops_afterwards(
         await (await other.job(name)).cancel()
         while not cut.waiting:  # noqa: ASYNC110  a connection has no event
             await asyncio.sleep(0.01)
-        await asyncio.sleep(1.1)  # the check has no connection for a share of the lease
+        await asyncio.sleep(1.6)  # the check has no connection for a share of the lease
         cut.connects.set()
         with pytest.raises(JobStoppedError, match="has stopped: cancelled"):
             await running
