@@ -85,7 +85,7 @@ _UNKNOWN = "no connection; `psql` with the same address shows why"
 _REMEDIES = {
     "08P01": "a pooler in statement mode allows no transaction; use its session mode",
     "0A000": "the server may be a standby",
-    "25006": "the server is read-only, such as a standby; it may pass",
+    "25006": "a standby can only be read; it may pass, or add target_session_attrs=read-write",
     "42501": "the user lacks a right; see its tables and rights in the documentation",
     "53100": "the disk of the server is full",
     "57P01": "the server stops, or ended the connection; it may pass",

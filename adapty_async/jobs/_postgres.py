@@ -8,7 +8,8 @@ Invariants:
   releases it after the whole lease, if the machine or the network of its worker is gone, or if the
   worker stands still.
 - A connection that breaks is made again for the next statement, as is one that ended while it was
-  idle.
+  idle, and one whose server can only be read: after a failover the address leads to another one.
+- Locks are of the server that stores the data. If its connection breaks, the locks are lost.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any, TypeAlias, TypeVar
 from zlib import crc32
 
 import psycopg
+from psycopg.errors import ReadOnlySqlTransaction
 
 from adapty_async._runtime.database import DatabaseThread
 from adapty_async._runtime.postgres import connect_options, explain_failure, is_shared_by_pooler
@@ -75,7 +77,11 @@ _SET_UP = (
 # Each schema of a database may have a store, and the locks are those of the database.
 _STORE = Statement("SELECT 'adapty_store'::regclass::bigint")
 # Its row is NULL in the session of another process.
-_LOCK = "SELECT CASE pg_backend_pid() WHEN %s THEN pg_try_advisory_lock(%s, %s) END"
+# A standby has locks of its own, of which the others do not know.
+_LOCK = (
+    "SELECT CASE pg_backend_pid() WHEN %s THEN pg_try_advisory_lock(%s, %s) END,"
+    " pg_is_in_recovery()"
+)
 _UNLOCK = "SELECT pg_advisory_unlock(%s, %s)"
 _HOLDERS = (
     "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted"
@@ -137,6 +143,9 @@ class _Session:
             raise psycopg.OperationalError("nobody waits for the result")
         try:
             return work(connection)
+        except ReadOnlySqlTransaction:  # another server may have the address by now
+            self._drop()
+            raise
         finally:
             if connection.closed:
                 self._drop()
@@ -207,14 +216,17 @@ class _Link:
     Args:
         url: the address of the database.
         lease: seconds after which both sides give up a connection without a response.
-        lost: called when the connection has broken, if it holds locks.
+        lost: called when the connection has broken.
+        has_locks: the connection holds locks.
     """
 
-    def __init__(self, url: str, *, lease: float, lost: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, url: str, *, lease: float, lost: Callable[[], object], has_locks: bool
+    ) -> None:
         self._lease = lease
-        self._lost = lost or (lambda: None)
+        self._lost = lost
         self._turn = asyncio.Lock()
-        self._session = session = _Session(url, lease, has_locks=lost is not None)
+        self._session = session = _Session(url, lease, has_locks=has_locks)
         self._thread = DatabaseThread(lambda: session, "adapty-job-store", "the job store")
 
     async def use(
@@ -277,6 +289,11 @@ class _Link:
         """Break the connection, so that the server ends its session; its use fails."""
         self._session.disconnect()
 
+    def reset(self) -> None:
+        """Close the connection after its present use; the next use makes another one."""
+        closing = self._thread.run(lambda session: session.close())
+        closing.add_done_callback(asyncio.Future.exception)  # that of a thread that was stopped
+
     async def close(self) -> None:
         """Close the connection, without regard to its use. A second call does nothing."""
         if self._turn.locked():
@@ -300,8 +317,8 @@ class PostgresDatabase:
     def __init__(self, url: str, *, lease: float) -> None:
         self._lease = lease
         self._url = url
-        self._data: _Link  # set by `open`, as is the next
-        self._session: _Link
+        self._session: _Link  # set by `open`, as is the next
+        self._data: _Link
         self._store: int  # the number of its tables in the database, set by `open`
         self._locks: dict[tuple[int, int], _PostgresLock] = {}
         self._texts: dict[str, bytes] = {}
@@ -311,8 +328,9 @@ class PostgresDatabase:
 
     async def open(self) -> None:
         """Connect, and create the tables if there are none; see `Database.open`."""
-        self._data = _Link(self._url, lease=self._lease)
-        self._session = _Link(self._url, lease=self._lease, lost=self._lose_all)
+        url, lease = self._url, self._lease
+        self._session = _Link(url, lease=lease, lost=self._lose_all, has_locks=True)
+        self._data = _Link(url, lease=lease, lost=self._lose_server, has_locks=False)
         try:
             await self._require_session()
             await self.transact(ensure_schema())
@@ -416,7 +434,9 @@ class PostgresDatabase:
 
         def work(connection: _Connection) -> bool:
             values = self._session.backend, *key
-            ((is_locked,),) = connection.execute(_LOCK, values).fetchall()
+            ((is_locked, is_standby),) = connection.execute(_LOCK, values).fetchall()
+            if is_standby:
+                raise ReadOnlySqlTransaction
             if is_locked is None:
                 raise _pooler_error()
             return bool(is_locked)
@@ -489,6 +509,11 @@ class PostgresDatabase:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
+
+    def _lose_server(self) -> None:
+        """Lose the locks with the connection for data: its next one may be to another server."""
+        self._lose_all()
+        self._session.reset()
 
     def _lose_all(self) -> None:
         self._cancel_expiry()

@@ -676,6 +676,31 @@ async def test_a_process_that_stood_still_keeps_no_lock(postgres_url: str) -> No
         assert (told, again is None) == ([True], False)
 
 
+async def test_a_server_that_can_only_be_read_from_now_on_is_left(postgres_url: str) -> None:
+    """The address leads to another one after a switchover, with locks of its own."""
+    pid = Statement("SELECT pg_backend_pid()")
+    told: list[bool] = []
+    async with JobStore(postgres_url) as store, JobStore(postgres_url) as other:
+        before = await store._database.execute(pid)
+        lock = await store._database.lock(15, 1)
+        assert lock is not None
+        lock.watch(lambda: told.append(True))
+        # other sessions, such as the next ones, can write
+        await store._database.execute(Statement("SET default_transaction_read_only = on"))
+        with pytest.raises(StoreUnavailableError, match="a standby can only be read"):
+            await store._database.execute(Statement("DELETE FROM adapty_job WHERE id = -1"))
+        assert told == [True]
+        await store._database.execute(Statement("DELETE FROM adapty_job WHERE id = -1"))
+        assert await store._database.execute(pid) != before
+        async with asyncio.timeout(50):
+            while (theirs := await other._database.lock(15, 1)) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await theirs.release()
+        again = await store._database.lock(15, 1)
+        assert again is not None
+        await again.release()
+
+
 async def test_a_session_without_locks_stays_open(postgres_url: str) -> None:
     """A worker that had no part for a while acquires the next one with the same session."""
     async with JobStore(postgres_url) as store:
