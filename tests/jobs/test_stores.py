@@ -676,6 +676,37 @@ async def test_a_process_that_stood_still_keeps_no_lock(postgres_url: str) -> No
         assert (told, again is None) == ([True], False)
 
 
+async def test_a_server_without_a_free_connection_is_waited_for(
+    postgres_url: str, name: str, ids: WriteIds, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connections of a worker break, and other programs have those that are left."""
+    with fresh_database(postgres_url) as url, psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("CREATE ROLE busy LOGIN")
+        admin.execute("GRANT CREATE ON SCHEMA public TO busy")
+        async with (
+            Sandbox(latency=0.01) as sandbox,
+            AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty,
+            JobStore(url.replace("//postgres@", "//busy@")) as store,
+        ):
+            sandbox.seed_profiles(users(400))
+            job = await planned(store, name, adapty, ids(*users(400)), part_size=50)
+            working = asyncio.create_task(job.work(concurrency=4))
+            await until_arrived(sandbox)
+            admin.execute("ALTER ROLE busy CONNECTION LIMIT 0")
+            sessions = "FROM pg_stat_activity WHERE usename = 'busy'"
+            admin.execute(f"SELECT pg_terminate_backend(pid) {sessions}".encode())
+            async with asyncio.timeout(50):
+                while "it has no free connection" not in caplog.text:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            admin.execute("ALTER ROLE busy CONNECTION LIMIT -1")
+            report = await working
+            assert report.ok
+            assert not sandbox.customer_user_ids()
+            assert len(sandbox.arrivals()) <= 400 + 2 * 4
+        admin.execute("DROP OWNED BY busy")
+        admin.execute("DROP ROLE busy")
+
+
 async def test_a_server_that_can_only_be_read_from_now_on_is_left(postgres_url: str) -> None:
     """The address leads to another one after a switchover, with locks of its own."""
     pid = Statement("SELECT pg_backend_pid()")
