@@ -12,7 +12,7 @@ from typing import Any, LiteralString, TypeAlias, TypeVar
 import psycopg
 from psycopg.errors import SerializationFailure, UndefinedTable
 
-from adapty_async._runtime.postgres import connect_options, explain_failure
+from adapty_async._runtime.postgres import NO_RESPONSE, connect_options, explain_failure
 from adapty_async._shared.store import TIMEOUT, Change, Loaded
 from adapty_async.errors import ConfigError, StoreError
 
@@ -142,7 +142,7 @@ class PostgresStore:
         try:
             if await self._ends_in_time(task):
                 return task.result()
-            failure = StoreError("PostgreSQL does not respond")
+            failure = StoreError(f"PostgreSQL {NO_RESPONSE}")
         except psycopg.Error as error:
             cause = explain_failure(error)
             failure = StoreError(f"PostgreSQL is down, or rejected a command: {cause}")
