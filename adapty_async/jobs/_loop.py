@@ -47,17 +47,20 @@ async def _wait(ended: asyncio.Event, seconds: float) -> None:
 
 class PartCalls(NamedTuple):
     """
-    The functions of a job that a loop calls.
+    The functions of a job that a loop calls, and the end that the job sets for it.
 
     Attributes:
         next_parts: returns at most *n* open parts.
         run_part: runs a part.
         recorded: returns how many runs of parts have recorded outcomes.
+        stopping: set when the functions raise that the job was stopped; no wait for the store
+            lasts longer.
     """
 
     next_parts: Callable[[int], Awaitable[list[int]]]
     run_part: Callable[[int], Awaitable[object]]
     recorded: Callable[[], int]
+    stopping: asyncio.Event
 
 
 class PartLoop:
@@ -177,4 +180,4 @@ class PartLoop:
         if now - self._outage_since >= self._max_outage:
             self._failure = self._failure or error
         else:
-            await self._wait(asyncio.Event(), outage_wait(now - self._outage_since))
+            await self._wait(self._calls.stopping, outage_wait(now - self._outage_since))

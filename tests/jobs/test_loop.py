@@ -52,7 +52,7 @@ class World:
     @property
     def calls(self) -> PartCalls:
         """The functions that a loop calls."""
-        return PartCalls(self.next_parts, self.run_part, lambda: self.recorded)
+        return PartCalls(self.next_parts, self.run_part, lambda: self.recorded, asyncio.Event())
 
     async def wait(self, ended: asyncio.Event, seconds: float) -> None:
         """Let the time pass, unless a part ends before."""

@@ -911,3 +911,26 @@ async def test_a_worker_stops_while_its_store_is_away(
             async with asyncio.timeout(50):
                 with pytest.raises(StoreUnavailableError, match="cannot be reached"):
                     await job.work(max_outage=60.0)
+
+
+async def test_a_worker_with_many_parts_stops_during_an_outage(
+    postgres_url: str, name: str, ids: WriteIds, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stop ends the wait for the store, and no other part waits for it."""
+    async with (
+        Sandbox(latency=0.05) as slow,
+        AdaptyClient(slow.api_key, base_url=slow.url) as own,
+        contextlib.AsyncExitStack() as proxy,
+    ):
+        cut = await proxy.enter_async_context(running_cut(postgres_url))
+        async with JobStore(cut.url) as store:
+            job = await planned(store, name, own, ids(*users(64)), part_size=1)
+            working = asyncio.create_task(job.work(max_outage=60.0))
+            await until_arrived(slow)
+            await proxy.aclose()
+            while "this worker tries again" not in caplog.text:  # noqa: ASYNC110  no event
+                await asyncio.sleep(0.01)
+            job.stop()
+            async with asyncio.timeout(5):
+                with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+                    await working
