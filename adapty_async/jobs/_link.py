@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
@@ -37,6 +39,9 @@ Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 #: Shares of the lease: the interval of checks, and the time after which a lock counts as lost.
 CHECKED = 0.2
 HELD = 0.8
+# Seconds after the failure to connect in which nothing connects again. Whoever waited for that
+# connection has the same result, and need not wait for one of its own.
+_PAUSE_SECONDS = 0.5
 # Maximum seconds of a transaction of several steps, such as a plan of millions of items.
 _LONG_SECONDS = 3600.0
 # SQLSTATEs of a connection that broke, and of others that may pass: a server that is read-only,
@@ -81,6 +86,7 @@ class _Session:
 
     Attributes:
         has_broken: the connection has broken; the link resets this after it has reported the loss.
+        failed_at: when the last attempt to connect failed, on the monotonic clock.
         backend: the number of the server's process that responded first.
     """
 
@@ -92,6 +98,7 @@ class _Session:
         # a copy, so that another thread never shuts down a socket that took over the number
         self._socket: socket.socket | None = None
         self.has_broken = False
+        self.failed_at = -math.inf
         self.backend = 0
 
     def use(self, work: Callable[[Connection], ResultT], wait: _Wait) -> ResultT:
@@ -100,7 +107,7 @@ class _Session:
             self._drop_if_ended()
         connection = self._connection
         if connection is None and not wait.has_ended:
-            connection = self._connected()
+            connection = self._new_connection()
         if connection is None or wait.has_ended:
             raise psycopg.OperationalError("nobody waits for the result")
         try:
@@ -121,6 +128,13 @@ class _Session:
                 connection.pgconn.consume_input()
         if connection.closed:
             self._drop()
+
+    def _new_connection(self) -> Connection:
+        try:
+            return self._connected()
+        except psycopg.Error:
+            self.failed_at = time.monotonic()
+            raise
 
     def _connected(self) -> Connection:
         # the server finds out that this machine is gone after idle + 3 * interval
@@ -188,6 +202,7 @@ class Link:
         self._lease = lease
         self._lost = lost
         self._turn = asyncio.Lock()
+        self._failure = ""  # the text of the last one
         self._session = session = _Session(url, lease, has_locks=has_locks)
         self._thread = DatabaseThread(lambda: session, "adapty-job-store", "the job store")
 
@@ -199,12 +214,17 @@ class Link:
             StoreUnavailableError: there is no connection, or no response in time.
         """
         async with self._turn:
+            if time.monotonic() - self._session.failed_at < _PAUSE_SECONDS:
+                raise StoreUnavailableError(self._failure)
             wait = _Wait()
             done = self._thread.run(lambda session: session.use(work, wait))
             timers = self._timers(done, wait, is_long=is_long)
             try:
                 with _translated(wait):
                     return await done
+            except StoreUnavailableError as error:
+                self._failure = str(error)
+                raise
             except asyncio.CancelledError:
                 wait.has_ended = True
                 if is_long:

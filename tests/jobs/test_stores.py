@@ -34,6 +34,7 @@ from adapty_async.jobs import (
     _sqlite,
 )
 from adapty_async.jobs._database import Statement, Steps
+from adapty_async.jobs._link import Link
 from adapty_async.jobs._part_journal import PartJournal
 from adapty_async.jobs._part_steps import Runner
 from adapty_async.jobs._postgres import _DIALECT
@@ -812,6 +813,20 @@ async def test_a_connection_that_comes_too_late_is_not_used(
         with pytest.raises(asyncio.CancelledError):
             await forgetting
         assert (await job.report()).items == 1
+
+
+async def test_a_connection_that_fails_fails_for_all_that_wait_for_it(anyio_backend: str) -> None:
+    """Otherwise each would wait for one of its own, and a worker could not stop for minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/d?connect_timeout=2"
+        link = Link(url, lease=25.0, lost=lambda: None, has_locks=False)
+        uses = [link.use(lambda connection: connection.execute("SELECT 1")) for _ in range(9)]
+        async with asyncio.timeout(10):
+            results = await asyncio.gather(*uses, return_exceptions=True)
+        await link.close()
+    text = "the job store cannot be reached: the server does not respond"
+    assert all(isinstance(each, StoreUnavailableError) for each in results)
+    assert all(str(each).startswith(text) for each in results)
 
 
 async def test_work_may_last_longer_than_the_making_of_its_connection(postgres_url: str) -> None:
