@@ -77,7 +77,9 @@ def _work_lines(report: JobReport, retry: str) -> Iterator[str]:
     parts = report.parts
     yield f"{parts.ended:,} of {parts.total:,} parts ended, {parts.running:,} are running"
     if parts.changed:
-        yield f"{parts.changed:,} parts wait: their input has changed since it was planned"
+        one = parts.changed == 1
+        waiting = "1 part waits: its" if one else f"{parts.changed:,} parts wait: their"
+        yield f"{waiting} input has changed since it was planned"
     if report.rate is not None:
         recent = f"{per_second(report.rate)} in the last minute"
         yield f"{_workers(report.workers)}, {recent}{_limit(report)}"

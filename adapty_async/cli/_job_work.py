@@ -148,9 +148,11 @@ async def _perform(job: Job, worker: Worker) -> tuple[int, JobReport]:
 def _exit_code(report: JobReport) -> int:
     """Return the exit code of a job that ran until no part was left."""
     if report.parts.changed:
+        one = report.parts.changed == 1
+        parts = "1 part" if one else f"{report.parts.changed:,} parts"
         write_error(
-            f"adapty-async: the input of {report.parts.changed:,} parts has changed since the job"
-            " was planned; nothing was sent for them"
+            f"adapty-async: the input of {parts} has changed since the job was planned;"
+            f" nothing was sent for {'it' if one else 'them'}"
         )
         return Exit.REFUSED
     return Exit.OK if report.ok else Exit.NOT_ALL_DONE

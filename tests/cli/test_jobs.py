@@ -284,8 +284,8 @@ def test_a_changed_input_is_rejected(invoke: Invoke, put: Put, sandbox: Sandbox)
     put("ids.txt", "ben\n")
     done = invoke("job", "work", "j")
     assert done.exit_code == 2
-    assert "the input of 1 parts has changed since the job was planned" in done.stderr
-    assert "1 parts wait: their input has changed" in done.stdout
+    assert "the input of 1 part has changed since the job was planned" in done.stderr
+    assert "1 part waits: its input has changed since it was planned" in done.stdout
     assert not sandbox.arrivals()
     invoke("job", "retry", "j")
     copied = put("copy.txt", "anna\n")
