@@ -39,8 +39,8 @@ Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 #: Shares of the lease: the interval of checks, and the time after which a lock counts as lost.
 CHECKED = 0.2
 HELD = 0.8
-# Seconds after the failure to connect in which nothing connects again. Whoever waited for that
-# connection has the same result, and need not wait for one of its own.
+# Seconds after the failure to connect in which nothing connects again. Each use that waited for it
+# fails, too, and need not wait for a connection of its own.
 _PAUSE_SECONDS = 0.5
 # Maximum seconds of a transaction of several steps, such as a plan of millions of items.
 _LONG_SECONDS = 3600.0
