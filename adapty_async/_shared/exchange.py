@@ -136,7 +136,8 @@ class SharedState(msgspec.Struct):
 
     Attributes:
         at: time of the last exchange.
-        began: time of the first exchange, or of the first after a time without any.
+        began: time of the first exchange, or of the last after a time without any or after one
+            without the store.
         rate: the state of the adaptive rate limiter.
         recorded: time up to which responses are recorded.
         epoch: number of cuts of the rate and pauses.
@@ -219,6 +220,8 @@ class _Exchange:
         else:
             self._began, self._members = state.began, dict(state.members)
             self._members_before = state.members_before
+            if report.has_gap:  # it was down for this member, and others may not be back
+                self._began = now
         self._recorded = -math.inf if state is None else state.recorded
         self._epoch = 0 if state is None else state.epoch
         self._revoked = 0 if state is None else state.revoked
@@ -254,7 +257,7 @@ class _Exchange:
     def _update_members(self) -> Member:
         report, now = self._report, self._now
         before = self._members.pop(report.member, None)
-        if before is None and self._is_young:
+        if (before is None or report.has_gap) and self._is_young:
             self._members_before = max(self._members_before, report.members)
         self._members = {name: one for name, one in self._members.items() if one.seen > now - _GONE}
         hungry_until = -math.inf if before is None else before.hungry_until

@@ -23,6 +23,10 @@ __all__ = ("ExchangeLoop",)
 # double with each attempt, so that many members get through, up to the next exchange.
 _BACKOFF = 0.002
 _DOUBLINGS = 5
+# Maximum seconds until a store that is down is tried again, after its first failure and after
+# others; a random half of them passes in any case. With the time of an attempt they are less than
+# those after which a process counts as gone.
+_RETRY, _MAX_RETRY = 0.25, 1.5
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(SharedState).decode
@@ -56,6 +60,7 @@ class ExchangeLoop:
         self._is_closed = False
         self._woken = asyncio.Event()
         self._next = -math.inf  # earliest time of the next attempt
+        self._failures = 0  # the last attempts in a row in which the store was down
         self._lost = 0  # the last attempts in a row in which another member was faster
         self._task: asyncio.Task[None] | None = None  # from the first bucket on
         self.event_loop = asyncio.get_running_loop()
@@ -116,6 +121,7 @@ class ExchangeLoop:
         began = self._clock()
         self._next = began + INTERVAL
         results = await self._results(keys)
+        self._failures = 0
         for key in keys:
             if key in results:
                 self.sources[key].accept(*results[key])
@@ -157,8 +163,10 @@ class ExchangeLoop:
 
     def _fail(self, error: StoreError) -> None:
         """Continue with all buckets alone: they have one store."""
+        wait = _outage_wait(self._failures)
+        self._failures += 1
         for source in self.sources.values():
-            source.fail(error)
+            source.fail(error, wait)
 
     async def _leave(self) -> None:
         """Report the last responses. Without success, the others notice within seconds."""
@@ -178,6 +186,12 @@ class ExchangeLoop:
 def _backoff(lost: int) -> float:
     """Return random seconds until the next attempt, after a number of lost ones before."""
     return random.uniform(0.0, _BACKOFF * 2 ** min(lost, _DOUBLINGS))  # noqa: S311  no secret
+
+
+def _outage_wait(failures: int) -> float:
+    """Return random seconds until a store that is down is tried again, after failures before."""
+    most = min(_MAX_RETRY, _RETRY * 2 ** min(failures, _DOUBLINGS))
+    return random.uniform(most / 2, most)  # noqa: S311  no secret
 
 
 def _exchanged(value: bytes | None, now: float, report: Report) -> tuple[SharedState, Grant]:

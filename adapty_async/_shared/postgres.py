@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
 from collections.abc import Coroutine, Sequence
-from typing import Any, LiteralString, TypeVar
+from typing import Any, LiteralString, TypeAlias, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import SerializationFailure, UndefinedTable
 
+from adapty_async._runtime.postgres import NO_RESPONSE, connect_options, explain_failure
 from adapty_async._shared.store import TIMEOUT, Change, Loaded
 from adapty_async.errors import ConfigError, StoreError
 
 __all__ = ("PostgresStore",)
 
 T = TypeVar("T")
+_Connection: TypeAlias = "psycopg.AsyncConnection[tuple[Any, ...]]"
 
-_LOCK = 0x61646170  # of those who create the table at the same time
 _EXISTS = "select to_regclass('adapty_shared_rate') is not null"
+# One statement, since a pooler may allow no transaction of several.
 _CREATE = (
-    "create unlogged table if not exists adapty_shared_rate"
-    " (key text primary key, version bigint not null, value bytea not null)"
+    "do $$ begin"
+    " perform pg_advisory_xact_lock(1633968496);"  # several processes may start at once
+    " create unlogged table if not exists adapty_shared_rate"
+    " (key text primary key, version bigint not null, value bytea not null);"
+    " end $$"
 )
 _LOAD = (
     "select coalesce(version, 0), value, extract(epoch from clock_timestamp())::float8"
@@ -37,8 +44,10 @@ _SWAP = (
     " on conflict (key) do update set version = excluded.version, value = excluded.value"
     " where old.version = excluded.version - 1 returning key"
 )
-# Seconds until a cancelled command is cancelled again: psycopg first asks the server to stop.
+# Seconds to ask the server to stop a command, and until a task is cancelled again.
 _CANCEL = 0.1
+# Seconds to connect to all hosts of the address, and without a packet from the server's machine.
+_CONNECT, _SILENCE = 2.0, 10.0
 
 
 class PostgresStore:
@@ -57,25 +66,37 @@ class PostgresStore:
 
     def __init__(self, url: str) -> None:
         try:
-            conninfo_to_dict(url)
+            self._options = connect_options(url, connect=_CONNECT, silence=_SILENCE)
         except psycopg.ProgrammingError:
             raise ConfigError("url is not a valid URL of PostgreSQL") from None
         self._url = url
         self._has_table = False
         self._lock = asyncio.Lock()  # a command that takes too long closes the connection
-        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._connection: _Connection | None = None
+        self._connecting: asyncio.Task[_Connection] | None = None
 
     async def open(self) -> None:
         """Connect, and create the table if there is none; raise if it is only readable."""
+        await self._connect()
         await self._within(self._connected())
         await self.swap([])
 
-    async def _create(self, connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+    async def _connect(self) -> asyncio.Task[_Connection]:
+        """Wait until there is a connection, or none of the hosts of the address has one."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._new_connection())
+        connecting = self._connecting
+        await asyncio.wait({connecting})
+        return connecting
+
+    async def _new_connection(self) -> _Connection:
+        return await psycopg.AsyncConnection.connect(
+            self._url, autocommit=True, prepare_threshold=None, **self._options
+        )
+
+    async def _create(self, connection: _Connection) -> None:
         row = await (await connection.execute(_EXISTS)).fetchone()
-        if row == (True,):
-            return
-        async with connection.transaction():  # several processes may start at once
-            await connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
+        if row != (True,):
             await connection.execute(_CREATE)
 
     async def load(self, keys: Sequence[str]) -> list[Loaded]:
@@ -100,11 +121,13 @@ class PostgresStore:
         cursor = await (await self._connected()).execute(command, arguments)
         return await cursor.fetchall()
 
-    async def _connected(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+    async def _connected(self) -> _Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, prepare_threshold=None
-            )
+            # without a result in time, the next command waits for the same connection: the first
+            # host of several may be gone
+            connecting = await self._connect()
+            self._connecting = None
+            self._connection = connecting.result()
         if not self._has_table:
             await self._create(self._connection)
             self._has_table = True
@@ -117,30 +140,61 @@ class PostgresStore:
     async def _result_in_time(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.ensure_future(work)
         try:
-            if await _ends_in_time(task):
+            if await self._ends_in_time(task):
                 return task.result()
-            failure = StoreError("PostgreSQL does not respond")
+            failure = StoreError(f"PostgreSQL {NO_RESPONSE}")
         except psycopg.Error as error:
-            name = type(error).__name__
-            failure = StoreError(f"PostgreSQL is down, or rejected a command: {name}")
+            cause = explain_failure(error)
+            failure = StoreError(f"PostgreSQL is down, or rejected a command: {cause}")
             self._has_table = self._has_table and not isinstance(error, UndefinedTable)
         # after a failover, another server may have the address of one that is only readable
-        await self.aclose()
+        await self._disconnect()
         raise failure
+
+    async def _ends_in_time(self, task: asyncio.Task[Any]) -> bool:
+        """Wait for a task, and end it if it takes too long; return whether it did not."""
+        try:
+            await asyncio.wait({task}, timeout=TIMEOUT)
+            return task.done()
+        finally:
+            if not task.done() and self._connection is not None:
+                await _abort(self._connection)
+                await asyncio.wait({task}, timeout=_CANCEL)
+            await _cancel(task)
+            if not task.cancelled():
+                task.exception()  # it may have failed too late
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
     async def aclose(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            await _cancel(connecting)
+            if not connecting.cancelled() and connecting.exception() is None:
+                await connecting.result().close()
+        await self._disconnect()
 
 
-async def _ends_in_time(task: asyncio.Task[Any]) -> bool:
-    """Wait for a task, and cancel it if it takes too long; return whether it did not."""
-    try:
-        await asyncio.wait({task}, timeout=TIMEOUT)
-        return task.done()
-    finally:
-        while not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=_CANCEL)
+async def _abort(connection: _Connection) -> None:
+    """
+    Ask the server to stop a command, and break the connection, so that the command fails.
+
+    The cancellation of its task does that, too, and writes warnings to psycopg's log.
+    """
+    with contextlib.suppress(psycopg.Error, OSError):
+        with contextlib.suppress(psycopg.Error, TimeoutError):
+            async with asyncio.timeout(_CANCEL):
+                await connection.cancel_safe()
+        with socket.socket(fileno=os.dup(connection.fileno())) as copied:
+            copied.shutdown(socket.SHUT_RDWR)
+
+
+async def _cancel(task: asyncio.Task[Any]) -> None:
+    """Cancel a task until it has ended: libraries may lose a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCEL)

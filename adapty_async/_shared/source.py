@@ -15,7 +15,7 @@ __all__ = ("SharedSource",)
 
 logger = logging.getLogger("adapty_async")
 
-# Seconds until a store that is down is tried again.
+# Seconds until a store whose exchanges take too long is tried again.
 _RETRY = 0.25
 # Seconds without an exchange in time after which a process continues alone.
 _STARVED = 1.0
@@ -188,8 +188,8 @@ class SharedSource:
         if self._alone is not None or (since is not None and self._clock() - since > _STARVED):
             self.fail(StoreError("exchanges with the store take too long, or others are faster"))
 
-    def fail(self, error: StoreError) -> None:
-        """Continue without the other processes, since the store is down."""
+    def fail(self, error: StoreError, wait: float = _RETRY) -> None:
+        """Continue without the other processes, since the store is down; try again in seconds."""
         if self._alone is None:
             rate = self._continue_alone().rate
             logger.warning(
@@ -198,7 +198,7 @@ class SharedSource:
                 rate,
             )
         self._adjust_alone()
-        self.member.interrupt(self._clock() + _RETRY)
+        self.member.interrupt(self._clock() + wait)
 
     def _adjust_alone(self) -> None:
         """Change the share of a process alone if a late exchange or a run knows better."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from adapty_async._bulk.settings import MAX_CONCURRENCY
 from adapty_async._runtime.database import path_in_url
@@ -20,6 +21,7 @@ from adapty_async.cli._columns import header_hints
 from adapty_async.cli._confirmation import confirmed, describe_ends, require_terminal
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
+from adapty_async.cli._job_next import connection_options, next_command
 from adapty_async.cli._job_text import (
     FAILURES,
     failure_json,
@@ -169,11 +171,18 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
         ids = "1 id" if found.items == 1 else f"{found.items:,} ids"
         parts = "1 part" if found.parts == 1 else f"{found.parts:,} parts"
         click.echo(f"Planned {name}: {ids} in {parts}. Nothing is sent until a worker starts:\n")
-        click.echo(f"  adapty-async job work {name}{'' if store else f' --store {url}'}")
+        next_store = _store_shown(url)
+        click.echo(f"  {next_command('work', name, next_store, connection_options(connection))}")
 
 
 def _default_store(folder: Path) -> str:
     return f"sqlite:///{urllib.parse.quote(str(folder / _STORE_NAME), safe=_PATH_MARKS)}"
+
+
+def _store_shown(store: str | None) -> str | None:
+    """Return the address that the next command needs as an option; None if it finds the store."""
+    source = click.get_current_context().get_parameter_source("store")
+    return None if source is ParameterSource.ENVIRONMENT else store
 
 
 def _existing_store(store: str | None) -> str:
@@ -280,12 +289,13 @@ def work(
         rate=options.pop("rate"),
         max_outage=options.pop("max_outage"),
     )
-    parts = options.pop("parts")
-    worker = Worker(source=source, parts=parts, run=run, connection=Connection(**options))
+    parts, resuming = options.pop("parts"), next_command("retry", name, _store_shown(store))
+    connection = Connection(**options)
+    worker = Worker(source=source, parts=parts, run=run, connection=connection, retry=resuming)
     with _exit_on_error():
         code, report = _run(work_on(_existing_store(store), name, worker))
         if report is not None:
-            click.echo(report_json(report) if as_json else report_text(report))
+            click.echo(report_json(report) if as_json else report_text(report, resuming))
     sys.exit(code)
 
 
@@ -297,20 +307,21 @@ def work(
 def status(name: str, store: str | None, *, as_json: bool, watch: bool) -> None:
     """Show how far the job NAME is, over all workers."""
     with _exit_on_error():
-        _run(_show(_existing_store(store), name, as_json=as_json, watch=watch))
+        _run(_show(store, name, as_json=as_json, watch=watch))
     if output_failed():
         sys.exit(Exit.NOT_ALL_DONE)
 
 
-async def _show(url: str, name: str, *, as_json: bool, watch: bool) -> None:
-    async with JobStore(url) as store:
-        found = await store.job(name)
+async def _show(store: str | None, name: str, *, as_json: bool, watch: bool) -> None:
+    async with JobStore(_existing_store(store)) as opened:
+        found = await opened.job(name)
         report = await found.report()
         while watch and not (report.has_ended or report.stop_reason or output_failed()):
             click.echo(report_json(report) if as_json else report_line(report))
             await asyncio.sleep(_WATCH_SECONDS)
             report = await found.report()
-        click.echo(report_json(report) if as_json else report_text(report))
+        resuming = next_command("retry", name, _store_shown(store))
+        click.echo(report_json(report) if as_json else report_text(report, resuming))
 
 
 @job.command(epilog=examples("job failures erasure"))
@@ -381,7 +392,8 @@ def cancel(name: str, store: str | None) -> None:
         if _run(run()):
             click.echo(f"{name} has ended already: nothing is left to cancel.")
         else:
-            click.echo(f"Cancelled {name}: its workers stop. job retry {name} resumes it.")
+            resuming = next_command("retry", name, _store_shown(store))
+            click.echo(f"Cancelled {name}: its workers stop. To resume it: {resuming}")
 
 
 @job.command(epilog=examples("job retry erasure"))
@@ -403,7 +415,8 @@ def retry(name: str, store: str | None) -> None:
     with _exit_on_error():
         count = _run(run())
         parts = "1 part is open" if count == 1 else f"{count:,} parts are open"
-        click.echo(f"{parts} now; next: adapty-async job work {name}")
+        working = next_command("work", name, _store_shown(store))
+        click.echo(f"{parts} now; next: {working}")
 
 
 @job.command(epilog=examples("job forget erasure --yes"))

@@ -57,15 +57,15 @@ def report_json(report: JobReport) -> str:
     return msgspec.json.encode(content).decode()
 
 
-def report_text(report: JobReport) -> str:
-    """Return a report as text."""
+def report_text(report: JobReport, retry: str) -> str:
+    """Return a report as text; `retry` is the command that resumes a job that stopped."""
     lines = [f"{report.name}: {report.operation}, {report.items:,} ids", ""]
     lines += [
         count_line(name, report.counts[name], meaning)
         for name, meaning in _MEANINGS.items()
         if report.counts[name] or name == "done"
     ]
-    lines += ["", *_work_lines(report)]
+    lines += ["", *_work_lines(report, retry)]
     lines += [
         f"  {items:,} {error}{f', status {status}' if status else ''}"
         for (error, status), items in report.reasons.items()
@@ -73,16 +73,18 @@ def report_text(report: JobReport) -> str:
     return "\n".join([*lines, *absent_lines(report.items, report.counts)])
 
 
-def _work_lines(report: JobReport) -> Iterator[str]:
+def _work_lines(report: JobReport, retry: str) -> Iterator[str]:
     parts = report.parts
     yield f"{parts.ended:,} of {parts.total:,} parts ended, {parts.running:,} are running"
     if parts.changed:
-        yield f"{parts.changed:,} parts wait: their input has changed since it was planned"
+        one = parts.changed == 1
+        waiting = "1 part waits: its" if one else f"{parts.changed:,} parts wait: their"
+        yield f"{waiting} input has changed since it was planned"
     if report.rate is not None:
         recent = f"{per_second(report.rate)} in the last minute"
         yield f"{_workers(report.workers)}, {recent}{_limit(report)}"
     if report.stop_reason is not None and not report.has_ended:
-        yield f"stopped: {report.stop_reason}; job retry resumes it"
+        yield f"stopped: {report.stop_reason}; to resume it: {retry}"
     if report.requests:
         yield f"{report.requests:,} requests, {report.throttled:,} of them throttled (429)"
 

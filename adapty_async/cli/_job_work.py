@@ -98,12 +98,14 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         parts: maximum of parts in hand.
         run: the options of their runs.
         connection: how to connect to Adapty.
+        retry: the command that resumes a job that stopped.
     """
 
     source: str | None
     parts: int
     run: PartOptions
     connection: Connection
+    retry: str
 
 
 async def work_on(url: str, name: str, worker: Worker) -> tuple[int, JobReport | None]:
@@ -134,7 +136,8 @@ async def _perform(job: Job, worker: Worker) -> tuple[int, JobReport]:
     try:
         report = await job.work(parts=worker.parts, **worker.run)
     except JobStoppedError as error:
-        write_error(f"adapty-async: {str(error).replace('Job.retry', f'job retry {job.name}')}")
+        text = f"the job {job.name} has stopped: {error.reason}; to resume it: {worker.retry}"
+        write_error(f"adapty-async: {text if error.needs_retry else error}")
         is_rejected = error.reason == StopReason.KEY_REJECTED
         return Exit.KEY_REJECTED if is_rejected else STOPPED, await job.report()
     if job.is_stopping and not report.has_ended:
@@ -145,9 +148,11 @@ async def _perform(job: Job, worker: Worker) -> tuple[int, JobReport]:
 def _exit_code(report: JobReport) -> int:
     """Return the exit code of a job that ran until no part was left."""
     if report.parts.changed:
+        one = report.parts.changed == 1
+        parts = "1 part" if one else f"{report.parts.changed:,} parts"
         write_error(
-            f"adapty-async: the input of {report.parts.changed:,} parts has changed since the job"
-            " was planned; nothing was sent for them"
+            f"adapty-async: the input of {parts} has changed since the job was planned;"
+            f" nothing was sent for {'it' if one else 'them'}"
         )
         return Exit.REFUSED
     return Exit.OK if report.ok else Exit.NOT_ALL_DONE

@@ -122,7 +122,7 @@ class Database(Protocol):
         ...
 
     async def execute_all(self, statements: Sequence[Statement]) -> list[Rows]:
-        """Execute statements as one transaction, if possible in one exchange."""
+        """Execute statements as one transaction."""
         ...
 
     def commit(self, statements: Sequence[Statement], *, durable: bool) -> Awaitable[int]:

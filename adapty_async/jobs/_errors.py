@@ -23,11 +23,16 @@ class JobStoppedError(JobError):
 
     Attributes:
         reason: why it stopped; ``cancelled`` after `Job.cancel`.
+        needs_retry: it stopped in all processes, and `Job.retry` resumes it.
     """
 
-    def __init__(self, message: str, *, reason: str = "") -> None:
+    def __init__(self, message: str, *, reason: str = "", needs_retry: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
+        self.needs_retry = needs_retry
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}{'; Job.retry resumes it' if self.needs_retry else ''}"
 
 
 class PartBusyError(JournalError):

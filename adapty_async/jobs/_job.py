@@ -22,7 +22,7 @@ from adapty_async.jobs._errors import (
     PartChangedError,
     StoreUnavailableError,
 )
-from adapty_async.jobs._loop import PartCalls, PartLoop
+from adapty_async.jobs._loop import PartCalls, PartLoop, outage_wait
 from adapty_async.jobs._model import STATUS_OF, JobOutcome, JobRecord, JobReport, PartRecord
 from adapty_async.jobs._part_journal import PartJournal
 from adapty_async.jobs._part_steps import RunKey, Runner, load_spans
@@ -108,7 +108,7 @@ class Job:
         self._runs: set[BulkRun[Any, Any]] = set()
         self._policy = StopPolicy()  # over the parts of this process
         self._recorded = 0  # runs of parts that stored outcomes
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"Job({self.name}, {self.operation}, items={self.items}, parts={self.parts})"
@@ -130,7 +130,7 @@ class Job:
     @property
     def is_stopping(self) -> bool:
         """Whether `stop` was called."""
-        return self._is_stopping
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """
@@ -138,13 +138,13 @@ class Job:
 
         The parts stay open. Other processes are not affected; see `cancel`.
         """
-        self._is_stopping = True
+        self._stopping.set()
         for run in tuple(self._runs):
             run.stop()
 
     def abort(self) -> None:
         """Stop the runs of this process, and cancel the requests on the wire."""
-        self._is_stopping = True
+        self._stopping.set()
         for run in tuple(self._runs):
             run.cut_off()
 
@@ -222,15 +222,18 @@ class Job:
         """
         self._required()
         own = _shared_among(parts, options)
-        calls = PartCalls(
-            self._next_parts, lambda number: self.run_part(number, **own), lambda: self._recorded
-        )
+
+        async def run(number: int) -> None:
+            self._require_running(None)  # a stop counts though the store is unavailable
+            await self.run_part(number, **own)
+
+        calls = PartCalls(self._next_parts, run, lambda: self._recorded, self._stopping)
         max_outage = options.get("max_outage", MAX_OUTAGE)
         loop = PartLoop(calls, parts=parts, max_outage=max_outage)
         try:
             await loop.run()
         except JobStoppedError:
-            if not self._is_stopping:
+            if not self.is_stopping:
                 raise
         return await self.report()
 
@@ -277,7 +280,7 @@ class Job:
 
     async def _complete(self, number: int, run: BulkRun[Any, Any]) -> BulkReport[str, Any]:
         self._runs.add(run)
-        if self._is_stopping:
+        if self.is_stopping:
             run.stop()
         checks = asyncio.create_task(self._check_forever(run))
         try:
@@ -303,7 +306,7 @@ class Job:
         if reason in _FOR_ALL:
             await self._database.execute(stop_job(self._record.id, reason.value))
         self._require_running(await self._stop_reason())
-        if reason is StopReason.STOPPED and not self._is_stopping:
+        if reason is StopReason.STOPPED and not self.is_stopping:
             raise PartBusyError(f"part {number} of the job {self.name}: its lock was lost")
         raise JobStoppedError(f"the job {self.name} stopped here: {reason}", reason=reason.value)
 
@@ -325,13 +328,13 @@ class Job:
         Raises:
             JobStoppedError: one has.
         """
-        if self._is_stopping:
+        if self.is_stopping:
             raise JobStoppedError(
                 f"the job {self.name} was stopped here", reason=StopReason.STOPPED.value
             )
         if reason is not None:
             raise JobStoppedError(
-                f"the job {self.name} has stopped: {reason}; Job.retry resumes it", reason=reason
+                f"the job {self.name} has stopped: {reason}", reason=reason, needs_retry=True
             )
 
     async def _stop_reason(self) -> str | None:
@@ -343,12 +346,17 @@ class Job:
 
     async def _check_forever(self, run: BulkRun[Any, Any]) -> None:
         """Stop a run when its job stops in another process."""
+        outage = 0.0  # seconds so far
         with contextlib.suppress(asyncio.CancelledError):
             while True:
-                await asyncio.sleep(_CHECK_SECONDS)
-                with contextlib.suppress(StoreUnavailableError):  # the run finds out itself
+                wait = outage_wait(outage) if outage else _CHECK_SECONDS
+                await asyncio.sleep(wait)
+                try:
                     if await self._has_stopped():
                         run.stop()
+                    outage = 0.0
+                except StoreUnavailableError:  # the run finds out itself
+                    outage += wait
 
     async def _has_stopped(self) -> bool:
         try:

@@ -17,17 +17,25 @@ from adapty_async.jobs._errors import (
     StoreUnavailableError,
 )
 
-__all__ = ("PartCalls", "PartLoop")
+__all__ = ("PartCalls", "PartLoop", "outage_wait")
 
 logger = logging.getLogger("adapty_async")
 
 # Parts that are read from the store at once; a worker picks among them at random, so that few
 # workers try to lock the same part.
 _BATCH = 64
-# Seconds between two attempts, if other workers have all open parts or the store is unavailable.
+# Seconds between two attempts, if other workers have all open parts.
 _POLL_SECONDS = 1.0
+# Maximum seconds between two attempts, if the store is unavailable.
+_MAX_WAIT_SECONDS = 5.0
 # Seconds after a failure of the store until the next one counts as another outage.
 _CALM_SECONDS = 30.0
+
+
+def outage_wait(seconds: float) -> float:
+    """Return random seconds until the next attempt at a store that is down for *n* seconds."""
+    most = min(_MAX_WAIT_SECONDS, max(_POLL_SECONDS, seconds / 4))
+    return random.uniform(most / 2, most)  # noqa: S311  no secret
 
 
 async def _wait(ended: asyncio.Event, seconds: float) -> None:
@@ -39,17 +47,20 @@ async def _wait(ended: asyncio.Event, seconds: float) -> None:
 
 class PartCalls(NamedTuple):
     """
-    The functions of a job that a loop calls.
+    The functions of a job that a loop calls, and the end that the job sets for it.
 
     Attributes:
         next_parts: returns at most *n* open parts.
         run_part: runs a part.
         recorded: returns how many runs of parts have recorded outcomes.
+        stopping: set when the functions raise that the job was stopped; no wait for the store
+            lasts longer.
     """
 
     next_parts: Callable[[int], Awaitable[list[int]]]
     run_part: Callable[[int], Awaitable[object]]
     recorded: Callable[[], int]
+    stopping: asyncio.Event
 
 
 class PartLoop:
@@ -169,4 +180,4 @@ class PartLoop:
         if now - self._outage_since >= self._max_outage:
             self._failure = self._failure or error
         else:
-            await self._wait(asyncio.Event(), _POLL_SECONDS)
+            await self._wait(self._calls.stopping, outage_wait(now - self._outage_since))

@@ -2,13 +2,11 @@
 A job store in PostgreSQL, for workers on any number of machines.
 
 Invariants:
-- Two connections: one executes transactions, the other one holds the session locks on parts. Each
-  has a thread of its own, which takes less of the processor than a connection of the event loop.
-- A lock counts as lost `_HELD` of the lease after the last response to its connection. The server
+- Two connections: one executes transactions, the other one holds the session locks on parts.
+- A lock counts as lost `HELD` of the lease after the last response to its connection. The server
   releases it after the whole lease, if the machine or the network of its worker is gone, or if the
   worker stands still.
-- A connection that breaks is made again for the next statement, as is one that ended while it was
-  idle.
+- Locks are of the server that stores the data. If its connection breaks, the locks are lost.
 """
 
 from __future__ import annotations
@@ -16,40 +14,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import math
-import os
-import socket
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 from zlib import crc32
 
-import psycopg
+from psycopg.errors import ReadOnlySqlTransaction
 
-from adapty_async._runtime.database import DatabaseThread
 from adapty_async._runtime.loop import until_ended
 from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive
-from adapty_async.jobs._errors import JobError, StoreUnavailableError
+from adapty_async.jobs._errors import StoreUnavailableError
+from adapty_async.jobs._link import CHECKED, HELD, Connection, Link, pooler_error
 from adapty_async.jobs._schema import ensure_schema
 
 __all__ = ("PostgresDatabase",)
 
 ResultT = TypeVar("ResultT")
 
-_Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
-
-# Shares of the lease: the interval of checks, and the time after which a lock counts as lost.
-_CHECKED = 0.2
-_HELD = 0.8
-# Maximum seconds of a transaction of several steps, such as a plan of millions of items.
-_LONG_SECONDS = 3600.0
 # A pooler that others use, too, may by chance lend the same session twice.
 _POOLER_CHECKS = 3
-# The smallest timeout of a connection that libpq has, in seconds.
-_MIN_CONNECT_SECONDS = 2
-# SQLSTATEs of a connection that broke, and of others that may pass: a server that is read-only,
-# such as after a failover or while its disk is full, and one that ends a transaction.
-_DISCONNECTED = ("08", "57P")
-_TEMPORARY = frozenset({"25006", "25P03", "25P04"})
 _DIALECT = Dialect(
     serial="bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
     data="bytea",
@@ -64,20 +46,14 @@ _DIALECT = Dialect(
     guard="SELECT pg_advisory_xact_lock(4702394921090429793)",  # "Adapty" in eight bytes
     parameter=r"%(\1)s",
 )
-# The settings of a session, which do not depend on those of the server, the database or the role.
-_SET_UP = (
-    "SELECT pg_backend_pid(), set_config('tcp_keepalives_idle', %s, false),"
-    " set_config('tcp_keepalives_interval', %s, false),"
-    " set_config('tcp_keepalives_count', '3', false),"
-    " set_config('synchronous_commit', 'on', false),"
-    " set_config('default_transaction_isolation', 'read committed', false),"
-    # before version 14 it did not exist
-    " (SELECT set_config(name, %s, false) FROM pg_settings WHERE name = 'idle_session_timeout')"
-)
 # Each schema of a database may have a store, and the locks are those of the database.
 _STORE = Statement("SELECT 'adapty_store'::regclass::bigint")
-# Its row is NULL in the session of another process.
-_LOCK = "SELECT CASE pg_backend_pid() WHEN %s THEN pg_try_advisory_lock(%s, %s) END"
+# Its first column is NULL in the session of another process.
+# A standby has locks of its own, of which the others do not know.
+_LOCK = (
+    "SELECT CASE pg_backend_pid() WHEN %s THEN pg_try_advisory_lock(%s, %s) END,"
+    " pg_is_in_recovery()"
+)
 _UNLOCK = "SELECT pg_advisory_unlock(%s, %s)"
 _HOLDERS = (
     "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted"
@@ -89,207 +65,6 @@ _HOLDERS = (
 def _lock_class(store: int, job: int) -> int:
     """Return the first number of the locks of a job, which other programs hardly use."""
     return crc32(f"adapty_job {store} {job}".encode()) >> 1
-
-
-class _Wait:
-    """
-    A flag from a task for the thread that works for it.
-
-    Attributes:
-        has_ended: the task waits no longer, so that what has not begun has no effect.
-    """
-
-    def __init__(self) -> None:
-        self.has_ended = False
-
-
-class _Session:
-    """
-    A connection that is made again after it broke. One thread uses it.
-
-    Args:
-        url: the address of the database.
-        lease: seconds after which both sides give up a connection without a response.
-        has_locks: the server ends the session if it is idle for the whole lease. Otherwise it may
-            be idle for any time, and one that has ended meanwhile is made again at once.
-
-    Attributes:
-        has_broken: the connection has broken; the link resets this after it has reported the loss.
-        backend: the number of the server's process that responded first.
-    """
-
-    def __init__(self, url: str, lease: float, *, has_locks: bool) -> None:
-        self._url = url
-        self._lease = lease
-        self._has_locks = has_locks
-        self._connection: _Connection | None = None
-        # a copy, so that another thread never shuts down a socket that took over the number
-        self._socket: socket.socket | None = None
-        self.has_broken = False
-        self.backend = 0
-
-    def use(self, work: Callable[[_Connection], ResultT], wait: _Wait) -> ResultT:
-        """Use the connection, unless its caller has given up."""
-        if not self._has_locks:
-            self._drop_if_ended()
-        connection = self._connection
-        if connection is None and not wait.has_ended:
-            connection = self._connected()
-        if connection is None or wait.has_ended:
-            raise psycopg.OperationalError("nobody waits for the result")
-        try:
-            return work(connection)
-        finally:
-            if connection.closed:
-                self._drop()
-
-    def _drop_if_ended(self) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        with contextlib.suppress(psycopg.OperationalError):
-            for _ in range(2):  # the server's last words, and the end
-                connection.pgconn.consume_input()
-        if connection.closed:
-            self._drop()
-
-    def _connected(self) -> _Connection:
-        # the server finds out that this machine is gone after idle + 3 * interval
-        idle = max(1, round(0.4 * self._lease))
-        interval = max(1, round(0.2 * self._lease))
-        connection = psycopg.connect(
-            self._url,
-            autocommit=True,
-            application_name="adapty-async job",
-            client_encoding="UTF8",
-            connect_timeout=max(_MIN_CONNECT_SECONDS, math.ceil(_CHECKED * self._lease)),
-            keepalives_idle=idle,
-            keepalives_interval=interval,
-            keepalives_count=3,
-        )
-        self._connection = connection
-        self._socket = socket.socket(fileno=os.dup(connection.fileno()))
-        try:
-            idle_timeout = f"{self._lease * 1000:.0f}" if self._has_locks else "0"
-            values = str(idle), str(interval), idle_timeout
-            ((self.backend, *_),) = connection.execute(_SET_UP, values).fetchall()
-        except BaseException:
-            self._drop()
-            raise
-        return connection
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection, which may have broken meanwhile."""
-        return self._socket is not None
-
-    def _drop(self) -> None:
-        self.close()
-        self.has_broken = True
-
-    def disconnect(self) -> None:
-        """Break the connection, so that the server ends its session; from any thread."""
-        copied = self._socket
-        if copied is not None:
-            with contextlib.suppress(OSError):  # it has been closed already
-                copied.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Close the connection."""
-        connection, self._connection = self._connection, None
-        copied, self._socket = self._socket, None
-        if connection is not None:
-            connection.close()
-        if copied is not None:
-            copied.close()
-
-
-class _Link:
-    """
-    A connection in a thread; one task at a time uses it.
-
-    Args:
-        url: the address of the database.
-        lease: seconds after which both sides give up a connection without a response.
-        lost: called when the connection has broken, if it holds locks.
-    """
-
-    def __init__(self, url: str, *, lease: float, lost: Callable[[], object] | None = None) -> None:
-        self._lease = lease
-        self._lost = lost or (lambda: None)
-        self._turn = asyncio.Lock()
-        self._session = session = _Session(url, lease, has_locks=lost is not None)
-        self._thread = DatabaseThread(lambda: session, "adapty-job-store", "the job store")
-
-    async def use(
-        self, work: Callable[[_Connection], ResultT], *, is_long: bool = False
-    ) -> ResultT:
-        """
-        Use the connection in its thread; unless this is long, it ends within a share of the lease.
-
-        Raises:
-            StoreUnavailableError: there is no connection, or no response in time.
-        """
-        async with self._turn:
-            wait = _Wait()
-            done = self._thread.run(lambda session: session.use(work, wait))
-            timers = self._timers(done, is_long=is_long)
-            try:
-                with _translated():
-                    return await done
-            except asyncio.CancelledError:
-                wait.has_ended = True
-                if is_long:
-                    self.disconnect()
-                if self._session.is_connected:
-                    await self._until_idle()
-                raise
-            finally:
-                wait.has_ended = True
-                for timer in timers:
-                    timer.cancel()
-                if self._session.has_broken:
-                    self._session.has_broken = False
-                    self._lost()
-
-    def _timers(
-        self, done: asyncio.Future[Any], *, is_long: bool
-    ) -> tuple[asyncio.TimerHandle, ...]:
-        loop = asyncio.get_running_loop()
-        seconds = _LONG_SECONDS if is_long else (_HELD - _CHECKED) * self._lease
-        return (
-            loop.call_later(seconds, self.disconnect),
-            loop.call_later(_CHECKED * self._lease, self._give_up, done),
-        )
-
-    def _give_up(self, done: asyncio.Future[Any]) -> None:
-        """Wait no longer for a connection: to find out that there is none may take libpq longer."""
-        if not (self._session.is_connected or done.done()):
-            done.set_exception(TimeoutError())
-
-    async def _until_idle(self) -> None:
-        """Wait until the thread has ended what it was given."""
-        idle = self._thread.run(lambda _: None)
-        await until_ended(asyncio.gather(idle, return_exceptions=True))
-
-    @property
-    def backend(self) -> int:
-        """The number of the server's process that responded first on this connection."""
-        return self._session.backend
-
-    def disconnect(self) -> None:
-        """Break the connection, so that the server ends its session; its use fails."""
-        self._session.disconnect()
-
-    async def close(self) -> None:
-        """Close the connection, without regard to its use. A second call does nothing."""
-        if self._turn.locked():
-            self.disconnect()
-        ending = self._thread.run(lambda session: session.close())
-        self._thread.stop()
-        self._lost()
-        # its error is that of a thread that was stopped before
-        await until_ended(asyncio.gather(ending, return_exceptions=True))
 
 
 class PostgresDatabase:
@@ -304,8 +79,8 @@ class PostgresDatabase:
     def __init__(self, url: str, *, lease: float) -> None:
         self._lease = lease
         self._url = url
-        self._data: _Link  # set by `open`, as is the next
-        self._session: _Link
+        self._session: Link  # set by `open`, as is the next
+        self._data: Link
         self._store: int  # the number of its tables in the database, set by `open`
         self._locks: dict[tuple[int, int], _PostgresLock] = {}
         self._texts: dict[str, bytes] = {}
@@ -315,8 +90,9 @@ class PostgresDatabase:
 
     async def open(self) -> None:
         """Connect, and create the tables if there are none; see `Database.open`."""
-        self._data = _Link(self._url, lease=self._lease)
-        self._session = _Link(self._url, lease=self._lease, lost=self._lose_all)
+        url, lease = self._url, self._lease
+        self._session = Link(url, lease=lease, lost=self._lose_all, has_locks=True)
+        self._data = Link(url, lease=lease, lost=self._lose_server, has_locks=False)
         try:
             await self._require_session()
             await self.transact(ensure_schema())
@@ -334,10 +110,10 @@ class PostgresDatabase:
             JobError: a pooler shares sessions, so session locks have no effect.
         """
 
-        def pid_of(connection: _Connection) -> int:
+        def pid_of(connection: Connection) -> int:
             return int(connection.execute("SELECT pg_backend_pid()").fetchall()[0][0])
 
-        def begin(connection: _Connection) -> int:
+        def begin(connection: Connection) -> int:
             connection.execute("BEGIN")
             return pid_of(connection)
 
@@ -349,7 +125,7 @@ class PostgresDatabase:
             ]
             await self._data.use(lambda connection: connection.execute("ROLLBACK"))
             if [pid == self._session.backend for pid in pids] != [True, False, True]:
-                raise _pooler_error()
+                raise pooler_error()
 
     async def close(self) -> None:
         """Close both connections; see `Database.close`."""
@@ -366,10 +142,10 @@ class PostgresDatabase:
     async def execute_all(self, statements: Sequence[Statement]) -> list[Rows]:
         """Execute statements as one transaction; see `Database.execute_all`."""
 
-        def work(connection: _Connection) -> list[Rows]:
-            with connection.pipeline(), connection.transaction():
-                cursors = [self._sent(connection, each) for each in statements]
-            return [_rows_of(cursor) for cursor in cursors]
+        def work(connection: Connection) -> list[Rows]:
+            # no pipeline: if the connection breaks, psycopg logs a warning of its own for it
+            with connection.transaction():
+                return [self._execute(connection, each) for each in statements]
 
         return await self._data.use(work)
 
@@ -386,7 +162,7 @@ class PostgresDatabase:
             for name, value in each.values.items()
         }
 
-        def work(connection: _Connection) -> int:
+        def work(connection: Connection) -> int:
             return int(connection.execute(text, values).fetchall()[0][0])
 
         return await self._data.use(work)
@@ -394,18 +170,13 @@ class PostgresDatabase:
     async def transact(self, steps: Steps[ResultT], *, is_long: bool = False) -> ResultT:
         """Execute steps as one transaction; see `Database.transact`."""
 
-        def work(connection: _Connection) -> ResultT:
+        def work(connection: Connection) -> ResultT:
             with connection.transaction():
                 return drive(steps, functools.partial(self._execute, connection))
 
         return await self._data.use(work, is_long=is_long)
 
-    def _execute(self, connection: _Connection, statement: Statement) -> Rows:
-        return _rows_of(self._sent(connection, statement))
-
-    def _sent(
-        self, connection: _Connection, statement: Statement
-    ) -> psycopg.Cursor[tuple[Any, ...]]:
+    def _execute(self, connection: Connection, statement: Statement) -> Rows:
         text = self._texts.get(statement.sql)
         if text is None:
             text = self._texts[statement.sql] = _DIALECT.translate(statement.sql).encode()
@@ -414,7 +185,7 @@ class PostgresDatabase:
             cursor.execute(text, statement.values)
         else:
             cursor.executemany(text, [{**statement.values, **row} for row in statement.rows])
-        return cursor
+        return [(cursor.rowcount,)] if cursor.description is None else cursor.fetchall()
 
     async def lock(self, job: int, part: int) -> _PostgresLock | None:
         """Acquire the lock on a part; see `Database.lock`."""
@@ -423,11 +194,13 @@ class PostgresDatabase:
         lock = self._locks[job, part] = _PostgresLock(self, job, part)
         key = _lock_class(self._store, job), part
 
-        def work(connection: _Connection) -> bool:
+        def work(connection: Connection) -> bool:
             values = self._session.backend, *key
-            ((is_locked,),) = connection.execute(_LOCK, values).fetchall()
+            ((is_locked, is_standby),) = connection.execute(_LOCK, values).fetchall()
+            if is_standby:
+                raise ReadOnlySqlTransaction
             if is_locked is None:
-                raise _pooler_error()
+                raise pooler_error()
             return bool(is_locked)
 
         sent_at = asyncio.get_running_loop().time()
@@ -464,7 +237,7 @@ class PostgresDatabase:
     async def held(self, job: int, parts: Sequence[int]) -> set[int]:
         """Return those of a job's parts that a runner has locked; see `Database.held`."""
 
-        def work(connection: _Connection) -> set[int]:
+        def work(connection: Connection) -> set[int]:
             key = _lock_class(self._store, job)
             rows = connection.execute(_HOLDERS, (key,)).fetchall()
             return {int(part) for (part,) in rows}
@@ -476,7 +249,7 @@ class PostgresDatabase:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(asyncio.CancelledError):
             while True:
-                await asyncio.sleep(_CHECKED * self._lease)
+                await asyncio.sleep(CHECKED * self._lease)
                 sent_at = loop.time()
                 with contextlib.suppress(StoreUnavailableError):
                     await self._session.use(lambda connection: connection.execute("SELECT 1"))
@@ -487,7 +260,7 @@ class PostgresDatabase:
         """Schedule the loss of the locks, unless the session responds again."""
         self._cancel_expiry()
         loop = asyncio.get_running_loop()
-        self._expiry = loop.call_at(sent_at + _HELD * self._lease, self._expire)
+        self._expiry = loop.call_at(sent_at + HELD * self._lease, self._expire)
 
     def _expire(self) -> None:
         """End the session, too: a process that stood still would otherwise keep its locks."""
@@ -498,6 +271,11 @@ class PostgresDatabase:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
+
+    def _lose_server(self) -> None:
+        """Lose the locks with the connection for data: its next one may be to another server."""
+        self._lose_all()
+        self._session.reset()
 
     def _lose_all(self) -> None:
         self._cancel_expiry()
@@ -521,10 +299,6 @@ def _combined(sqls: Sequence[str], *, is_durable: bool) -> bytes:
     )
     loose = "" if is_durable else ", set_config('synchronous_commit', 'off', true)"
     return f"WITH {changes} SELECT (SELECT count(*) FROM changes_0){loose}".encode()  # noqa: S608  ours
-
-
-def _rows_of(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Rows:
-    return [(cursor.rowcount,)] if cursor.description is None else cursor.fetchall()
 
 
 class _PostgresLock:
@@ -551,29 +325,3 @@ class _PostgresLock:
         """Release the lock; see `PartLock.release`."""
         if not self._is_lost:
             await self._database.unlock(self)
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Translate errors of psycopg, whose texts may quote values, to errors of the store."""
-    try:
-        yield
-    except TimeoutError:
-        raise StoreUnavailableError("the job store cannot be reached in time") from None
-    except psycopg.Error as error:
-        state = error.sqlstate
-        what = f"{type(error).__name__}, SQLSTATE {state}"
-        is_operational = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-        if is_operational and (state is None or state.startswith(_DISCONNECTED)):
-            what = state or "no connection"
-            raise StoreUnavailableError(f"the job store cannot be reached ({what})") from None
-        if is_operational or state in _TEMPORARY:
-            raise StoreUnavailableError(f"the job store cannot be used now: {what}") from None
-        raise JobError(f"the job store cannot be used: {what}") from None
-
-
-def _pooler_error() -> JobError:
-    return JobError(
-        "the job store is behind a pooler that shares sessions, such as PgBouncer in"
-        " transaction mode: session locks need a direct connection, or session mode"
-    )

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 
+from adapty_async._runtime.postgres import connect_options, explain_failure
 from adapty_async.errors import ConfigError, InvalidInputError
 from adapty_async.jobs._errors import PartChangedError, StoreUnavailableError
 from adapty_async.jobs._model import PartPlan, Plan
@@ -15,6 +16,9 @@ from adapty_async.jobs._sources import Item, new_digest, require_part_size
 
 __all__ = ("Query",)
 
+# Seconds to connect to each host of the database, and without a packet from its machine.
+_CONNECT_SECONDS = 10.0
+_SILENCE_SECONDS = 60.0
 # Rows that one exchange with the server returns.
 _FETCHED_ROWS = 10_000
 
@@ -32,12 +36,16 @@ class Query:
             ``SELECT number, customer_user_id FROM users WHERE country = 'DE'``.
 
     Raises:
-        ConfigError: the query is empty, or has a semicolon.
+        ConfigError: the address is not valid, or the query is empty or has a semicolon.
     """
 
     def __init__(self, url: str, sql: str) -> None:
         if not sql.strip() or ";" in sql:
             raise ConfigError("sql must be one SELECT, without a semicolon")
+        try:
+            self._options = connect_options(url, connect=_CONNECT_SECONDS, silence=_SILENCE_SECONDS)
+        except psycopg.ProgrammingError:
+            raise ConfigError("url is not a valid address of PostgreSQL") from None
         self._url = url
         # on lines of its own, since it may end with a comment
         self._sql = f"FROM (\n{sql}\n) AS adapty_input (key, id)"
@@ -62,7 +70,7 @@ class Query:
         return Plan(source={"kind": "query", "digest": whole.hexdigest()}, parts=parts)
 
     def _chunks(self, size: int) -> Iterator[list[tuple[Any, Any]]]:
-        with _connected(self._url) as connection, connection.cursor("adapty") as cursor:
+        with self._connected() as connection, connection.cursor("adapty") as cursor:
             cursor.itersize = _FETCHED_ROWS
             cursor.execute(f"SELECT key, id::text {self._sql} ORDER BY key".encode())
             while rows := cursor.fetchmany(size):
@@ -72,7 +80,7 @@ class Query:
         """Return the rows of a range, and compare their digest; see `Source.read`."""
         source = self._sql.replace("%", "%%")
         text = f"SELECT key, id::text {source} WHERE key > %s AND key <= %s ORDER BY key"
-        with _connected(self._url) as connection:
+        with self._connected() as connection:
             rows = connection.execute(text.encode(), (part["after"], part["last"])).fetchall()
         if _digest_of(rows) != part["digest"]:
             raise PartChangedError(
@@ -80,6 +88,24 @@ class Query:
                 f" {part['after'] + 1:,} to {part['last']:,}"
             )
         return [Item(None, item) for _, item in rows]
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """
+        Connect to the database, to read only; errors do not quote it, since a value may be an id.
+
+        A function that the query calls can therefore change nothing.
+        """
+        try:
+            with psycopg.connect(self._url, client_encoding="UTF8", **self._options) as connection:
+                connection.read_only = True
+                yield connection
+        except psycopg.OperationalError as error:
+            what = f"the database of the query cannot be reached: {explain_failure(error)}"
+            raise StoreUnavailableError(what) from None
+        except psycopg.Error as error:
+            what = f"{type(error).__name__}, SQLSTATE {error.sqlstate}"
+            raise InvalidInputError("sql", f"cannot be executed: {what}") from None
 
 
 def _require_key(key: object, item: object, last: int | None) -> None:
@@ -108,21 +134,3 @@ def _digest_of(rows: Sequence[tuple[Any, Any]]) -> str:
         digest.update(f"{key} {size} {item}\n".encode())
     text: str = digest.hexdigest()
     return text
-
-
-@contextlib.contextmanager
-def _connected(url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """
-    Connect to a database, to read only; errors do not quote it, since a value may be an id.
-
-    A function that the query calls can therefore change nothing.
-    """
-    try:
-        with psycopg.connect(url, client_encoding="UTF8") as connection:
-            connection.read_only = True
-            yield connection
-    except psycopg.OperationalError:
-        raise StoreUnavailableError("the database of the query cannot be reached") from None
-    except psycopg.Error as error:
-        what = f"{type(error).__name__}, SQLSTATE {error.sqlstate}"
-        raise InvalidInputError("sql", f"cannot be executed: {what}") from None

@@ -284,8 +284,8 @@ def test_a_changed_input_is_rejected(invoke: Invoke, put: Put, sandbox: Sandbox)
     put("ids.txt", "ben\n")
     done = invoke("job", "work", "j")
     assert done.exit_code == 2
-    assert "the input of 1 parts has changed since the job was planned" in done.stderr
-    assert "1 parts wait: their input has changed" in done.stdout
+    assert "the input of 1 part has changed since the job was planned" in done.stderr
+    assert "1 part waits: its input has changed since it was planned" in done.stdout
     assert not sandbox.arrivals()
     invoke("job", "retry", "j")
     copied = put("copy.txt", "anna\n")
@@ -303,7 +303,7 @@ def test_a_rejected_key_has_its_exit_code(
     done = invoke("job", "work", "j", "--concurrency", 2, "--rate", 1000)
     assert done.exit_code == 3
     assert "has stopped: key_rejected" in done.stderr
-    assert "stopped: key_rejected; job retry resumes it" in done.stdout
+    assert "stopped: key_rejected; to resume it: adapty-async job retry j\n" in done.stdout
     assert "status 401" in done.stdout
     assert status(invoke)["reasons"][0]["error"] == "AuthenticationError"
     assert invoke("job", "work", "j").exit_code == 3
@@ -315,7 +315,8 @@ def test_a_cancelled_job_is_resumable(invoke: Invoke, put: Put, sandbox: Sandbox
     assert "Cancelled j" in invoke("job", "cancel", "j").stdout
     stopped = invoke("job", "work", "j")
     assert stopped.exit_code == 75
-    assert "has stopped: cancelled; job retry j resumes it" in stopped.stderr
+    text = "has stopped: cancelled; to resume it: adapty-async job retry j\n"
+    assert stopped.stderr.endswith(text)
     assert "cancelled" in invoke("job", "status", "j", "--watch").stdout
     assert invoke("job", "retry", "j").exit_code == 0
     assert invoke("job", "work", "j").exit_code == 0
@@ -444,7 +445,7 @@ async def test_a_line_of_progress_has_what_failed() -> None:
         stop_reason=None,
     )
     assert report_line(report) == "j: 6 of 10 ended, 2 workers, 3/s, limit 400/s, 2 failed"
-    assert report_text(report).splitlines()[-4:] == [
+    assert report_text(report, "").splitlines()[-4:] == [
         "2 workers, 3/s in the last minute, limit 400/s",
         "6 requests, 1 of them throttled (429)",
         "  1 Error",

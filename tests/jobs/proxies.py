@@ -14,6 +14,8 @@ __all__ = ("Cut", "Pooler", "running_cut", "running_pooler")
 _AUTHENTICATED = b"R"
 _READY = b"Z"
 _IDLE = b"I"
+_TEXT = b"SFATAL\0C08P01\0Mtransaction blocks not allowed in statement pooling mode\0\0"
+_NO_TRANSACTION = b"E" + struct.pack(">I", len(_TEXT) + 4) + _TEXT
 
 
 class _Address(NamedTuple):
@@ -114,12 +116,14 @@ class Pooler:
     Attributes:
         url: the address of the proxy.
         is_sharing: unset while each client has a session of its own, as one may have by chance.
+        allows_transactions: unset to reject transactions, as PgBouncer in statement mode does.
     """
 
     def __init__(self, url: str) -> None:
         self._server = _Address(url)
         self.url = ""
         self.is_sharing = True
+        self.allows_transactions = True
         self._greeting = b""
         self._startup = b""
         self._writers: list[asyncio.StreamWriter] = []
@@ -147,16 +151,24 @@ class Pooler:
             while data := await reader.read(65536):
                 theirs, to_them = await self._borrow() if self.is_sharing else own
                 to_them.write(data)
-                while True:
-                    kind, message = await _message(theirs)
-                    writer.write(message)
-                    if kind == _READY and message[-1:] == _IDLE:
-                        break
-                    if kind == _READY:
-                        to_them.write(await reader.read(65536))
+                while not await self._reply(theirs, writer):
+                    to_them.write(await reader.read(65536))
                 if self.is_sharing:
                     self._free.append((theirs, to_them))
         writer.close()
+
+    async def _reply(self, theirs: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Copy a reply; return whether it ends a transaction."""
+        found, kind = b"", b""
+        while kind != _READY:
+            kind, message = await _message(theirs)
+            found += message
+        is_idle = found[-1:] == _IDLE
+        if not (is_idle or self.allows_transactions):
+            writer.write(_NO_TRANSACTION)
+            raise ConnectionError
+        writer.write(found)
+        return is_idle
 
     async def _borrow(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._free:

@@ -392,6 +392,8 @@ async def test_one_error_for_all_items_stops_the_job_everywhere(
         with pytest.raises(JobStoppedError, match="key_rejected") as caught:
             await job.work(parts=1, concurrency=2)
         assert caught.value.reason == "key_rejected"
+        assert caught.value.needs_retry
+        assert str(caught.value).endswith("has stopped: key_rejected; Job.retry resumes it")
         sent = len(sandbox.arrivals())
         assert sent < 20
         second = await other.job(name, adapty.v1.profiles.bulk_delete)

@@ -113,6 +113,13 @@ def test_a_query_is_one_statement(sql: str) -> None:
         Query("postgresql://", sql)
 
 
+def test_an_address_that_is_not_valid_is_rejected_at_once() -> None:
+    """A worker would otherwise find out with its first part."""
+    with pytest.raises(ConfigError, match="url is not a valid address") as caught:
+        Query("postgresql://anna:secret@h/x?option=1", SQL)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_database_that_is_away_is_reported() -> None:
     """A worker that cannot reach the database says so, without its address."""
     with pytest.raises(StoreUnavailableError, match="cannot be reached") as caught:

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import sqlite3
 import stat
 import subprocess
 import sys
+import urllib.parse
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -23,13 +25,16 @@ from adapty_async.errors import ConfigError, JournalError
 from adapty_async.jobs import (
     JobError,
     JobReport,
+    JobStoppedError,
     JobStore,
     Lines,
     PartBusyError,
     StoreUnavailableError,
+    _job,
     _sqlite,
 )
 from adapty_async.jobs._database import Statement, Steps
+from adapty_async.jobs._link import Link
 from adapty_async.jobs._part_journal import PartJournal
 from adapty_async.jobs._part_steps import Runner
 from adapty_async.jobs._postgres import _DIALECT
@@ -400,12 +405,22 @@ async def test_a_store_that_is_away_is_reported(anyio_backend: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+async def test_a_host_that_is_gone_is_passed_over(postgres_url: str) -> None:
+    """The first one of several does not respond any more, as after the loss of its machine."""
+    folder = urllib.parse.parse_qs(urllib.parse.urlsplit(postgres_url).query)["host"][0]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ports = f"{silent.getsockname()[1]},5432"
+        hosts = f"host=127.0.0.1,{folder}&port={ports}"
+        async with JobStore(f"postgresql://postgres@/postgres?{hosts}", lease=5.0) as store:
+            assert await store._database.execute(Statement("SELECT 1")) == [(1,)]
+
+
 async def test_a_pooler_that_shares_sessions_is_rejected(
     postgres_url: str, anyio_backend: str
 ) -> None:
     """A session lock would have no effect behind PgBouncer in transaction mode."""
     async with running_pooler(postgres_url) as pooler:
-        with pytest.raises(JobError, match="PgBouncer in transaction mode"):
+        with pytest.raises(JobError, match="PgBouncer in transaction or statement mode"):
             await JobStore(pooler.url).__aenter__()
 
 
@@ -418,7 +433,7 @@ async def test_a_pooler_that_is_found_out_later_is_rejected(postgres_url: str) -
             assert lock is not None
             await lock.release()
             pooler.is_sharing = True
-            with pytest.raises(JobError, match="PgBouncer in transaction mode"):
+            with pytest.raises(JobError, match="PgBouncer in transaction or statement mode"):
                 await store._database.lock(13, 2)
             assert await store._database.held(13, [2]) == set()
 
@@ -501,6 +516,21 @@ async def test_a_connection_that_ended_while_idle_is_made_again(postgres_url: st
         assert after != before
 
 
+async def test_a_connection_that_breaks_in_a_transaction_logs_nothing(
+    postgres_url: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error says all; a worker has no log of its own, so that of psycopg would be shown."""
+    async with JobStore(postgres_url) as store:
+        ((pid,),) = await store._database.execute(Statement("SELECT pg_backend_pid()"))
+        last = asyncio.ensure_future(store._database.execute_all([*sleeping(name)]))
+        await until_sleeping(postgres_url, name)
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        with pytest.raises(StoreUnavailableError, match="the server stops, or ended the"):
+            await last
+    assert caplog.records == []
+
+
 async def test_a_worker_that_stands_still_loses_its_lock(postgres_url: str) -> None:
     """The system of a paused process still responds for it, so the server counts its silence."""
     async with JobStore(postgres_url, lease=1.0) as store, JobStore(postgres_url) as other:
@@ -522,7 +552,9 @@ async def test_a_report_without_a_response_ends_within_the_lease(
         job = await planned(store, name, adapty, ids("a"))
         cut.passes.clear()
         async with asyncio.timeout(50):
-            with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+            with pytest.raises(
+                StoreUnavailableError, match="does not respond in time; check its load"
+            ):
                 await job.report()
 
 
@@ -556,6 +588,33 @@ async def test_a_runner_without_its_store_sends_nothing_after_its_lease(
                 except PartBusyError:  # the server has not noticed it yet
                     await asyncio.sleep(0.05)
             assert (await second.report()).ok
+
+
+async def test_a_job_that_is_cancelled_during_an_outage_stops_afterwards(
+    postgres_url: str, name: str, ids: WriteIds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that waits for a response notices the end of its job when the store is back."""
+    monkeypatch.setattr(_job, "_CHECK_SECONDS", 0.01)
+    async with (
+        Sandbox(latency=3.0) as slow,
+        AdaptyClient(slow.api_key, base_url=slow.url) as own,
+        running_cut(postgres_url) as cut,
+        JobStore(cut.url, lease=2.5) as store,
+        JobStore(postgres_url) as other,
+    ):
+        job = await planned(store, name, own, ids(*users(400)), part_size=400)
+        running = asyncio.create_task(job.run_part(0, concurrency=2))
+        await until_arrived(slow)
+        cut.connects.clear()
+        store._database._data.disconnect()  # type: ignore[attr-defined]
+        await (await other.job(name)).cancel()
+        while not cut.waiting:  # noqa: ASYNC110  a connection has no event
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1.6)  # the check has no connection for a share of the lease
+        cut.connects.set()
+        with pytest.raises(JobStoppedError, match="has stopped: cancelled"):
+            await running
+        assert len(slow.arrivals()) == 2
 
 
 async def test_a_session_that_ends_stops_its_runs(
@@ -618,6 +677,62 @@ async def test_a_process_that_stood_still_keeps_no_lock(postgres_url: str) -> No
             await store._database.lock(10, 2)
         again = await store._database.lock(10, 2)
         assert (told, again is None) == ([True], False)
+
+
+async def test_a_server_without_a_free_connection_is_waited_for(
+    postgres_url: str, name: str, ids: WriteIds, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connections of a worker break, and other programs have those that are left."""
+    with fresh_database(postgres_url) as url, psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("CREATE ROLE busy LOGIN")
+        admin.execute("GRANT CREATE ON SCHEMA public TO busy")
+        async with (
+            Sandbox(latency=0.01) as sandbox,
+            AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty,
+            JobStore(url.replace("//postgres@", "//busy@")) as store,
+        ):
+            sandbox.seed_profiles(users(400))
+            job = await planned(store, name, adapty, ids(*users(400)), part_size=50)
+            working = asyncio.create_task(job.work(concurrency=4))
+            await until_arrived(sandbox)
+            admin.execute("ALTER ROLE busy CONNECTION LIMIT 0")
+            sessions = "FROM pg_stat_activity WHERE usename = 'busy'"
+            admin.execute(f"SELECT pg_terminate_backend(pid) {sessions}".encode())
+            async with asyncio.timeout(50):
+                while "it has no free connection" not in caplog.text:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            admin.execute("ALTER ROLE busy CONNECTION LIMIT -1")
+            report = await working
+            assert report.ok
+            assert not sandbox.customer_user_ids()
+            assert len(sandbox.arrivals()) <= 400 + 2 * 4
+        admin.execute("DROP OWNED BY busy")
+        admin.execute("DROP ROLE busy")
+
+
+async def test_a_server_that_can_only_be_read_from_now_on_is_left(postgres_url: str) -> None:
+    """The address leads to another one after a switchover, with locks of its own."""
+    pid = Statement("SELECT pg_backend_pid()")
+    told: list[bool] = []
+    async with JobStore(postgres_url) as store, JobStore(postgres_url) as other:
+        before = await store._database.execute(pid)
+        lock = await store._database.lock(15, 1)
+        assert lock is not None
+        lock.watch(lambda: told.append(True))
+        # other sessions, such as the next ones, can write
+        await store._database.execute(Statement("SET default_transaction_read_only = on"))
+        with pytest.raises(StoreUnavailableError, match="a standby can only be read"):
+            await store._database.execute(Statement("DELETE FROM adapty_job WHERE id = -1"))
+        assert told == [True]
+        await store._database.execute(Statement("DELETE FROM adapty_job WHERE id = -1"))
+        assert await store._database.execute(pid) != before
+        async with asyncio.timeout(50):
+            while (theirs := await other._database.lock(15, 1)) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await theirs.release()
+        again = await store._database.lock(15, 1)
+        assert again is not None
+        await again.release()
 
 
 async def test_a_session_without_locks_stays_open(postgres_url: str) -> None:
@@ -698,6 +813,20 @@ async def test_a_connection_that_comes_too_late_is_not_used(
         with pytest.raises(asyncio.CancelledError):
             await forgetting
         assert (await job.report()).items == 1
+
+
+async def test_a_connection_that_fails_fails_for_all_that_wait_for_it(anyio_backend: str) -> None:
+    """Otherwise each would wait for one of its own, and a worker could not stop for minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/d?connect_timeout=2"
+        link = Link(url, lease=25.0, lost=lambda: None, has_locks=False)
+        uses = [link.use(lambda connection: connection.execute("SELECT 1")) for _ in range(9)]
+        async with asyncio.timeout(10):
+            results = await asyncio.gather(*uses, return_exceptions=True)
+        await link.close()
+    text = "the job store cannot be reached: the server does not respond"
+    assert all(isinstance(each, StoreUnavailableError) for each in results)
+    assert all(str(each).startswith(text) for each in results)
 
 
 async def test_work_may_last_longer_than_the_making_of_its_connection(postgres_url: str) -> None:
@@ -797,3 +926,26 @@ async def test_a_worker_stops_while_its_store_is_away(
             async with asyncio.timeout(50):
                 with pytest.raises(StoreUnavailableError, match="cannot be reached"):
                     await job.work(max_outage=60.0)
+
+
+async def test_a_worker_with_many_parts_stops_during_an_outage(
+    postgres_url: str, name: str, ids: WriteIds, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stop ends the wait for the store, and no other part waits for it."""
+    async with (
+        Sandbox(latency=0.05) as slow,
+        AdaptyClient(slow.api_key, base_url=slow.url) as own,
+        contextlib.AsyncExitStack() as proxy,
+    ):
+        cut = await proxy.enter_async_context(running_cut(postgres_url))
+        async with JobStore(cut.url) as store:
+            job = await planned(store, name, own, ids(*users(64)), part_size=1)
+            working = asyncio.create_task(job.work(max_outage=60.0))
+            await until_arrived(slow)
+            await proxy.aclose()
+            while "this worker tries again" not in caplog.text:  # noqa: ASYNC110  no event
+                await asyncio.sleep(0.01)
+            job.stop()
+            async with asyncio.timeout(5):
+                with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+                    await working

@@ -82,6 +82,23 @@ def test_members_of_before_an_outage_of_the_store_count_until_they_are_gone() ->
     assert grant.members == 1
 
 
+def test_members_of_before_a_short_outage_count_until_they_are_gone() -> None:
+    """Members find the store again at different times; the last ones were not seen for long."""
+    state = None
+    for number, name in enumerate("abc"):
+        at = NOW + number
+        state, _ = exchange(state, at, a_report(name, at))
+    back = NOW + 4.5
+    state, grant = exchange(state, back, a_report("c", back, members=3, has_gap=True))
+    assert set(state.members) == {"c"}
+    assert grant.members == 3
+    _, grant = exchange(state, back + 2.9, a_report("c", back + 2.9, members=3))
+    assert grant.members == 3
+    _, grant = exchange(state, back + 3.0, a_report("c", back + 3.0, members=3))
+
+    assert grant.members == 1
+
+
 def test_the_first_member_of_an_empty_store_brings_back_the_pause() -> None:
     """A store that lost its values in a long `Retry-After` does not end it."""
     state, grant = exchange(None, NOW, a_report(paused_until=NOW + 90.0, wanted=5, hungry=True))

@@ -198,7 +198,8 @@ def test_processes_survive_random_faults_of_their_store(seed: int) -> None:
             leaving = store.random.randrange(3)
             await processes[leaving].close()
             processes[leaving] = Process(f"{number}", store, service)
-            await asyncio.sleep(store.random.uniform(0.0, 3.0))
+            # a new process does not know of the others until they have found the store again
+            await asyncio.sleep(store.random.uniform(2.0, 5.0))
         await asyncio.sleep(service.pauses[-1][1] + 20.0 - clock())
         end, sent = clock(), service.sent
 

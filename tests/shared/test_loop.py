@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import itertools
 import math
 import time
@@ -264,6 +265,32 @@ def test_a_store_at_a_distance_stops_nobody(way: float, is_alone: bool, least: i
         await asyncio.sleep(1.5)
         assert [source.is_alone for source in sources] == [False] * 2
         for _, exchanges in both:
+            await exchanges.aclose()
+
+    virtually(main())
+
+
+def test_a_store_that_is_down_for_long_is_tried_less_often() -> None:
+    """Each attempt is a new connection of each process, at different times; all find it again."""
+
+    async def main() -> None:
+        waiting = processes(10)
+        sources = [known(exchanges, 400.0) for _, exchanges in waiting]
+        await asyncio.sleep(2.0)
+        for store, _ in waiting:
+            store.loads.clear()
+            store.is_down = True
+        await asyncio.sleep(60.0)
+        attempts = sorted(at for store, _ in waiting for at, _ in store.loads)
+        assert 10 * 60 / 1.55 <= len(attempts) <= 10 * 60 / 0.75
+        late = [at for at in attempts if at > attempts[0] + 20.0]
+        per_tenth = [bisect.bisect(late, at + 0.1) - number for number, at in enumerate(late)]
+        assert max(per_tenth) <= 6  # of 10
+        for store, _ in waiting:
+            store.is_down = False
+        await asyncio.sleep(1.6)
+        assert not any(source.is_alone for source in sources)
+        for _, exchanges in waiting:
             await exchanges.aclose()
 
     virtually(main())

@@ -29,6 +29,7 @@ from adapty_async._shared.redis import RedisStore
 from adapty_async._shared.sqlite import SqliteStore
 from adapty_async._shared.store import Change, Loaded, MemoryStore, Store
 from adapty_async.errors import ConfigError, StoreError
+from tests.jobs.proxies import running_cut
 from tests.servers import OwnPostgres, OwnRedis, fresh_database
 
 # Offset of the version of a file's format that a program needs to write to it.
@@ -640,7 +641,44 @@ async def test_a_postgres_that_does_not_respond_is_down() -> None:
         await store.aclose()
 
 
-async def test_a_postgres_that_stands_still_is_left_at_once(postgres_url: str) -> None:
+async def test_a_host_that_is_gone_is_passed_over(postgres_url: str, key: str) -> None:
+    """The first one of several does not respond any more, as after the loss of its machine."""
+    folder = urllib.parse.parse_qs(urllib.parse.urlsplit(postgres_url).query)["host"][0]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ports = f"{silent.getsockname()[1]},5432"
+        store = PostgresStore(
+            f"postgresql://postgres@/postgres?host=127.0.0.1,{folder}&port={ports}"
+        )
+        await store.open()
+        await store.aclose()
+        with pytest.raises(StoreError, match="does not respond"):
+            await load(store, key)
+        while True:
+            try:
+                assert (await load(store, key)).version == 0
+                break
+            except StoreError:  # it still connects
+                continue
+        await store.aclose()
+
+
+async def test_a_connection_that_is_not_used_is_closed(postgres_url: str, key: str) -> None:
+    """It may come after the command that asked for it has ended."""
+    async with running_cut(postgres_url) as cut:
+        store = PostgresStore(cut.url)
+        cut.connects.clear()
+        with pytest.raises(StoreError, match="does not respond"):
+            await load(store, key)
+        cut.connects.set()
+        assert store._connecting is not None
+        await asyncio.wait({store._connecting})
+        await store.aclose()
+        assert store._connecting is None
+
+
+async def test_a_postgres_that_stands_still_is_left_at_once(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """A server that stops in the middle of a command is down; the connection is not used again."""
     with fresh_database(postgres_url) as url:
         store = PostgresStore(url)
@@ -661,6 +699,7 @@ async def test_a_postgres_that_stands_still_is_left_at_once(postgres_url: str) -
         finally:
             os.kill(row[0], signal.SIGCONT)
         await store.aclose()
+    assert caplog.records == []  # of psycopg
 
 
 async def test_a_locked_sqlite_file_is_down(tmp_path: Path) -> None:
