@@ -73,7 +73,7 @@ def rejecting(message: str) -> Iterator[str]:
         ("query_wait_timeout", "the pooler gets no connection"),  # PgBouncer
         ("the database system is starting up", "the server is a standby, starts or stops"),
         ('unrecognized configuration parameter "x"', "an option in the address is not valid"),
-        ("Das Passwort ist falsch", "no connection; `psql` with the same address shows why"),
+        ("contraseña incorrecta", "no connection; `psql` with the same address shows why"),
     ],
 )
 def test_the_cause_of_a_rejected_connection_is_named(message: str, cause: str) -> None:
