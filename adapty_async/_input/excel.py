@@ -89,7 +89,8 @@ class _Sheet:
 
     def _read(self, sheet: Any) -> Iterator[list[Any]]:
         with _translated(self._path):
-            yield from sheet.iter_rows()
+            # calamine 0.7 panics when it iterates an empty sheet
+            yield from sheet.iter_rows() if sheet.height else ()
 
     def _put_faults(self, row: list[Any], number: int) -> None:
         for column, fault in self._faults[number].items():
