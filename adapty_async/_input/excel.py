@@ -33,10 +33,8 @@ class _Sheet:
     A sheet of a spreadsheet; its first row that is not empty has the names of the columns.
 
     Attributes:
-        label, names, exact, has_integers: see `adapty_async._input.tables.Table`.
+        label, names, exact: see `adapty_async._input.tables.Table`.
     """
-
-    has_integers = False
 
     def __init__(self, path: str, sheet: Any, findings: SheetFindings) -> None:
         self.label = _label(path, sheet.name)
