@@ -205,7 +205,7 @@ class SheetReader(XmlHandler):
         self._has_formula = self._has_value = self._reads_formula = False
         self._reads_value = self._is_split = False
         if self._digits:
-            self._shown_digits = self._digits.get(attributes.get("s", ""), 0)
+            self._shown_digits = self._digits.get(attributes.get("s", "0"), 0)
         self._at = _position(attributes["r"]) if "r" in attributes else (self._row, self._column)
         self._column = self._at[1] + 1
 
