@@ -248,7 +248,7 @@ class AccessCache:
             max_wait: seconds that a lookup waits for a call if there is a last known profile. The
                 call continues for the next lookup.
             max_profiles: the maximum of profiles; those that were not used for longest go first.
-            clock: returns seconds since 1970.
+            clock: returns seconds since 1970, by default `time.time`.
 
         Raises:
             ConfigError: a value is out of range.

@@ -270,6 +270,18 @@ async def test_a_body_that_a_decoder_of_ones_own_cannot_read_is_an_error_of_its_
     assert (first.error.body, second.result) == (body, Decimal("1.5"))
 
 
+async def test_the_error_names_the_line_of_a_decoder_of_ones_own() -> None:
+    """The line may be wrong, and not the body: then it is the only way to find that out."""
+
+    def decode(body: bytes) -> Any:
+        return json.loads(body).name
+
+    place = f"test_endpoints.py, line {decode.__code__.co_firstlineno + 1}"
+    call = msgspec.structs.replace(OWN, decode=decode)
+    with pytest.raises(DecodeError, match=rf"unreadable response \(AttributeError in {place}\)"):
+        await client(FakeTransport([(200, {}, b"{}")])).execute(call())
+
+
 async def test_a_bug_of_a_decoder_is_raised_as_it_is() -> None:
     """An exception that no body causes is none of the library's."""
 

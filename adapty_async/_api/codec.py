@@ -9,6 +9,7 @@ import re
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -77,6 +78,8 @@ _UNREADABLE = (
     ArithmeticError,
     RecursionError,
 )
+# The beginning of the names of this library's modules.
+_OWN = f"{__name__.partition('.')[0]}."
 # Bytes of a body that an error keeps.
 _MAX_BODY = 64 * 1024
 # The longest total timeout of a call with an idempotency key, in seconds. Adapty remembers a key
@@ -441,9 +444,17 @@ class ResultDecoder:
 def _safe(error: Exception) -> str:
     """Return a description of a decoding error that quotes nothing."""
     text = str(error)
-    return (
-        text if isinstance(error, msgspec.ValidationError) and "$" in text else type(error).__name__
-    )
+    if isinstance(error, msgspec.ValidationError) and "$" in text:
+        return text
+    return f"{type(error).__name__}{_line_of(error)}"
+
+
+def _line_of(error: Exception) -> str:
+    """Return the line of a caller's own decoder that raised an error: it may be a bug of it."""
+    called = error.__traceback__ and error.__traceback__.tb_next
+    if called is None or called.tb_frame.f_globals.get("__name__", "").startswith(_OWN):
+        return ""
+    return f" in {PurePath(called.tb_frame.f_code.co_filename).name}, line {called.tb_lineno}"
 
 
 def error_from(operation: str, response: Response) -> ApiError:

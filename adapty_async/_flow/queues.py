@@ -3,8 +3,8 @@ Queues of tasks that wait in one event loop, each in its order, and cancelled at
 
 - `PrioritySemaphore`: permits, for urgent waiters first.
 - `WaitQueue`: a FIFO queue whose head waits for all.
-- `KeyedLock`: mutual exclusion per key.
 - `RunOrder`: whose turn it is among the runs that wait for one rate.
+- `KeyedLock`: mutual exclusion per key.
 """
 
 from __future__ import annotations
@@ -82,12 +82,6 @@ class PrioritySemaphore:
 
 
 EntrantT = TypeVar("EntrantT")
-
-# Seconds after which a run has lost its turn: it waits for a connection, or its event loop is
-# blocked.
-_LATE = 0.1
-# Minimum seconds that a run leaves to those whose turn it is.
-_SOON = 0.001
 
 
 class WaitQueue(Generic[EntrantT]):
@@ -169,6 +163,13 @@ class WaitQueue(Generic[EntrantT]):
             if not admitted:
                 return
         self.has_leader = False
+
+
+# Seconds after which a run has lost its turn: it waits for a connection, or its event loop is
+# blocked.
+_LATE = 0.1
+# Minimum seconds that a run leaves to those whose turn it is.
+_SOON = 0.001
 
 
 class RunOrder:

@@ -72,10 +72,8 @@ class ArrowTable:
             a cell is read, since a wrong offset in it reads bytes that are none of the cell's.
 
     Attributes:
-        label, names, exact, has_integers: see `adapty_async._input.tables.Table`.
+        label, names, exact: see `adapty_async._input.tables.Table`.
     """
-
-    has_integers = True
 
     def __init__(
         self, label: str, schema: pa.Schema, read: _Read, *, is_trusted: bool = True

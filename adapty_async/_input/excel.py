@@ -33,10 +33,8 @@ class _Sheet:
     A sheet of a spreadsheet; its first row that is not empty has the names of the columns.
 
     Attributes:
-        label, names, exact, has_integers: see `adapty_async._input.tables.Table`.
+        label, names, exact: see `adapty_async._input.tables.Table`.
     """
-
-    has_integers = False
 
     def __init__(self, path: str, sheet: Any, findings: SheetFindings) -> None:
         self.label = _label(path, sheet.name)
@@ -89,7 +87,8 @@ class _Sheet:
 
     def _read(self, sheet: Any) -> Iterator[list[Any]]:
         with _translated(self._path):
-            yield from sheet.iter_rows()
+            # calamine 0.7 panics when it iterates an empty sheet
+            yield from sheet.iter_rows() if sheet.height else ()
 
     def _put_faults(self, row: list[Any], number: int) -> None:
         for column, fault in self._faults[number].items():

@@ -71,8 +71,6 @@ def frame_table(frame: Any, column: str) -> Table:
 class _Polars:
     """A data frame of polars; columns of structs become columns with dots."""
 
-    has_integers = True
-
     def __init__(self, frame: Any) -> None:
         self.label = _LABEL
         self._length = len(frame)
@@ -154,8 +152,6 @@ def _bounds(kind: Any) -> tuple[int, int]:
 
 class _Pandas:
     """A data frame of pandas, without its index."""
-
-    has_integers = True
 
     def __init__(self, frame: Any) -> None:
         self.label = _LABEL

@@ -205,7 +205,7 @@ class SheetReader(XmlHandler):
         self._has_formula = self._has_value = self._reads_formula = False
         self._reads_value = self._is_split = False
         if self._digits:
-            self._shown_digits = self._digits.get(attributes.get("s", ""), 0)
+            self._shown_digits = self._digits.get(attributes.get("s", "0"), 0)
         self._at = _position(attributes["r"]) if "r" in attributes else (self._row, self._column)
         self._column = self._at[1] + 1
 
@@ -262,7 +262,7 @@ class SheetReader(XmlHandler):
 
 class StyleReader(XmlHandler):
     """
-    A reader of the styles of Open XML, for formats that show leading zeros, such as 00000.
+    A reader of the styles of Open XML, for formats that show another number, such as 00000.
 
     Attributes:
         digits: the digits that a style shows at least, by its number, if they are more than one.
@@ -270,7 +270,8 @@ class StyleReader(XmlHandler):
 
     def __init__(self) -> None:
         self.digits: dict[str, int] = {}
-        self._formats: dict[str, int] = {}
+        # 0% and 0.00% of Excel have no code in the file; dates are no numbers to python-calamine
+        self._formats = {"9": MOST_DIGITS, "10": MOST_DIGITS}
         self._style: int | None = None  # the next one; None outside of the styles of cells
 
     def start(self, name: str, attributes: dict[str, str]) -> None:

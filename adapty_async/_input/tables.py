@@ -36,14 +36,11 @@ class Table(Protocol):
         label: the name of the table in messages: a file, and the sheet in it.
         names: the names of the columns, as they are.
         exact: for each column the number from which on its floats may have lost digits.
-        has_integers: whether it stores whole numbers as such; a spreadsheet has floats only, even
-            if its reader returns an int.
     """
 
     label: str
     names: Sequence[str]
     exact: Sequence[float]
-    has_integers: bool
 
     def rows(self, indexes: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield the number of each row, and its cells in the columns with these indexes."""
@@ -93,10 +90,9 @@ def table_rows(
     indexes = [i for i, name in enumerate(names) if name and (used is None or name in used)]
     converters = [(names[i], _converter(names[i], columns, table.exact[i])) for i in indexes]
     id_at = _position(columns.id_column, [name for name, _ in converters])
-    damaged: Any = float if table.has_integers else float | int
     for row_number, values in table.rows(indexes):
         row = _row(row_number, converters, values, table.label)
-        if id_at is not None and row.fault is None and isinstance(plain(values[id_at]), damaged):
+        if id_at is not None and row.fault is None and isinstance(plain(values[id_at]), float):
             findings.add("number", row_number)
         yield row
 

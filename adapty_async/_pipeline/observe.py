@@ -18,6 +18,8 @@ from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, Hook
 
 __all__ = ("Emitter", "observe", "observe_attempts")
 
+logger = logging.getLogger("adapty_async")
+
 
 class Emitter:
     """
@@ -161,6 +163,3 @@ def _request_id_of(response: Response | None, error: BaseException | None) -> st
 
 def _name_of(error: BaseException | None) -> str | None:
     return None if error is None else type(error).__name__
-
-
-logger = logging.getLogger("adapty_async")

@@ -22,12 +22,7 @@ from adapty_async._report import RunName
 from adapty_async._version import __version__
 from adapty_async.bulk import JournalSummary
 from adapty_async.cli import _demo
-from adapty_async.cli._columns import (
-    by_option,
-    checked_header,
-    hints,
-    naming_options,
-)
+from adapty_async.cli._columns import by_option, checked_header, hints, naming_options
 from adapty_async.cli._confirmation import ask, describe_ends, describe_users, ends_of
 from adapty_async.cli._dry_run import (
     Estimate,

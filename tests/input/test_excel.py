@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,7 @@ import openpyxl
 import pytest
 
 from adapty_async._input.excel import open_excel
-from adapty_async._input.findings import Findings
 from adapty_async._input.rows import Row, SizedRows, open_rows
-from adapty_async._input.tables import TableRows, table_rows
 from adapty_async.errors import InvalidInputError
 from tests.input.tables import rows_of, used, write_excel
 
@@ -244,24 +242,3 @@ def test_rows_without_an_id_are_left_out_and_counted(tmp_path: Path) -> None:
 
     assert isinstance(rows, SizedRows)
     assert (len(rows), rows.findings.without_id) == (1, 1)
-
-
-class _IntegerSheet:
-    """A sheet as the reader returns one of .xls: its small whole numbers are ints."""
-
-    label, has_integers = "ids.xls", False
-    names: Sequence[str] = ("id",)
-    exact: Sequence[float] = (1e15,)
-
-    def rows(self, _: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
-        """Yield three rows."""
-        return enumerate([["00012"], [12], [99.0]], 2)
-
-
-def test_whole_numbers_of_an_old_spreadsheet_look_damaged() -> None:
-    """A number of a spreadsheet may have lost leading zeros, also if the reader makes it an int."""
-    findings, columns = Findings("id", "row"), TableRows("id", lambda _: False)
-    rows = list(table_rows(_IntegerSheet(), lambda _: None, columns, findings))
-
-    assert [row.cells for row in rows] == [{"id": "00012"}, {"id": "12"}, {"id": "99"}]
-    assert "would be lost: 2 (row 3, 4)" in " ".join(findings.lines())

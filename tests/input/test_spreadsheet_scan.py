@@ -398,6 +398,31 @@ def test_a_number_that_is_shown_with_letters_is_no_id(tmp_path: Path, code: str)
     assert "is a number that its format shows in another way" in str(last.broken)
 
 
+def test_a_cell_without_a_style_has_the_first_one(tmp_path: Path) -> None:
+    """The format of the style "Normal" is that of each cell that names none."""
+    path = write_sheet(tmp_path / "ids.xlsx", f'{USER}<row r="3"><c r="A3"><v>45</v></c></row>')
+
+    def change(styles: bytes) -> bytes:
+        return re.sub(
+            rb'(<cellXfs[^>]*><xf numFmtId=)"0"', rb'\1"170"', _with_format("00000")(styles)
+        )
+
+    _, last = read(rewrite(path, "xl/styles.xml", change))
+
+    assert "such as with leading zeros" in str(last.broken)
+
+
+@pytest.mark.parametrize("number", ["9", "10"])
+def test_a_percentage_of_the_button_of_excel_is_no_id(tmp_path: Path, number: str) -> None:
+    """People see 4500%: the formats 0% and 0.00% have numbers that everybody knows, and no code."""
+    rows = f'{USER}<row r="3"><c r="A3" s="1"><v>45</v></c></row>'
+    path = write_sheet(tmp_path / "ids.xlsx", rows)
+    style = f'<xf numFmtId="{number}"/></cellXfs>'.encode()
+    _, last = read(rewrite(path, "xl/styles.xml", lambda part: part.replace(b"</cellXfs>", style)))
+
+    assert "is a number that its format shows in another way" in str(last.broken)
+
+
 def test_the_format_of_one_number_is_not_that_of_the_others(tmp_path: Path) -> None:
     """The numbers of a column that are shown as they are stay ids, whatever stands below them."""
     shown = '<row r="{0}"><c r="A{0}" s="1"><v>{1}</v></c></row>'

@@ -129,11 +129,7 @@ async def test_a_commit_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 async def test_a_cancelled_opening_gives_the_journal_back(tmp_path: Path) -> None:
-    """
-    If opening is cancelled, another run can have the journal as soon as the work has ended.
-
-    The journal records that the run was stopped: one without an end was killed.
-    """
+    """A cancelled opening records that the run was stopped; then another run has the journal."""
     path = tmp_path / "run.db"
     held, reached = threading.Event(), threading.Event()
 
