@@ -21,6 +21,8 @@ import pytest
 from psycopg import sql
 
 from adapty_async import AdaptyClient, jobs
+from adapty_async._bulk import run_journal
+from adapty_async._journal.writer import GROUP_SECONDS
 from adapty_async.errors import ConfigError, JournalError
 from adapty_async.jobs import (
     JobError,
@@ -595,6 +597,7 @@ async def test_a_job_that_is_cancelled_during_an_outage_stops_afterwards(
 ) -> None:
     """A run that waits for a response notices the end of its job when the store is back."""
     monkeypatch.setattr(_job, "_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(run_journal, "_RATE_SECONDS", 60.0)
     async with (
         Sandbox(latency=3.0) as slow,
         AdaptyClient(slow.api_key, base_url=slow.url) as own,
@@ -605,6 +608,7 @@ async def test_a_job_that_is_cancelled_during_an_outage_stops_afterwards(
         job = await planned(store, name, own, ids(*users(400)), part_size=400)
         running = asyncio.create_task(job.run_part(0, concurrency=2))
         await until_arrived(slow)
+        await asyncio.sleep(4 * GROUP_SECONDS)  # the run has stored what it began, and waits
         cut.connects.clear()
         store._database._data.disconnect()  # type: ignore[attr-defined]
         await (await other.job(name)).cancel()
