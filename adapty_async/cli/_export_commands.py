@@ -19,7 +19,7 @@ from adapty_async._input.rows import TABLE_FORMATS, format_of
 from adapty_async.cli._app import _run, _write_library_error
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
-from adapty_async.cli._options import key_in
+from adapty_async.cli._options import CONNECTION_OPTIONS, key_in
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import output_failed, write_error
@@ -129,17 +129,7 @@ _TARGET: tuple[Callable[..., Any], ...] = (
     ),
     click.option("--tz", help="The time zone by which data is grouped, such as Europe/Berlin."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; needs -o."),
-    click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
-    click.option(
-        "--trust-env",
-        is_flag=True,
-        help="Use the proxy that HTTPS_PROXY or HTTP_PROXY names, except for hosts in NO_PROXY.",
-    ),
-    click.option(
-        "--api-key-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Read the key from this file, not from the environment.",
-    ),
+    *CONNECTION_OPTIONS,
 )
 _SELECTION: tuple[Callable[..., Any], ...] = (
     _day_option("--from", "first", "The first day."),

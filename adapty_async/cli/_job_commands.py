@@ -32,7 +32,14 @@ from adapty_async.cli._job_text import (
 )
 from adapty_async.cli._job_work import Connection, Worker, call_of, make_client, relocated, work_on
 from adapty_async.cli._journal_commands import cli
-from adapty_async.cli._options import ALL_BY, RATE, SECONDS, api_option, require_kind
+from adapty_async.cli._options import (
+    ALL_BY,
+    CONNECTION_OPTIONS,
+    RATE,
+    SECONDS,
+    api_option,
+    require_kind,
+)
 from adapty_async.cli._streams import output_failed, write_error
 from adapty_async.cli._terminal import echo, visible
 from adapty_async.errors import InvalidInputError
@@ -74,17 +81,7 @@ _INPUT = click.option(
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 _CLIENT = (
-    click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
-    click.option(
-        "--trust-env",
-        is_flag=True,
-        help="Use the proxy that HTTPS_PROXY or HTTP_PROXY names, except for hosts in NO_PROXY.",
-    ),
-    click.option(
-        "--api-key-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Read the key from this file, not from the environment.",
-    ),
+    *CONNECTION_OPTIONS,
     click.option(
         "--id-encoding",
         type=click.Choice(["ascii", "utf-8"]),

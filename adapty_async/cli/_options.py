@@ -21,6 +21,7 @@ from adapty_async.errors import ConfigError
 
 __all__ = (
     "ALL_BY",
+    "CONNECTION_OPTIONS",
     "KINDS",
     "RATE",
     "SECONDS",
@@ -85,6 +86,20 @@ RATE = FiniteRange(min=0.001)
 #: Seconds that are waited.
 SECONDS = FiniteRange(min=0.001)
 
+#: The options of every command that calls the API.
+CONNECTION_OPTIONS = (
+    click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
+    click.option(
+        "--trust-env",
+        is_flag=True,
+        help="Use the proxy that HTTPS_PROXY or HTTP_PROXY names, except for hosts in NO_PROXY.",
+    ),
+    click.option(
+        "--api-key-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Read the key from this file, not from the environment.",
+    ),
+)
 _READING = [
     click.argument("input", shell_complete=complete_file),
     click.option(
@@ -118,17 +133,7 @@ _SENDING = [
     ),
     click.option("--rate", type=RATE, help="Maximum requests per second."),
     click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
-    click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
-    click.option(
-        "--trust-env",
-        is_flag=True,
-        help="Use the proxy that HTTPS_PROXY or HTTP_PROXY names, except for hosts in NO_PROXY.",
-    ),
-    click.option(
-        "--api-key-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Read the key from this file, not from the environment.",
-    ),
+    *CONNECTION_OPTIONS,
 ]
 _REPORTING = [
     click.option(
