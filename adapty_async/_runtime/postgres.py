@@ -66,7 +66,10 @@ _CAUSES = tuple(
             r"read-only|hot standby|recovery mode|starting up|shutting down|not yet accept",
             "the server is a standby, starts or stops; it may pass",
         ),
-        ("resolve host|translate host", "its host has no such name; correct the address"),
+        (
+            "(resolve|translate) host|not known|name resolution",  # the last two of the system
+            "its host has no such name; correct the address",
+        ),
         (
             "timed? ?out|no route|unreachable",
             "the server does not respond; check the address and the network",
