@@ -41,6 +41,7 @@ __all__ = (
 )
 
 ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
 StructT = TypeVar("StructT", bound="ResultStruct")
 
 #: Decodes types that msgspec does not support, as its `dec_hook`.
@@ -429,9 +430,6 @@ def read_attributes(_kind: type, value: Any) -> CustomAttributes:
     if isinstance(read, list):
         read = {entry.key: entry.value for entry in read}
     return CustomAttributes(read)
-
-
-ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 
 class RawResponse(msgspec.Struct, Generic[ResultT_co], frozen=True):

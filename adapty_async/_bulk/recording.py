@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import msgspec
 
 from adapty_async._api.call import IDENTITIES, Operation
+from adapty_async._api.validation import exact_text
 from adapty_async._bulk.bulk_run import BulkRun, Lifespan, Process
 from adapty_async._bulk.outcome import Outcome, OutcomeStatus
 from adapty_async._bulk.outcomes_file import Entry, OutcomesFile
@@ -163,7 +164,7 @@ def _id_in_key(lock_key: Any) -> str | None:
     """Return the id in a lock key: an id, a pair of a name and an id, or several such pairs."""
     while isinstance(lock_key, tuple) and lock_key:
         lock_key = lock_key[-1] if isinstance(lock_key[0], str) else lock_key[0]
-    return str.__str__(lock_key) if isinstance(lock_key, str) else None
+    return exact_text(lock_key) if isinstance(lock_key, str) else None
 
 
 def _id_in_item(item: Any) -> str | None:
@@ -174,4 +175,4 @@ def _id_in_item(item: Any) -> str | None:
     """
     if isinstance(item, tuple) and item:
         item = item[0]
-    return str.__str__(item) if isinstance(item, str) else None
+    return exact_text(item) if isinstance(item, str) else None

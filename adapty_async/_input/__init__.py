@@ -1,1 +1,1 @@
-"""Input files: a reader of CSV, NDJSON and plain text that never takes part of a cell for a row."""
+"""Input files and tables: readers of CSV, NDJSON, text, Arrow and spreadsheets, row by row."""
