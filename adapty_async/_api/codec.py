@@ -24,7 +24,7 @@ from adapty_async._api.call import (
     RetrySafety,
     request_id_in,
 )
-from adapty_async._api.results import ResultStruct, parse_json
+from adapty_async._api.results import MismatchError, ResultStruct, is_json, parse_json
 from adapty_async._api.validation import (
     any_text,
     as_numbers,
@@ -69,8 +69,9 @@ ResultT = TypeVar("ResultT")
 
 logger = logging.getLogger("adapty_async")
 # The errors of a decoder for a body that is no result: ValueErrors of msgspec, and the errors of a
-# caller's own decoder, such as one that misses a key or finds no dictionary.
+# caller's own decoder, such as one that misses a key, or asks a result whose fields are odd.
 _UNREADABLE = (
+    DecodeError,
     ValueError,
     LookupError,
     TypeError,
@@ -96,6 +97,13 @@ _PLAIN = re.compile(r"[!-~]{1,128}")
 _DOTS = frozenset({".", ".."})
 _SEPARATOR = re.compile(r"[/\\]")
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
+# The end of a message of msgspec or of this library: the reason, if it quotes nothing of the body,
+# and the path. Other reasons quote a value, such as one that is none of an enumeration.
+_PLACE = re.compile(
+    r"(?P<reason>^(?:Expected `[^`]*`(?:, got `\w+`)?|Object missing required field `[^`]*`"
+    r"|missing|not as documented|no JSON object))? - at `(?:key` in `)?\$[\w.\[\]-]*`$",
+    re.ASCII,
+)
 _INDEX = re.compile(r"\[[0-9]+\]")
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
@@ -379,7 +387,9 @@ def decode(operation: Operation[ResultT], response: Response) -> ResultT:
         return operation.endpoint.decode(response.body)
     except _UNREADABLE as error:
         reason = _safe(error)
-    raise _unreadable(operation.endpoint.name, response, reason)  # the frames above hold the body
+        is_callers = isinstance(error, MismatchError) or not _is_own(error)
+    # here, since the frames above hold the body
+    raise _unreadable(operation.endpoint.name, response, reason, is_callers=is_callers)
 
 
 def require_no_page(operation: str, response: Response) -> None:
@@ -398,7 +408,9 @@ def is_page(body: bytes) -> bool:
     return _HTML.match(body) is not None
 
 
-def _unreadable(operation: str, response: Response, reason: str) -> DecodeError:
+def _unreadable(
+    operation: str, response: Response, reason: str, *, is_callers: bool = False
+) -> DecodeError:
     failure = DecodeError(
         f"status {response.status}, unreadable response ({reason})",
         operation=operation,
@@ -406,6 +418,7 @@ def _unreadable(operation: str, response: Response, reason: str) -> DecodeError:
     )
     failure.request_id = name_or_none(request_id_in(response.headers))
     failure.body = RedactedBytes(response.body[:_MAX_BODY])
+    failure._may_be_the_api = is_callers and is_json(response.body)  # noqa: SLF001  not for users
     return failure
 
 
@@ -442,17 +455,27 @@ class ResultDecoder:
 
 
 def _safe(error: Exception) -> str:
-    """Return a description of a decoding error that quotes nothing."""
-    text = str(error)
-    if isinstance(error, msgspec.ValidationError) and "$" in text:
-        return text
+    """Return a description of a decoding error that quotes nothing of the body."""
+    if isinstance(error, msgspec.ValidationError) and (found := _PLACE.search(str(error))):
+        return found[0] if found["reason"] else f"unexpected value{found[0]}"
     return f"{type(error).__name__}{_line_of(error)}"
 
 
-def _line_of(error: Exception) -> str:
-    """Return the line of a caller's own decoder that raised an error: it may be a bug of it."""
+def _is_own(error: Exception) -> bool:
+    """Return whether a decoder of this library raised an error, and not one of the caller's."""
     called = error.__traceback__ and error.__traceback__.tb_next
-    if called is None or called.tb_frame.f_globals.get("__name__", "").startswith(_OWN):
+    return called is not None and called.tb_frame.f_globals.get("__name__", "").startswith(_OWN)
+
+
+def _line_of(error: Exception) -> str:
+    """Return the line that raised an error, if a bug may be the cause: the caller's or our own."""
+    called = error.__traceback__ and error.__traceback__.tb_next
+    if _is_own(error):
+        if isinstance(error, ValueError | RecursionError):  # only the body is
+            return ""
+        while called is not None and called.tb_next is not None:
+            called = called.tb_next
+    if called is None:
         return ""
     return f" in {PurePath(called.tb_frame.f_code.co_filename).name}, line {called.tb_lineno}"
 

@@ -27,10 +27,12 @@ from adapty_async.errors import AdaptyError, name_or_none
 __all__ = (
     "CustomAttributes",
     "DateTime",
+    "MismatchError",
     "RawResponse",
     "ResultStruct",
     "content_of",
     "data_decoder",
+    "is_json",
     "json_decoder",
     "no_result",
     "nonempty_decoder",
@@ -112,6 +114,7 @@ class _Envelope(msgspec.Struct):
 
 
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
+_require_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def _require_no_error(envelope: _Envelope) -> None:
@@ -230,10 +233,32 @@ def json_decoder(result: type[ResultT], *, unwrap: bool = True) -> Callable[[byt
     Raises:
         TypeError: msgspec does not support the type.
     """
-    if unwrap:
-        return data_decoder(result)
-    decode = msgspec.json.Decoder(result).decode
-    return lambda body: decode(_stripped(body))
+    read = data_decoder(result) if unwrap else msgspec.json.Decoder(result).decode
+
+    def read_own(body: bytes) -> ResultT:
+        try:
+            return read(_stripped(body))
+        except msgspec.ValidationError as error:
+            raise MismatchError(str(error)) from None
+
+    return read_own
+
+
+class MismatchError(msgspec.ValidationError):
+    """An error of decoding: a body is not of the type that the caller expects."""
+
+
+def is_json(body: bytes) -> bool:
+    """Return whether a body is empty, or JSON of any type that is no error."""
+    body = _stripped(body)
+    try:
+        if body:
+            _require_json(body)
+        if body.startswith(b"{"):
+            no_result(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
