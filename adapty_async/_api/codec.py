@@ -9,7 +9,6 @@ import re
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import PurePath
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -24,7 +23,13 @@ from adapty_async._api.call import (
     RetrySafety,
     request_id_in,
 )
-from adapty_async._api.results import MismatchError, ResultStruct, is_json, parse_json
+from adapty_async._api.results import (
+    ResultStruct,
+    is_json,
+    is_of_caller,
+    parse_json,
+    reason_of,
+)
 from adapty_async._api.validation import (
     any_text,
     as_numbers,
@@ -79,8 +84,6 @@ _UNREADABLE = (
     ArithmeticError,
     RecursionError,
 )
-# The beginning of the names of this library's modules.
-_OWN = f"{__name__.partition('.')[0]}."
 # Bytes of a body that an error keeps.
 _MAX_BODY = 64 * 1024
 # The longest total timeout of a call with an idempotency key, in seconds. Adapty remembers a key
@@ -97,13 +100,6 @@ _PLAIN = re.compile(r"[!-~]{1,128}")
 _DOTS = frozenset({".", ".."})
 _SEPARATOR = re.compile(r"[/\\]")
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
-# The end of a message of msgspec or of this library: the reason, if it quotes nothing of the body,
-# and the path. Other reasons quote a value, such as one that is none of an enumeration.
-_PLACE = re.compile(
-    r"(?P<reason>^(?:Expected `[^`]*`(?:, got `\w+`)?|Object missing required field `[^`]*`"
-    r"|missing|not as documented|no JSON object))? - at `(?:key` in `)?\$[\w.\[\]-]*`$",
-    re.ASCII,
-)
 _INDEX = re.compile(r"\[[0-9]+\]")
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
@@ -386,8 +382,7 @@ def decode(operation: Operation[ResultT], response: Response) -> ResultT:
     try:
         return operation.endpoint.decode(response.body)
     except _UNREADABLE as error:
-        reason = _safe(error)
-        is_callers = isinstance(error, MismatchError) or not _is_own(error)
+        reason, is_callers = reason_of(error), is_of_caller(error)
     # here, since the frames above hold the body
     raise _unreadable(operation.endpoint.name, response, reason, is_callers=is_callers)
 
@@ -452,32 +447,6 @@ class ResultDecoder:
         self._logged.update((operation, field) for field in new)
         if new:
             logger.warning("%s: not as documented, see odd_fields: %s", operation, ", ".join(new))
-
-
-def _safe(error: Exception) -> str:
-    """Return a description of a decoding error that quotes nothing of the body."""
-    if isinstance(error, msgspec.ValidationError) and (found := _PLACE.search(str(error))):
-        return found[0] if found["reason"] else f"unexpected value{found[0]}"
-    return f"{type(error).__name__}{_line_of(error)}"
-
-
-def _is_own(error: Exception) -> bool:
-    """Return whether a decoder of this library raised an error, and not one of the caller's."""
-    called = error.__traceback__ and error.__traceback__.tb_next
-    return called is not None and called.tb_frame.f_globals.get("__name__", "").startswith(_OWN)
-
-
-def _line_of(error: Exception) -> str:
-    """Return the line that raised an error, if a bug may be the cause: the caller's or our own."""
-    called = error.__traceback__ and error.__traceback__.tb_next
-    if _is_own(error):
-        if isinstance(error, ValueError | RecursionError):  # only the body is
-            return ""
-        while called is not None and called.tb_next is not None:
-            called = called.tb_next
-    if called is None:
-        return ""
-    return f" in {PurePath(called.tb_frame.f_code.co_filename).name}, line {called.tb_lineno}"
 
 
 def error_from(operation: str, response: Response) -> ApiError:

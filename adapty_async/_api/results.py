@@ -12,9 +12,11 @@ import datetime as dt
 import functools
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import msgspec
@@ -27,12 +29,12 @@ from adapty_async.errors import AdaptyError, name_or_none
 __all__ = (
     "CustomAttributes",
     "DateTime",
-    "MismatchError",
     "RawResponse",
     "ResultStruct",
     "content_of",
     "data_decoder",
     "is_json",
+    "is_of_caller",
     "json_decoder",
     "no_result",
     "nonempty_decoder",
@@ -40,6 +42,7 @@ __all__ = (
     "raw_response",
     "read_attributes",
     "read_by_field",
+    "reason_of",
 )
 
 ResultT = TypeVar("ResultT")
@@ -53,6 +56,15 @@ DateTime = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 _OPTIONAL_DATE_TIME = DateTime | None
 _INTEGERS = (int, int | None)
 _ODD_FIELDS = "_odd_fields"
+# The beginning of the names of this library's modules.
+_OWN = f"{__name__.partition('.')[0]}."
+# The end of a message of msgspec or of this library: the reason, if it quotes nothing of the body,
+# and the path. Other reasons quote a value, such as one that is none of an enumeration.
+_PLACE = re.compile(
+    r"(?P<reason>^(?:Expected `[^`]*`(?:, got `\w+`)?|Object missing required field `[^`]*`"
+    r"|missing|not as documented|no JSON object))? - at `(?:key` in `)?\$[\w.\[\]-]*`$",
+    re.ASCII,
+)
 _NO_FIELDS: Mapping[str, Any] = types.MappingProxyType({})
 
 
@@ -239,13 +251,9 @@ def json_decoder(result: type[ResultT], *, unwrap: bool = True) -> Callable[[byt
         try:
             return read(_stripped(body))
         except msgspec.ValidationError as error:
-            raise MismatchError(str(error)) from None
+            raise _MismatchError(str(error)) from None
 
     return read_own
-
-
-class MismatchError(msgspec.ValidationError):
-    """An error of decoding: a body is not of the type that the caller expects."""
 
 
 def is_json(body: bytes) -> bool:
@@ -259,6 +267,40 @@ def is_json(body: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+class _MismatchError(msgspec.ValidationError):
+    """An error of decoding: a body is not of the type that the caller expects."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return a description of the error that a decoder raised; it quotes nothing of the body."""
+    if isinstance(error, msgspec.ValidationError) and (found := _PLACE.search(str(error))):
+        return found[0] if found["reason"] else f"unexpected value{found[0]}"
+    return f"{type(error).__name__}{_line_of(error)}"
+
+
+def is_of_caller(error: Exception) -> bool:
+    """Return whether a decoder of the caller's raised an error, or one of the caller's type."""
+    return isinstance(error, _MismatchError) or not _is_own(error)
+
+
+def _is_own(error: Exception) -> bool:
+    called = error.__traceback__ and error.__traceback__.tb_next
+    return called is not None and called.tb_frame.f_globals.get("__name__", "").startswith(_OWN)
+
+
+def _line_of(error: Exception) -> str:
+    """Return the line that raised an error, if a bug may be the cause: the caller's or our own."""
+    called = error.__traceback__ and error.__traceback__.tb_next
+    if _is_own(error):
+        if isinstance(error, ValueError | RecursionError):  # only the body is
+            return ""
+        while called is not None and called.tb_next is not None:
+            called = called.tb_next
+    if called is None:
+        return ""
+    return f" in {PurePath(called.tb_frame.f_code.co_filename).name}, line {called.tb_lineno}"
 
 
 def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
