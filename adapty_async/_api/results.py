@@ -12,10 +12,11 @@ import datetime as dt
 import functools
 import json
 import math
+import operator
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
 
@@ -175,8 +176,9 @@ def data_decoder(
         result: the type of the object.
         dec_hook: decodes types that msgspec does not support.
         unwrap: the object stands under ``data`` if there is such a field.
-        requires: fields that must be there and not null, for reads: an empty success of a gateway
-            would otherwise look like a user without access, or an empty list.
+        requires: fields that must be there, for reads: an empty success of a gateway would
+            otherwise look like a user without access, or an empty list. Names of nested fields are
+            dotted. Null is allowed if it is the default.
     """
     strict = msgspec.json.Decoder(result, dec_hook=dec_hook)
     is_result = _is_result(result)
@@ -202,18 +204,28 @@ def _requiring(
     *,
     unwrap: bool,
 ) -> Callable[[bytes], ResultT]:
-    defaults = {name: getattr(result(), name) for name in names}
+    default = result()
+    readers = {name: operator.attrgetter(name) for name in names}
 
     def read_required(body: bytes) -> ResultT:
         decoded = read(body)
-        for name, default in defaults.items():
-            if getattr(decoded, name) == default:  # such as an empty list, or left out
+        for name, value_of in readers.items():
+            expected = value_of(default)
+            if value_of(decoded) == expected:  # such as an empty list, or left out
                 content = _parsed_content(_stripped(body) or b"{}", unwrap=unwrap)
-                if content.get(name) in (None, ""):
+                if not _has(content, name.split("."), nullable=expected is None):
                     raise msgspec.ValidationError(f"missing - at `$.{name}`")
         return decoded
 
     return read_required
+
+
+def _has(content: Any, path: Sequence[str], *, nullable: bool) -> bool:
+    """Return whether parsed JSON has a value at a path; null is one if the field may be null."""
+    *outer, name = path
+    for key in outer:
+        content = content.get(key) or {}
+    return name in content if nullable else content.get(name) not in (None, "")
 
 
 def nonempty_decoder(read: Callable[[bytes], ResultT]) -> Callable[[bytes], ResultT]:

@@ -308,14 +308,28 @@ async def test_a_given_transport_needs_no_sink() -> None:
 @pytest.mark.parametrize("body", [b"", b" \n", b"{}", b'{"data":null}', b'{"meta":1}'], ids=repr)
 async def test_a_response_without_data_is_no_empty_chart(body: bytes) -> None:
     """A success that has nothing is an error, since a chart without rows would mean no revenue."""
-    transport = FakeTransport([(200, {}, body)] * 2)
+    transport = FakeTransport([(200, {}, body)] * 4)
     limits = Limits(rate=10_000.0)
     async with AdaptyExportClient("key", transport=transport, limits=limits) as client:
         with pytest.raises(DecodeError, match="unreadable response"):
             await client.analytics(chart_id="mrr", filters=QUARTER)
-        if not body.strip():
-            with pytest.raises(DecodeError, match="no JSON object"):
-                await client.retention(filters=QUARTER)
+        expected = "missing - at" if body.strip() else "no JSON object"
+        with pytest.raises(DecodeError, match=expected):
+            await client.retention(filters=QUARTER)
+        with pytest.raises(DecodeError, match=expected):
+            await client.ltv(filters=QUARTER, period_type="renewals")
+        with pytest.raises(DecodeError, match=expected):
+            await client.conversion(filters=QUARTER, from_period=None, to_period="1")
+
+
+@pytest.mark.parametrize("body", [b'{"data":[],"value":null}', b'{"value":0}'], ids=repr)
+async def test_a_conversion_without_a_rate(body: bytes) -> None:
+    """A conversion of nobody has no rate, or one of 0."""
+    transport = FakeTransport([(200, {}, body)])
+    async with AdaptyExportClient("key", transport=transport) as client:
+        result = await client.conversion(filters=QUARTER, from_period=None, to_period="1")
+
+    assert (result.data, result.value or 0) == ((), 0)
 
 
 @pytest.mark.parametrize("body", [b'{"data":{}}', b'\xef\xbb\xbf{"x":1,"data":{ }}'], ids=repr)
