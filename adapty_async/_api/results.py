@@ -63,7 +63,8 @@ _OWN = f"{__name__.partition('.')[0]}."
 # and the path. Other reasons quote a value, such as one that is none of an enumeration.
 _PLACE = re.compile(
     r"(?P<reason>^(?:Expected `[^`]*`(?:, got `\w+`)?|Object missing required field `[^`]*`"
-    r"|missing|not as documented|no JSON object))? - at `(?:key` in `)?\$[\w.\[\]-]*`$",
+    r"|missing|not as documented|no JSON object|JSON, not CSV))?"
+    r" - at `(?:key` in `)?\$[\w.\[\]-]*`$",
     re.ASCII,
 )
 _NO_FIELDS: Mapping[str, Any] = types.MappingProxyType({})

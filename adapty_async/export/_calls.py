@@ -103,7 +103,7 @@ def _endpoint(
 ANALYTICS = _endpoint("analytics", "metrics/analytics", "retrieveAnalyticsData", AnalyticsResult)
 COHORT = _endpoint("cohort", "metrics/cohort", "retrieveCohortData", CohortResult)
 CONVERSION = _endpoint(
-    "conversion", "metrics/conversion", "retrieveConversionData", ConversionResult, ["value"]
+    "conversion", "metrics/conversion", "retrieveConversionData", ConversionResult
 )
 FUNNEL = _endpoint("funnel", "metrics/funnel", "retrieveFunnelData", FunnelResult)
 LTV = _endpoint("ltv", "metrics/ltv", "retrieveLTVData", LtvResult, ["revenue"])

@@ -322,16 +322,6 @@ async def test_a_response_without_data_is_no_empty_chart(body: bytes) -> None:
             await client.conversion(filters=QUARTER, from_period=None, to_period="1")
 
 
-@pytest.mark.parametrize("body", [b'{"data":[],"value":null}', b'{"value":0}'], ids=repr)
-async def test_a_conversion_without_a_rate(body: bytes) -> None:
-    """A conversion of nobody has no rate, or one of 0."""
-    transport = FakeTransport([(200, {}, body)])
-    async with AdaptyExportClient("key", transport=transport) as client:
-        result = await client.conversion(filters=QUARTER, from_period=None, to_period="1")
-
-    assert (result.data, result.value or 0) == ((), 0)
-
-
 @pytest.mark.parametrize("body", [b'{"data":{}}', b'\xef\xbb\xbf{"x":1,"data":{ }}'], ids=repr)
 async def test_a_chart_may_have_no_rows(body: bytes) -> None:
     """Empty data is a chart without rows."""
