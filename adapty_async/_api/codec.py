@@ -101,6 +101,8 @@ _DOTS = frozenset({".", ".."})
 _SEPARATOR = re.compile(r"[/\\]")
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
 _INDEX = re.compile(r"\[[0-9]+\]")
+# The keys of the server's in a path, which may have any text, brackets included.
+_KEYS = re.compile(r"\[.+\]", re.DOTALL)
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
 # The error class of a code, whatever the status: Adapty returns both 400 and 404 for a missing
@@ -442,7 +444,7 @@ class ResultDecoder:
 
     def _log(self, operation: str, odd_fields: Iterable[str]) -> None:
         """Log the undocumented fields of a result that were not logged before."""
-        fields = {_INDEX.sub("[]", path) for path in odd_fields}
+        fields = {_KEYS.sub("[]", _INDEX.sub("[]", path)) for path in odd_fields}
         new = sorted(field for field in fields if (operation, field) not in self._logged)
         self._logged.update((operation, field) for field in new)
         if new:
