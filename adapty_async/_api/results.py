@@ -59,12 +59,13 @@ _INTEGERS = (int, int | None)
 _ODD_FIELDS = "_odd_fields"
 # The beginning of the names of this library's modules.
 _OWN = f"{__name__.partition('.')[0]}."
-# The end of a message of msgspec or of this library: the reason, if it quotes nothing of the body,
-# and the path. Other reasons quote a value, such as one that is none of an enumeration.
-_PLACE = re.compile(
-    r"(?P<reason>^(?:Expected `[^`]*`(?:, got `\w+`)?|Object missing required field `[^`]*`"
-    r"|missing|not as documented|no JSON object|JSON, not CSV))?"
-    r" - at `(?:key` in `)?\$[\w.\[\]-]*`$",
+# Messages of msgspec and of this library that quote nothing of the body, and the path at the end of
+# others: they may quote a value, such as one that is none of an enumeration.
+_PATH = r" - at `(?:key` in `)?\$[\w.\[\]-]*`"
+_AT_END = re.compile(f"{_PATH}$", re.ASCII)
+_QUOTES_NOTHING = re.compile(
+    r"(?:Expected `[^`]*`(?:, got `\w+`)?|Object missing required field `[^`]*`|missing"
+    rf"|not as documented|no JSON object|JSON, not CSV)(?:{_PATH})?",
     re.ASCII,
 )
 _NO_FIELDS: Mapping[str, Any] = types.MappingProxyType({})
@@ -288,9 +289,13 @@ class _MismatchError(msgspec.ValidationError):
 
 def reason_of(error: Exception) -> str:
     """Return a description of the error that a decoder raised; it quotes nothing of the body."""
-    if isinstance(error, msgspec.ValidationError) and (found := _PLACE.search(str(error))):
-        return found[0] if found["reason"] else f"unexpected value{found[0]}"
-    return f"{type(error).__name__}{_line_of(error)}"
+    if not isinstance(error, msgspec.ValidationError):
+        return f"{type(error).__name__}{_line_of(error)}"
+    text = str(error)
+    if _QUOTES_NOTHING.fullmatch(text):
+        return text
+    found = _AT_END.search(text)
+    return f"unexpected value{found[0] if found else ''}"
 
 
 def is_of_caller(error: Exception) -> bool:

@@ -505,7 +505,7 @@ class Person(msgspec.Struct, tag="person"):
 
     def __post_init__(self) -> None:
         if self.age > 150:
-            raise ValueError(f"too old, see $.age: {self.age} - at `$.{CANARY_EMAIL}`")
+            raise ValueError(f"too old, see $.age: {CANARY_EMAIL} - at `$.{CANARY_EMAIL}`")
 
 
 @pytest.mark.parametrize(
@@ -544,6 +544,24 @@ def test_a_value_that_is_none_of_the_callers_is_not_quoted(body: Any, reason: st
 
     shown = "".join(traceback.format_exception(caught.value))
     assert CANARY_EMAIL not in shown
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        pytest.param("[]", "Expected `object`, got `array`", id="type"),
+        pytest.param('{"type":"person"}', "Object missing required field `gender`", id="missing"),
+        pytest.param(f'{{"type":"{CANARY_EMAIL}"}}', r"unexpected value - at `\$\.type`", id="tag"),
+        pytest.param(
+            '{"type":"person","gender":"f","age":151}', "unexpected value", id="own check"
+        ),
+    ],
+)
+def test_a_whole_body_that_is_not_of_the_callers_type(body: str, reason: str) -> None:
+    """The message names no path then."""
+    row = msgspec.structs.replace(ERASE, decode=json_decoder(Person, unwrap=False))
+    with pytest.raises(DecodeError, match=rf"unreadable response \({reason}\)"):
+        decode(Operation(row), a_response(200, body.encode()))
 
 
 def test_a_defect_of_a_decoder_of_the_library_names_its_line() -> None:
