@@ -507,12 +507,13 @@ async def test_a_compressed_response_is_read(coding: str) -> None:
 
 
 LIMIT = 8 * 1024 * 1024
-ID = {"Request_Id": "r1"}
 LARGE = {
-    "with-length": (reply(body=b" " * 4 * LIMIT + b"{}", **ID),),
+    "with-length": (reply(body=b" " * 4 * LIMIT + b"{}", Request_Id="r1"),),
     "without-end": (OK + b"Request-Id: r1\r\n\r\n", *(b" " * 1024 * 1024,) * 64),
-    "gzip-bomb": (reply(body=gzip.compress(b" " * 10 * LIMIT), Content_Encoding="gzip", **ID),),
-    "failure": (reply(500, body=b" " * 4 * LIMIT + b"{}", **ID),),
+    "gzip-bomb": (
+        reply(body=gzip.compress(b" " * 10 * LIMIT), Content_Encoding="gzip", Request_Id="r1"),
+    ),
+    "failure": (reply(500, body=b" " * 4 * LIMIT + b"{}", Request_Id="r1"),),
 }
 
 
