@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import zoneinfo
 from collections.abc import Collection
@@ -152,8 +153,9 @@ class Exports:
         one_of("json", "csv")("format", form)
         headers = _zone_headers(tz)
         if form == "json":
+            head = functools.partial(json_head, endpoint.decode)
             return JsonExport(
-                self._stream, Plan(endpoint=endpoint, query=query, headers=headers), json_head
+                self._stream, Plan(endpoint=endpoint, query=query, headers=headers), head
             )
         query = msgspec.structs.replace(query, format="csv")
         plan = Plan(endpoint=endpoint, query=query, headers=headers)

@@ -322,6 +322,18 @@ async def test_a_response_without_data_is_no_empty_chart(body: bytes) -> None:
             await client.conversion(filters=QUARTER, from_period=None, to_period="1")
 
 
+async def test_a_response_without_data_replaces_no_file(tmp_path: Path) -> None:
+    """A file of an earlier export is kept, as it is when the export fails in another way."""
+    path = tmp_path / "export.json"
+    path.write_bytes(b"earlier")
+    transport = FakeTransport([(200, {}, b'{"status":"ok"}')])
+    async with AdaptyExportClient("key", transport=transport) as client:
+        with pytest.raises(DecodeError, match=r"missing - at `\$\.data`"):
+            await client.funnel(filters=QUARTER).write_to(path)
+
+    assert path.read_bytes() == b"earlier"
+
+
 @pytest.mark.parametrize("body", [b'{"data":{}}', b'\xef\xbb\xbf{"x":1,"data":{ }}'], ids=repr)
 async def test_a_chart_may_have_no_rows(body: bytes) -> None:
     """Empty data is a chart without rows."""
