@@ -300,6 +300,7 @@ class DecodeError(AdaptyError):
         self.status = status
         self.request_id: str | None = None
         self.body = b""
+        self._may_be_the_api = False  # JSON that a decoder of the caller's cannot read
 
     def _pickled(self) -> dict[str, Any]:
         return {**vars(self), "body": b""}

@@ -18,6 +18,7 @@ from rich.pretty import pretty_repr
 from adapty_async import (
     AdaptyClient,
     AdaptyMailClient,
+    BulkReport,
     ConnectionLostError,
     DecodeError,
     InvalidInputError,
@@ -30,6 +31,7 @@ from adapty_async import (
 )
 from adapty_async._api.call import lock_key_of
 from adapty_async._bulk.recording import id_of
+from adapty_async.bulk import StopReason
 from adapty_async.endpoints import Endpoint, RawResponse, RetrySafety, json_decoder, no_result
 from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeTransport, Reply
@@ -270,6 +272,62 @@ async def test_a_body_that_a_decoder_of_ones_own_cannot_read_is_an_error_of_its_
     assert (first.error.body, second.result) == (body, Decimal("1.5"))
 
 
+def has_access(_: bytes) -> bool:
+    """Return whether a profile with an odd date has access, which raises a DecodeError."""
+    odd = b'{"profile_id":"p","access_levels":[{"access_level_id":"premium","expires_at":true}]}'
+    return v2.GET_PROFILE.decode(odd).has_access("premium")
+
+
+WRONG: dict[str, Callable[[bytes], Any]] = {
+    "a function": lambda body: json.loads(body)["id"],
+    "a struct": json_decoder(Summary),
+    "a list": json_decoder(list[int], unwrap=False),
+    "msgspec": msgspec.json.Decoder(Summary).decode,
+    "an odd field": has_access,
+}
+
+
+async def run_with(
+    decode: Callable[[bytes], Any], body: bytes, safety: RetrySafety
+) -> BulkReport[Any, Any]:
+    """Return the report of a run of 40 items whose responses have the same body."""
+    call = Endpoint(name="x", method="GET", path="/x/", decode=decode, retry_safety=safety)
+    async with RawServer(then=(reply(200, body),)) as server:
+        async with AdaptyClient(KEY, base_url=server.url) as adapty:
+            report = await adapty.bulk(
+                range(40), build=lambda one: call(parameters={"n": one}), concurrency=1
+            )
+        await server.until_left()
+
+    return report
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("body", [b'{"a":1}', b"[{}]", b"null"], ids=repr)
+async def test_a_wrong_decoder_of_ones_own_is_no_wrong_address(name: str, body: bytes) -> None:
+    """All items are sent; the API processed those that must not be sent again, or may have."""
+    for safety in (RetrySafety.ALWAYS, RetrySafety.IF_UNSENT):
+        report = await run_with(WRONG[name], body, safety)
+        assert report.stop_reason is None
+        assert (report.requests, report.not_sent) == (40, 0)
+        is_safe = safety is RetrySafety.ALWAYS
+        assert (report.failed, report.unknown) == ((40, 0) if is_safe else (0, 40))
+        assert {type(one.error) for one in report.failures} == {DecodeError}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"404 page not found", b'{"errors":["no"]}', b"[" * 10_000],
+    ids=["text", "error", "deep"],
+)
+@pytest.mark.parametrize("name", WRONG)
+async def test_a_body_that_is_not_the_apis_is_a_wrong_address(name: str, body: bytes) -> None:
+    """A decoder of the caller's changes nothing about a body that is no JSON, or an error."""
+    report = await run_with(WRONG[name], body, RetrySafety.ALWAYS)
+
+    assert (report.failed, report.stop_reason) == (20, StopReason.WRONG_ADDRESS)
+
+
 async def test_the_error_names_the_line_of_a_decoder_of_ones_own() -> None:
     """The line may be wrong, and not the body: then it is the only way to find that out."""
 
@@ -280,6 +338,18 @@ async def test_the_error_names_the_line_of_a_decoder_of_ones_own() -> None:
     call = msgspec.structs.replace(OWN, decode=decode)
     with pytest.raises(DecodeError, match=rf"unreadable response \(AttributeError in {place}\)"):
         await client(FakeTransport([(200, {}, b"{}")])).execute(call())
+
+
+async def test_an_error_of_a_result_is_one_of_the_call() -> None:
+    """A decoder that asks an odd result raises an error with the facts of its call."""
+    call = msgspec.structs.replace(OWN, decode=has_access)
+    transport = FakeTransport([(200, {"Request-Id": "r1"}, b"{}")])
+    with pytest.raises(DecodeError, match=r"\(DecodeError in test_endpoints.py") as caught:
+        await client(transport).execute(call())
+
+    error = caught.value
+    assert (error.operation, error.status, error.request_id) == ("sum", 200, "r1")
+    assert (error.attempts, error.body) == (1, b"{}")
 
 
 async def test_a_bug_of_a_decoder_is_raised_as_it_is() -> None:

@@ -80,6 +80,7 @@ FIELDS: dict[str, Any] = {
     "request_id": "758f01df",
     "retry_after": 1.5,
     "body": b"short and stout",
+    "_may_be_the_api": True,
 }
 
 

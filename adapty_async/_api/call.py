@@ -160,7 +160,8 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
         decode: a function from the body of a successful response to the result, such as one of
             `adapty_async.endpoints.json_decoder`, `adapty_async.endpoints.no_result`, or ``bytes``.
             A ValueError, LookupError, TypeError, AttributeError or ArithmeticError of it becomes a
-            `adapty_async.DecodeError`; any other exception is raised as it is.
+            `adapty_async.DecodeError`; any other exception is raised as it is. In a bulk run, the
+            item is failed, or unknown if a second attempt is not harmless.
         docs: the URL of the page that documents the endpoint.
         retry_safety: when a request may be sent again. By default only if the server certainly did
             not process it.

@@ -9,7 +9,6 @@ import re
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import PurePath
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -24,7 +23,13 @@ from adapty_async._api.call import (
     RetrySafety,
     request_id_in,
 )
-from adapty_async._api.results import ResultStruct, parse_json
+from adapty_async._api.results import (
+    ResultStruct,
+    is_json,
+    is_of_caller,
+    parse_json,
+    reason_of,
+)
 from adapty_async._api.validation import (
     any_text,
     as_numbers,
@@ -69,8 +74,9 @@ ResultT = TypeVar("ResultT")
 
 logger = logging.getLogger("adapty_async")
 # The errors of a decoder for a body that is no result: ValueErrors of msgspec, and the errors of a
-# caller's own decoder, such as one that misses a key or finds no dictionary.
+# caller's own decoder, such as one that misses a key, or asks a result whose fields are odd.
 _UNREADABLE = (
+    DecodeError,
     ValueError,
     LookupError,
     TypeError,
@@ -78,8 +84,6 @@ _UNREADABLE = (
     ArithmeticError,
     RecursionError,
 )
-# The beginning of the names of this library's modules.
-_OWN = f"{__name__.partition('.')[0]}."
 # Bytes of a body that an error keeps.
 _MAX_BODY = 64 * 1024
 # The longest total timeout of a call with an idempotency key, in seconds. Adapty remembers a key
@@ -97,6 +101,8 @@ _DOTS = frozenset({".", ".."})
 _SEPARATOR = re.compile(r"[/\\]")
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
 _INDEX = re.compile(r"\[[0-9]+\]")
+# The keys of the server's in a path, which may have any text, brackets included.
+_KEYS = re.compile(r"\[.+\]", re.DOTALL)
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
 # The error class of a code, whatever the status: Adapty returns both 400 and 404 for a missing
@@ -378,8 +384,9 @@ def decode(operation: Operation[ResultT], response: Response) -> ResultT:
     try:
         return operation.endpoint.decode(response.body)
     except _UNREADABLE as error:
-        reason = _safe(error)
-    raise _unreadable(operation.endpoint.name, response, reason)  # the frames above hold the body
+        reason, is_callers = reason_of(error), is_of_caller(error)
+    # here, since the frames above hold the body
+    raise _unreadable(operation.endpoint.name, response, reason, is_callers=is_callers)
 
 
 def require_no_page(operation: str, response: Response) -> None:
@@ -398,7 +405,9 @@ def is_page(body: bytes) -> bool:
     return _HTML.match(body) is not None
 
 
-def _unreadable(operation: str, response: Response, reason: str) -> DecodeError:
+def _unreadable(
+    operation: str, response: Response, reason: str, *, is_callers: bool = False
+) -> DecodeError:
     failure = DecodeError(
         f"status {response.status}, unreadable response ({reason})",
         operation=operation,
@@ -406,6 +415,7 @@ def _unreadable(operation: str, response: Response, reason: str) -> DecodeError:
     )
     failure.request_id = name_or_none(request_id_in(response.headers))
     failure.body = RedactedBytes(response.body[:_MAX_BODY])
+    failure._may_be_the_api = is_callers and is_json(response.body)  # noqa: SLF001  not for users
     return failure
 
 
@@ -434,27 +444,11 @@ class ResultDecoder:
 
     def _log(self, operation: str, odd_fields: Iterable[str]) -> None:
         """Log the undocumented fields of a result that were not logged before."""
-        fields = {_INDEX.sub("[]", path) for path in odd_fields}
+        fields = {_KEYS.sub("[]", _INDEX.sub("[]", path)) for path in odd_fields}
         new = sorted(field for field in fields if (operation, field) not in self._logged)
         self._logged.update((operation, field) for field in new)
         if new:
             logger.warning("%s: not as documented, see odd_fields: %s", operation, ", ".join(new))
-
-
-def _safe(error: Exception) -> str:
-    """Return a description of a decoding error that quotes nothing."""
-    text = str(error)
-    if isinstance(error, msgspec.ValidationError) and "$" in text:
-        return text
-    return f"{type(error).__name__}{_line_of(error)}"
-
-
-def _line_of(error: Exception) -> str:
-    """Return the line of a caller's own decoder that raised an error: it may be a bug of it."""
-    called = error.__traceback__ and error.__traceback__.tb_next
-    if called is None or called.tb_frame.f_globals.get("__name__", "").startswith(_OWN):
-        return ""
-    return f" in {PurePath(called.tb_frame.f_code.co_filename).name}, line {called.tb_lineno}"
 
 
 def error_from(operation: str, response: Response) -> ApiError:

@@ -12,9 +12,12 @@ import datetime as dt
 import functools
 import json
 import math
+import operator
+import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import msgspec
@@ -31,6 +34,8 @@ __all__ = (
     "ResultStruct",
     "content_of",
     "data_decoder",
+    "is_json",
+    "is_of_caller",
     "json_decoder",
     "no_result",
     "nonempty_decoder",
@@ -38,6 +43,7 @@ __all__ = (
     "raw_response",
     "read_attributes",
     "read_by_field",
+    "reason_of",
 )
 
 ResultT = TypeVar("ResultT")
@@ -51,6 +57,17 @@ DateTime = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 _OPTIONAL_DATE_TIME = DateTime | None
 _INTEGERS = (int, int | None)
 _ODD_FIELDS = "_odd_fields"
+# The beginning of the names of this library's modules.
+_OWN = f"{__name__.partition('.')[0]}."
+# Messages of msgspec and of this library that quote nothing of the body, and the path at the end of
+# others: they may quote a value, such as one that is none of an enumeration.
+_PATH = r" - at `(?:key` in `)?\$[\w.\[\]-]*`"
+_AT_END = re.compile(f"{_PATH}$", re.ASCII)
+_QUOTES_NOTHING = re.compile(
+    r"(?:Expected `[^`]*`(?:, got `\w+`)?|Object missing required field `[^`]*`|missing"
+    rf"|not as documented|no JSON object|JSON, not CSV)(?:{_PATH})?",
+    re.ASCII,
+)
 _NO_FIELDS: Mapping[str, Any] = types.MappingProxyType({})
 
 
@@ -112,6 +129,7 @@ class _Envelope(msgspec.Struct):
 
 
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
+_require_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def _require_no_error(envelope: _Envelope) -> None:
@@ -160,8 +178,9 @@ def data_decoder(
         result: the type of the object.
         dec_hook: decodes types that msgspec does not support.
         unwrap: the object stands under ``data`` if there is such a field.
-        requires: fields that must be there and not null, for reads: an empty success of a gateway
-            would otherwise look like a user without access, or an empty list.
+        requires: fields that must be there, for reads: an empty success of a gateway would
+            otherwise look like a user without access, or an empty list. Names of nested fields are
+            dotted. Null is allowed if it is the default.
     """
     strict = msgspec.json.Decoder(result, dec_hook=dec_hook)
     is_result = _is_result(result)
@@ -187,18 +206,28 @@ def _requiring(
     *,
     unwrap: bool,
 ) -> Callable[[bytes], ResultT]:
-    defaults = {name: getattr(result(), name) for name in names}
+    default = result()
+    readers = {name: operator.attrgetter(name) for name in names}
 
     def read_required(body: bytes) -> ResultT:
         decoded = read(body)
-        for name, default in defaults.items():
-            if getattr(decoded, name) == default:  # such as an empty list, or left out
+        for name, value_of in readers.items():
+            expected = value_of(default)
+            if value_of(decoded) == expected:  # such as an empty list, or left out
                 content = _parsed_content(_stripped(body) or b"{}", unwrap=unwrap)
-                if content.get(name) in (None, ""):
+                if not _has(content, name.split("."), nullable=expected is None):
                     raise msgspec.ValidationError(f"missing - at `$.{name}`")
         return decoded
 
     return read_required
+
+
+def _has(content: Any, path: Sequence[str], *, nullable: bool) -> bool:
+    """Return whether parsed JSON has a value at a path; null is one if the field may be null."""
+    *outer, name = path
+    for key in outer:
+        content = content.get(key) or {}
+    return name in content if nullable else content.get(name) not in (None, "")
 
 
 def nonempty_decoder(read: Callable[[bytes], ResultT]) -> Callable[[bytes], ResultT]:
@@ -230,10 +259,66 @@ def json_decoder(result: type[ResultT], *, unwrap: bool = True) -> Callable[[byt
     Raises:
         TypeError: msgspec does not support the type.
     """
-    if unwrap:
-        return data_decoder(result)
-    decode = msgspec.json.Decoder(result).decode
-    return lambda body: decode(_stripped(body))
+    read = data_decoder(result) if unwrap else msgspec.json.Decoder(result).decode
+
+    def read_own(body: bytes) -> ResultT:
+        try:
+            return read(_stripped(body))
+        except msgspec.ValidationError as error:
+            raise _MismatchError(str(error)) from None
+
+    return read_own
+
+
+def is_json(body: bytes) -> bool:
+    """Return whether a body is empty, or JSON of any type that is no error."""
+    body = _stripped(body)
+    try:
+        if body:
+            _require_json(body)
+        if body.startswith(b"{"):
+            no_result(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+class _MismatchError(msgspec.ValidationError):
+    """An error of decoding: a body is not of the type that the caller expects."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return a description of the error that a decoder raised; it quotes nothing of the body."""
+    if not isinstance(error, msgspec.ValidationError):
+        return f"{type(error).__name__}{_line_of(error)}"
+    text = str(error)
+    if _QUOTES_NOTHING.fullmatch(text):
+        return text
+    found = _AT_END.search(text)
+    return f"unexpected value{found[0] if found else ''}"
+
+
+def is_of_caller(error: Exception) -> bool:
+    """Return whether a decoder of the caller's raised an error, or one of the caller's type."""
+    return isinstance(error, _MismatchError) or not _is_own(error)
+
+
+def _is_own(error: Exception) -> bool:
+    called = error.__traceback__ and error.__traceback__.tb_next
+    return called is not None and called.tb_frame.f_globals.get("__name__", "").startswith(_OWN)
+
+
+def _line_of(error: Exception) -> str:
+    """Return the line that raised an error, if a bug may be the cause: the caller's or our own."""
+    called = error.__traceback__ and error.__traceback__.tb_next
+    if _is_own(error):
+        if isinstance(error, ValueError | RecursionError):  # only the body is
+            return ""
+        while called is not None and called.tb_next is not None:
+            called = called.tb_next
+    if called is None:
+        return ""
+    return f" in {PurePath(called.tb_frame.f_code.co_filename).name}, line {called.tb_lineno}"
 
 
 def _parsed_content(body: bytes, *, unwrap: bool) -> Any:

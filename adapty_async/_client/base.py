@@ -36,7 +36,7 @@ from adapty_async.statistics import HttpPath, Statistics
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ("BaseClient", "bulk_with_key")
+__all__ = ("BaseClient", "bulk_with_key", "original_of")
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -51,7 +51,8 @@ class BaseClient:
     _scheme: ClassVar[str]
     _secret_key: ApiKey | None = None
     _public_key: ApiKey | None = None
-    _is_borrower = False  # a client made by with_options() leaves the connections open
+    # The client of which with_options() made this one, directly or not. It owns the connections.
+    _original: BaseClient | None = None
 
     def __init__(  # noqa: PLR0913  the keyword-only settings of a client
         self,
@@ -247,7 +248,7 @@ class BaseClient:
         )
         other = object.__new__(type(self))
         other._connections = self._connections
-        other._is_borrower = True
+        other._original = original_of(self)
         other._use(BulkExecutor(self._executor.layers, options))
         return other
 
@@ -313,7 +314,7 @@ class BaseClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._is_borrower:
+        if self._original is None:
             await self.aclose()
 
     def __repr__(self) -> str:
@@ -322,6 +323,15 @@ class BaseClient:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client holds connections and a key; it is not pickled")
+
+
+def original_of(client: BaseClient) -> BaseClient:
+    """
+    Return the client that shares its connections, limits and statistics with a client, or itself.
+
+    It exists as long as any client that `BaseClient.with_options` made of it.
+    """
+    return client if client._original is None else client._original  # noqa: SLF001  of this module
 
 
 def _headers_with(scheme: str, key: ApiKey | None) -> Headers:

@@ -97,7 +97,7 @@ def cannot_be_the_api(error: BaseException) -> bool:
     """
     if isinstance(error, ApiError):
         return error.status < 500 and not error.recognised and not is_transient(error)
-    return isinstance(error, DecodeError)
+    return isinstance(error, DecodeError) and not error._may_be_the_api  # noqa: SLF001  not for users
 
 
 class RetryBudget:

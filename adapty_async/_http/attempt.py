@@ -25,7 +25,7 @@ import os
 import ssl
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import aiohttp
@@ -34,7 +34,7 @@ import yarl
 from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDict
 
-from adapty_async._api.call import CallState, Layer, Request
+from adapty_async._api.call import CallState, Layer, Request, request_id_in
 from adapty_async._runtime.loop import Loop, PatientTimer
 from adapty_async.errors import (
     AdaptyError,
@@ -43,6 +43,7 @@ from adapty_async.errors import (
     DecodeError,
     RequestTimeoutError,
     TransportError,
+    name_or_none,
     strip_traceback,
 )
 
@@ -182,7 +183,9 @@ async def next_block(content: aiohttp.StreamReader) -> bytes:
         raise ConnectionLostError("the connection broke (it was closed meanwhile)") from None
 
 
-async def read(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
+async def read(
+    content: aiohttp.StreamReader, request: Request, status: int, headers: Mapping[str, str]
+) -> bytes:
     """
     Read a whole body.
 
@@ -194,20 +197,26 @@ async def read(content: aiohttp.StreamReader, request: Request, status: int) -> 
     while chunk := await next_block(content):
         size += len(chunk)
         if size > _BODY_LIMIT:
-            raise DecodeError(
-                f"status {status}, response larger than {_BODY_LIMIT} bytes",
-                operation=request.operation,
-                status=status,
-            )
+            raise _too_large(request, status, headers)
         chunks.append(chunk)
 
     return b"".join(chunks)
 
 
-async def read_whole(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
+def _too_large(request: Request, status: int, headers: Mapping[str, str]) -> DecodeError:
+    text = f"status {status}, response larger than {_BODY_LIMIT} bytes"
+    error = DecodeError(text, operation=request.operation, status=status)
+    error.request_id = name_or_none(request_id_in(headers))
+    return error
+
+
+async def read_whole(response: aiohttp.ClientResponse, request: Request) -> bytes:
     """Read a whole body, at once if it arrived with the headers."""
+    content = response.content
     body = read_now(content)
-    return await read(content, request, status) if body is None else body
+    if body is None:
+        body = await read(content, request, response.status, response.headers)
+    return body
 
 
 def translate(error: Exception) -> TransportError:

@@ -118,7 +118,7 @@ class DirectSender:
                 message, content = await protocol.read()
             body = read_now(content)
             if body is None:
-                body = await read(content, request, message.code)
+                body = await read(content, request, message.code, message.headers)
         except BaseException:
             _drop(connection)
             raise

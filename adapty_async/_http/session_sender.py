@@ -34,7 +34,6 @@ from adapty_async._http.attempt import (
     Target,
     is_kept,
     may_be_unread,
-    read,
     read_now,
     read_whole,
     target_of,
@@ -190,7 +189,7 @@ def session_sender(
             status = response.status
             if read_body is None:
                 arrived = read_now(response.content)
-                body = await read(response.content, request, status) if arrived is None else arrived
+                body = await read_whole(response, request) if arrived is None else arrived
             else:
                 body = await read_body(response, request)
         except BaseException:
@@ -273,7 +272,7 @@ async def _body_or_close(
     try:
         if read_body is not None:
             return await read_body(response, request)
-        return await read_whole(response.content, request, response.status)
+        return await read_whole(response, request)
     except BaseException:
         response.close()
         raise

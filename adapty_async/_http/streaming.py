@@ -16,10 +16,15 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from adapty_async._api.call import CallState, Request
+from adapty_async._api.call import CallState, Request, request_id_in
 from adapty_async._http.attempt import ReadBody, TimeoutScheduler, next_block, read_whole
 from adapty_async._runtime.loop import in_thread
-from adapty_async.errors import ConnectionLostError, DecodeError, RequestTimeoutError
+from adapty_async.errors import (
+    ConnectionLostError,
+    DecodeError,
+    RequestTimeoutError,
+    name_or_none,
+)
 
 __all__ = ("STREAMED", "Sink", "read_into")
 
@@ -90,13 +95,12 @@ class _GzipSink:
         return self._sink.finish()
 
 
-def _receiver(sink: Sink, encoding: str, request: Request, status: int) -> Sink:
+def _receiver(sink: Sink, encoding: str) -> Sink:
     """Return the sink for a body as it is on the wire."""
     if encoding in _GZIP_NAMES:
         return _GzipSink(sink)
     if encoding not in {"", "identity"}:
-        reason = "the response is compressed, and not with gzip"
-        raise DecodeError(reason, operation=request.operation, status=status)
+        raise DecodeError("the response is compressed, and not with gzip")
     return sink
 
 
@@ -121,17 +125,26 @@ def read_into(
     """
 
     async def read_body(response: aiohttp.ClientResponse, request: Request) -> bytes:
-        content, status = response.content, response.status
         encoding = response.headers.get("Content-Encoding", "").lower()
-        if not 200 <= status < 300:
-            return _unpacked(await read_whole(content, request, status), encoding)
-        receiver = _receiver(sink, encoding, request, status)
+        if not 200 <= response.status < 300:
+            return _unpacked(await read_whole(response, request), encoding)
+        try:
+            return await read_success(response, request, encoding)
+        except DecodeError as error:  # of the sink, which does not know the response
+            error.operation, error.status = request.operation, response.status
+            error.request_id = name_or_none(request_id_in(response.headers))
+            raise
+
+    async def read_success(
+        response: aiohttp.ClientResponse, request: Request, encoding: str
+    ) -> bytes:
+        receiver = _receiver(sink, encoding)
         await in_thread(receiver.restart)
         block: list[bytes] = []
         size = 0
         while True:
             _extend(timeouts, state, min(request.timeout, state.deadline - clock()))
-            data = await next_block(content)
+            data = await next_block(response.content)
             if not data:
                 break
             block.append(data)

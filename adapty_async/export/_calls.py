@@ -4,16 +4,17 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 import msgspec
 
 from adapty_async._api.call import Endpoint, Operation, RetrySafety
 from adapty_async._api.codec import to_json
-from adapty_async._api.results import ResultStruct, data_decoder, nonempty_decoder
+from adapty_async._api.results import data_decoder, nonempty_decoder
 from adapty_async._api.validation import one_of, struct_in
 from adapty_async.errors import InvalidInputError
 from adapty_async.export._exports import CsvExport, JsonExport, Plan, Stream
@@ -74,14 +75,19 @@ def _check(operation: Operation[Any]) -> None:
     struct_in("filters", operation.body.filters)
 
 
-def _decoder(result: type[T]) -> Callable[[bytes], T]:
-    """Return a decoder that takes neither an empty body nor one without its data for no rows."""
-    is_all_data = issubclass(result, ResultStruct) and "data" in result.essential
-    requires = ("data",) if is_all_data else ()
-    return nonempty_decoder(data_decoder(result, unwrap=False, requires=requires))
+def _endpoint(
+    name: str, path: str, page: str, result: type[T], requires: Collection[str] = ("data",)
+) -> Endpoint[T]:
+    """
+    Return the definition of an endpoint.
 
-
-def _endpoint(name: str, path: str, page: str, result: type[T]) -> Endpoint[T]:
+    Args:
+        name: the name of the method.
+        path: the end of the path.
+        page: the page of Adapty's documentation.
+        result: the type of the result.
+        requires: fields without which a response does not count as a result without rows.
+    """
     return Endpoint(
         name=f"export.{name}",
         method="POST",
@@ -89,7 +95,7 @@ def _endpoint(name: str, path: str, page: str, result: type[T]) -> Endpoint[T]:
         docs=f"{_DOCS}/{page}",
         retry_safety=RetrySafety.ALWAYS,  # a read
         bucket="export",
-        decode=_decoder(result),
+        decode=nonempty_decoder(data_decoder(result, unwrap=False, requires=requires)),
         encode=to_json,
         check=None if name == "placements" else _check,
     )
@@ -101,7 +107,7 @@ CONVERSION = _endpoint(
     "conversion", "metrics/conversion", "retrieveConversionData", ConversionResult
 )
 FUNNEL = _endpoint("funnel", "metrics/funnel", "retrieveFunnelData", FunnelResult)
-LTV = _endpoint("ltv", "metrics/ltv", "retrieveLTVData", LtvResult)
+LTV = _endpoint("ltv", "metrics/ltv", "retrieveLTVData", LtvResult, ["revenue"])
 RETENTION = _endpoint("retention", "metrics/retention", "retrieveRetentionData", RetentionResult)
 PLACEMENTS = _endpoint(
     "placements", "exports/placements", "retrievePlacementInfo", PlacementsResult
@@ -147,8 +153,9 @@ class Exports:
         one_of("json", "csv")("format", form)
         headers = _zone_headers(tz)
         if form == "json":
+            head = functools.partial(json_head, endpoint.decode)
             return JsonExport(
-                self._stream, Plan(endpoint=endpoint, query=query, headers=headers), json_head
+                self._stream, Plan(endpoint=endpoint, query=query, headers=headers), head
             )
         query = msgspec.structs.replace(query, format="csv")
         plan = Plan(endpoint=endpoint, query=query, headers=headers)

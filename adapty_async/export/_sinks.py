@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Callable
 
 import msgspec
 
-from adapty_async._api.results import content_of
 from adapty_async.errors import ConnectionLostError, DecodeError, ExportError
 from adapty_async.export._files import Output
 
@@ -46,19 +46,23 @@ def _is_json(head: bytes) -> bool:
     return head.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"["))
 
 
-def json_head(head: bytes) -> None:
+def json_head(decode: Callable[[bytes], object], head: bytes) -> None:
     """
     Validate the first bytes of a JSON body; a short body is there as a whole.
 
+    Args:
+        decode: decodes a whole body to a typed result.
+        head: the first bytes.
+
     Raises:
         ValueError: they are not those of an object, or those of an error, or the whole object is
-            incomplete.
+            no result.
     """
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if not text.startswith(b"{"):
         raise msgspec.ValidationError("no JSON object - at `$`")
     if len(head) < _HEAD:
-        content_of(head, unwrap=False)
+        decode(head)
     elif _LONG_ERROR.match(text):
         raise ValueError("an error, in spite of the status")
 

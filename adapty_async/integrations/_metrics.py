@@ -11,6 +11,7 @@ from adapty_async.client import AdaptyClient, AdaptyExportClient, AdaptyMailClie
 from adapty_async.statistics import BucketStatistics, CircuitState
 
 __all__ = (
+    "ALREADY",
     "BUCKET_METRICS",
     "BULK_ITEMS",
     "CALL_DURATION",
@@ -28,6 +29,11 @@ _RECOMMENDED = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5,
 #: The bounds of duration histograms in seconds: those that the semantic conventions of
 #: OpenTelemetry recommend for HTTP, and longer ones, since calls may wait for retries.
 DURATION_BUCKETS = (*_RECOMMENDED, 30.0, 60.0)
+#: The message for a second instrumentation of a client, or of another one with the same limits.
+ALREADY = (
+    "the client is {} already, itself or through with_options(): its {} would count twice; "
+    "instrument a client once, before with_options()"
+)
 #: Descriptions of metrics that have no bucket.
 CALL_DURATION = "Duration of calls, with retries and waits for a permit."
 RETRY_BUDGET = "Tokens left in the retry budget."

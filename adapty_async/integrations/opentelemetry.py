@@ -23,9 +23,11 @@ from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observa
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
+from adapty_async._client.base import BaseClient, original_of
 from adapty_async._version import __version__
 from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event
 from adapty_async.integrations._metrics import (
+    ALREADY,
     BUCKET_METRICS,
     BULK_ITEMS,
     CALL_DURATION,
@@ -42,7 +44,7 @@ _NAME = "adapty_async"
 _PORTS = {"https": 443, "http": 80}
 
 _Attributes: TypeAlias = dict[str, AttributeValue]
-_Measured: TypeAlias = list[tuple["weakref.ref[Client]", _Attributes]]
+_Measured: TypeAlias = list[tuple["weakref.ref[BaseClient]", _Attributes]]
 _Values: TypeAlias = list[tuple[float, _Attributes]]
 _Read: TypeAlias = Callable[[CallbackOptions], Iterable[Observation]]
 
@@ -67,26 +69,32 @@ def instrument(
             clients of one API on one meter provider; by default they do not have it.
 
     Raises:
-        ValueError: the client is instrumented with this meter provider already.
+        ValueError: the client, or one that shares its limits, is instrumented with one of these
+            providers already.
     """
+    original = original_of(client)
     is_global = meter_provider is None or meter_provider is metrics.get_meter_provider()
     provider: object = metrics if is_global else meter_provider
-    if any(each() is client for each, _ in _measured.get(provider, ())):
-        raise ValueError("the client is instrumented already: its requests would count twice")
+    is_global = tracer_provider is None or tracer_provider is trace.get_tracer_provider()
+    traced = _traced.setdefault(trace if is_global else tracer_provider, weakref.WeakSet())
+    if original in traced or any(each() is original for each, _ in _measured.get(provider, ())):
+        raise ValueError(ALREADY.format("instrumented", "requests"))
+    traced.add(original)
     tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
     meter = metrics.get_meter(_NAME, __version__, meter_provider)
     server = _server_attributes(client.origin)
     client.add_middleware(_Attempts(tracer, server))
     named: _Attributes = {} if name is None else {"adapty.client": name}
     client.add_hook(_Calls(tracer, meter, named, server))
-    _measure(client, named, meter, provider)
+    _measure(original, named, meter, provider)
 
 
 class _Call:
-    """The span of a call, the number of its requests so far, and the call around it."""
+    """The span of a call, its tracer, the number of its requests so far, and the call around it."""
 
-    def __init__(self, span: Span, outer: _Call | None) -> None:
+    def __init__(self, span: Span, tracer: Tracer, outer: _Call | None) -> None:
         self.span = span
+        self.tracer = tracer
         self.outer = outer
         self.requests = 0
         self._token = context.attach(trace.set_span_in_context(span))
@@ -132,7 +140,7 @@ class _Calls:
         if isinstance(event, CallStarted):
             attributes = {"adapty.operation": event.operation}
             span = self._tracer.start_span(event.operation, attributes=attributes)
-            _current.set(_Call(span, _current.get()))
+            _current.set(_Call(span, self._tracer, _current.get()))
         elif isinstance(event, AttemptEnded):
             measured = {"http.request.method": event.method, **self._server}
             measured |= _result_attributes(event.status, event.error)
@@ -162,6 +170,8 @@ class _Attempts:
         """Send a request within a span."""
         attributes = {"http.request.method": request.method, **self._server}
         call = _current.get()
+        while call is not None and call.tracer is not self._tracer:  # with two providers
+            call = call.outer
         if call is not None:
             if call.requests:
                 attributes["http.request.resend_count"] = call.requests
@@ -207,12 +217,15 @@ def _set_result(span: Span, status: int | None, error: str | None) -> None:
         span.set_status(StatusCode.ERROR)
 
 
+# The traced clients of each tracer provider; `trace` stands for the global one.
+_traced: weakref.WeakKeyDictionary[object, weakref.WeakSet[BaseClient]]
+_traced = weakref.WeakKeyDictionary()
 # The measured clients of each meter provider, since a meter ignores an instrument that it has. The
 # module `metrics` stands for the global provider, which may be set after a client was measured.
 _measured: weakref.WeakKeyDictionary[object, _Measured] = weakref.WeakKeyDictionary()
 
 
-def _measure(client: Client, named: _Attributes, meter: Meter, provider: object) -> None:
+def _measure(client: BaseClient, named: _Attributes, meter: Meter, provider: object) -> None:
     """Let the instruments of a provider, which its first client creates, read a client, too."""
     clients = _measured.get(provider)
     if clients is None:

@@ -17,8 +17,10 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from adapty_async._client.base import BaseClient, original_of
 from adapty_async.hooks import CallEnded, Event
 from adapty_async.integrations._metrics import (
+    ALREADY,
     BUCKET_METRICS,
     BULK_ITEMS,
     CALL_DURATION,
@@ -54,7 +56,8 @@ class PrometheusMetrics(Collector):
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self._clients: weakref.WeakValueDictionary[str, Client] = weakref.WeakValueDictionary()
+        self._clients: weakref.WeakValueDictionary[str, BaseClient]
+        self._clients = weakref.WeakValueDictionary()
         self._duration = Histogram(
             f"{_PREFIX}_call_duration_seconds",
             CALL_DURATION,
@@ -73,14 +76,16 @@ class PrometheusMetrics(Collector):
             name: the value of the label ``client``; by default the client's origin.
 
         Raises:
-            ValueError: the client, or another one of that name, is measured already.
+            ValueError: the client, one that shares its limits, or another one of that name, is
+                measured already.
         """
-        if any(each is client for each in self._clients.values()):
-            raise ValueError("the client is measured already: its calls would count twice")
+        original = original_of(client)
+        if any(each is original for each in self._clients.values()):
+            raise ValueError(ALREADY.format("measured", "calls"))
         label = client.origin if name is None else name
         if label in self._clients:
             raise ValueError(f"a client named {label} is measured already: pass another name=")
-        self._clients[label] = client
+        self._clients[label] = original
         duration = self._duration
 
         def record(event: Event) -> None:

@@ -263,7 +263,7 @@ LIST_VIRTUAL_CURRENCY_TRANSACTIONS: Endpoint[VirtualCurrencyTransactionsHistory]
     docs=f"{DOCS}/listVirtualCurrencyTransactions",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=whole_reader(VirtualCurrencyTransactionsHistory, "data", "pagination"),
+    decode=whole_reader(VirtualCurrencyTransactionsHistory, "data", "pagination.next_cursor"),
     absent_if_missing=True,
     check=_check_history,
 )

@@ -12,7 +12,7 @@ from adapty_async._api.call import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.codec import to_json
 from adapty_async._api.results import DateTime, ResultStruct
 from adapty_async._api.validation import any_text, matching
-from adapty_async.errors import DecodeError, InvalidInputError
+from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._paging import Pages
 from adapty_async.v2._read import reader, whole_reader
@@ -192,6 +192,18 @@ def _check_update(operation: Operation[Any]) -> None:
             raise InvalidInputError("remote_configs.data", "must be JSON text") from None
 
 
+_read_page = whole_reader(PaywallList, "data", "meta.pagination.pages")
+
+
+def _read_list(body: bytes) -> PaywallList:
+    """Decode a page. A number of pages that contradicts its paywalls would end a list early."""
+    listed = _read_page(body)
+    position = listed.meta.pagination
+    if position.pages < 1 if listed.data else (position.page or 0) < position.pages:
+        raise msgspec.ValidationError("not as documented - at `$.meta.pagination.pages`")
+    return listed
+
+
 LIST_PAYWALLS: Endpoint[PaywallList] = Endpoint(
     name="v2.paywalls.list",
     method="GET",
@@ -199,7 +211,7 @@ LIST_PAYWALLS: Endpoint[PaywallList] = Endpoint(
     docs=f"{DOCS}/listPaywalls",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=whole_reader(PaywallList, "data"),
+    decode=_read_list,
     check=_check_page,
 )
 GET_PAYWALL: Endpoint[Paywall] = Endpoint(
@@ -238,11 +250,8 @@ def _following(
 ) -> Operation[PaywallList] | None:
     given = dict(operation.parameters)
     number, size = int(given[_NUMBER]), int(given[_SIZE])
-    pages = page.meta.pagination.pages
-    if page.data and not pages:
-        raise DecodeError("the number of pages is missing", operation=operation.endpoint.name)
     # counts from the requested number: a server that returns the same number would never end
-    if not page.data or number >= pages:
+    if not page.data or number >= page.meta.pagination.pages:
         return None
     return list_paywalls(page_number=number + 1, page_size=size)
 

@@ -6,7 +6,9 @@ import codecs
 import datetime as dt
 import math
 import time
-from typing import Any
+import traceback
+from fractions import Fraction
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -23,7 +25,7 @@ from adapty_async._api.codec import (
     parse_retry_after,
     to_json,
 )
-from adapty_async._api.results import data_decoder, no_result
+from adapty_async._api.results import data_decoder, json_decoder, no_result
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -493,6 +495,85 @@ def test_only_what_is_known_to_quote_nothing_is_quoted() -> None:
         decode(Operation(row), a_response(200, b"{}"))
 
     assert CANARY_EMAIL not in str(caught.value)
+
+
+class Person(msgspec.Struct, tag="person"):
+    """A result of a caller's own whose fields have fixed values."""
+
+    gender: Literal["f", "m"]
+    age: int = 0
+
+    def __post_init__(self) -> None:
+        if self.age > 150:
+            raise ValueError(f"too old, see $.age: {CANARY_EMAIL} - at `$.{CANARY_EMAIL}`")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        pytest.param(
+            {"gender": CANARY_EMAIL}, r"unexpected value - at `\$\[0\]\.gender`", id="literal"
+        ),
+        pytest.param(
+            {"gender": f"x - at `$.{CANARY_EMAIL}`"},
+            r"unexpected value - at `\$\[0\]\.gender`",
+            id="literal like a path",
+        ),
+        pytest.param({"type": CANARY_EMAIL}, r"unexpected value - at `\$\[0\]\.type`", id="tag"),
+        pytest.param(
+            {"gender": "f", "age": 151}, r"unexpected value - at `\$\[0\]`", id="own check"
+        ),
+        pytest.param(
+            {"gender": "f", "age": CANARY_EMAIL},
+            r"Expected `int`, got `str` - at `\$\[0\]\.age`",
+            id="type",
+        ),
+        pytest.param(
+            {"age": 1},
+            r"Object missing required field `gender` - at `\$\[0\]`",
+            id="missing",
+        ),
+    ],
+)
+def test_a_value_that_is_none_of_the_callers_is_not_quoted(body: Any, reason: str) -> None:
+    """The message names the path, and msgspec's reason if that quotes no value."""
+    row = msgspec.structs.replace(ERASE, decode=json_decoder(list[Person], unwrap=False))
+    content = msgspec.json.encode([{"type": "person", **body}])
+    with pytest.raises(DecodeError, match=rf"unreadable response \({reason}\)") as caught:
+        decode(Operation(row), a_response(200, content))
+
+    shown = "".join(traceback.format_exception(caught.value))
+    assert CANARY_EMAIL not in shown
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        pytest.param("[]", "Expected `object`, got `array`", id="type"),
+        pytest.param('{"type":"person"}', "Object missing required field `gender`", id="missing"),
+        pytest.param(f'{{"type":"{CANARY_EMAIL}"}}', r"unexpected value - at `\$\.type`", id="tag"),
+        pytest.param(
+            '{"type":"person","gender":"f","age":151}', "unexpected value", id="own check"
+        ),
+    ],
+)
+def test_a_whole_body_that_is_not_of_the_callers_type(body: str, reason: str) -> None:
+    """The message names no path then."""
+    row = msgspec.structs.replace(ERASE, decode=json_decoder(Person, unwrap=False))
+    with pytest.raises(DecodeError, match=rf"unreadable response \({reason}\)"):
+        decode(Operation(row), a_response(200, body.encode()))
+
+
+def test_a_defect_of_a_decoder_of_the_library_names_its_line() -> None:
+    """It fails one item, as an odd body does, and does not look like one."""
+
+    def hook(kind: type, value: Any) -> Any:
+        return value.missing
+
+    row = msgspec.structs.replace(ERASE, decode=data_decoder(list[Fraction], hook))
+    place = f"test_codec.py, line {hook.__code__.co_firstlineno + 1}"
+    with pytest.raises(DecodeError, match=rf"\(AttributeError in {place}\)"):
+        decode(Operation(row), a_response(200, b'{"data":["1/2"]}'))
 
 
 def test_a_page_with_a_success_is_not_a_success() -> None:

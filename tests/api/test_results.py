@@ -19,9 +19,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from adapty_async import AdaptyClient, v1, v2
+from adapty_async import AdaptyClient, AdaptyExportClient, Limits, v1, v2
 from adapty_async._api.call import Endpoint
 from adapty_async._api.results import ResultStruct
+from adapty_async.export import Filters
 from adapty_async.testing import FakeTransport, Reply
 from tests._support import CANARY_EMAIL
 
@@ -292,3 +293,22 @@ async def test_an_odd_field_is_logged_once_and_without_its_value(
     ]
     assert {record.levelname for record in caplog.records} == {"WARNING"}
     assert CANARY_EMAIL not in caplog.text + repr(profile)
+
+
+async def test_keys_of_the_server_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Metrics by name are one field of the log, whatever their names."""
+    names = (CANARY_EMAIL, f"[0].{CANARY_EMAIL}", f"{CANARY_EMAIL}].x[\n")
+    replies: list[Reply] = [
+        (200, {}, msgspec.json.encode({"data": {name: 5, "mrr": {"data": {}, name: 1}}}))
+        for name in names
+    ]
+    filters = Filters(date=("2024-01-01", "2024-01-31"))
+    with caplog.at_level(logging.WARNING, "adapty_async"):
+        limits = Limits(rate=10_000.0)
+        client = AdaptyExportClient("key", transport=FakeTransport(replies), limits=limits)
+        for _ in names:
+            await client.analytics(chart_id="mrr", filters=filters)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "export.analytics: not as documented, see odd_fields: data[], data[].data"
+    ]

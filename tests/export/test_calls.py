@@ -308,14 +308,30 @@ async def test_a_given_transport_needs_no_sink() -> None:
 @pytest.mark.parametrize("body", [b"", b" \n", b"{}", b'{"data":null}', b'{"meta":1}'], ids=repr)
 async def test_a_response_without_data_is_no_empty_chart(body: bytes) -> None:
     """A success that has nothing is an error, since a chart without rows would mean no revenue."""
-    transport = FakeTransport([(200, {}, body)] * 2)
+    transport = FakeTransport([(200, {}, body)] * 4)
     limits = Limits(rate=10_000.0)
     async with AdaptyExportClient("key", transport=transport, limits=limits) as client:
         with pytest.raises(DecodeError, match="unreadable response"):
             await client.analytics(chart_id="mrr", filters=QUARTER)
-        if not body.strip():
-            with pytest.raises(DecodeError, match="no JSON object"):
-                await client.retention(filters=QUARTER)
+        expected = "missing - at" if body.strip() else "no JSON object"
+        with pytest.raises(DecodeError, match=expected):
+            await client.retention(filters=QUARTER)
+        with pytest.raises(DecodeError, match=expected):
+            await client.ltv(filters=QUARTER, period_type="renewals")
+        with pytest.raises(DecodeError, match=expected):
+            await client.conversion(filters=QUARTER, from_period=None, to_period="1")
+
+
+async def test_a_response_without_data_replaces_no_file(tmp_path: Path) -> None:
+    """A file of an earlier export is kept, as it is when the export fails in another way."""
+    path = tmp_path / "export.json"
+    path.write_bytes(b"earlier")
+    transport = FakeTransport([(200, {}, b'{"status":"ok"}')])
+    async with AdaptyExportClient("key", transport=transport) as client:
+        with pytest.raises(DecodeError, match=r"missing - at `\$\.data`"):
+            await client.funnel(filters=QUARTER).write_to(path)
+
+    assert path.read_bytes() == b"earlier"
 
 
 @pytest.mark.parametrize("body", [b'{"data":{}}', b'\xef\xbb\xbf{"x":1,"data":{ }}'], ids=repr)

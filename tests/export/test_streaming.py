@@ -434,20 +434,23 @@ async def test_a_compressed_body_that_is_torn_is_retried(
 
 async def test_a_compressed_body_never_becomes_one_block() -> None:
     """A small body that unpacks to a large one is bounded by the limit of a typed result."""
-    bomb = reply(body=gzip.compress(bytes(65 * 1024 * 1024), 1), Content_Encoding="gzip")
+    body = gzip.compress(bytes(65 * 1024 * 1024), 1)
+    bomb = reply(body=body, Content_Encoding="gzip", Request_Id="r1")
     async with RawServer(then=(bomb,)) as server, client_of(server) as client:
-        with pytest.raises(DecodeError, match="response larger than 67108864 bytes"):
+        with pytest.raises(DecodeError, match="response larger than 67108864 bytes") as caught:
             await typed_chart(client)
+
+    assert (caught.value.status, caught.value.request_id) == (200, "r1")
 
 
 async def test_an_unknown_compression_is_an_error(tmp_path: Path) -> None:
     """A body in a compression that was not asked for is not written as if it were a chart."""
-    strange = reply(body=b"\x1b\x00", Content_Encoding="br")
+    strange = reply(body=b"\x1b\x00", Content_Encoding="br", Request_Id="r1")
     async with RawServer(then=(strange,)) as server, client_of(server) as client:
         with pytest.raises(DecodeError, match="compressed, and not with gzip") as caught:
             await chart(client).write_to(tmp_path / "chart.csv")
 
-    assert caught.value.status == 200
+    assert (caught.value.status, caught.value.request_id) == (200, "r1")
     assert not names(tmp_path)
 
 

@@ -508,10 +508,12 @@ async def test_a_compressed_response_is_read(coding: str) -> None:
 
 LIMIT = 8 * 1024 * 1024
 LARGE = {
-    "with-length": (reply(body=b" " * 4 * LIMIT + b"{}"),),
-    "without-end": (OK + b"\r\n", *(b" " * 1024 * 1024,) * 64),
-    "gzip-bomb": (reply(body=gzip.compress(b" " * 10 * LIMIT), Content_Encoding="gzip"),),
-    "failure": (reply(500, body=b" " * 4 * LIMIT + b"{}"),),
+    "with-length": (reply(body=b" " * 4 * LIMIT + b"{}", Request_Id="r1"),),
+    "without-end": (OK + b"Request-Id: r1\r\n\r\n", *(b" " * 1024 * 1024,) * 64),
+    "gzip-bomb": (
+        reply(body=gzip.compress(b" " * 10 * LIMIT), Content_Encoding="gzip", Request_Id="r1"),
+    ),
+    "failure": (reply(500, body=b" " * 4 * LIMIT + b"{}", Request_Id="r1"),),
 }
 
 
@@ -526,6 +528,7 @@ async def test_a_response_that_is_too_large_is_an_error(steps: Steps) -> None:
         assert len(server.requests) == 1
     assert caught.value.attempts == 1
     assert caught.value.operation == "v1.profiles.get"
+    assert caught.value.request_id == "r1"
 
 
 async def test_a_response_just_below_the_limit_is_read() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeAlias
 
 import pytest
 from opentelemetry import trace
@@ -36,6 +36,7 @@ from tests.raw_server import RawServer, page
 
 USER = "user-canary-8361"
 POLICY = RetryPolicy(wait_initial=0.001, wait_max=0.001)
+Derive: TypeAlias = Callable[[AdaptyClient], AdaptyClient]
 # https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
 RECOMMENDED_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
@@ -338,15 +339,81 @@ async def test_each_client_of_a_provider_is_measured(telemetry: Telemetry) -> No
 
 
 async def test_a_client_is_instrumented_once(telemetry: Telemetry) -> None:
-    """A second time would count each request twice; another provider counts for itself."""
+    """A second time would count each request twice, with one of the providers, too."""
     client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")]))
     opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
-    with pytest.raises(ValueError, match=r"^the client is instrumented already: "):
-        opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
-    opentelemetry.instrument(client, telemetry.tracers, MeterProvider())
+    for providers in (
+        (telemetry.tracers, telemetry.meters),
+        (telemetry.tracers, MeterProvider()),
+        (TracerProvider(), telemetry.meters),
+    ):
+        with pytest.raises(ValueError, match=r"^the client is instrumented already, "):
+            opentelemetry.instrument(client, *providers)
     await client.v2.profiles.delete(customer_user_id=USER)
 
     assert [point.value for point in telemetry.points("adapty.client.requests")] == [1]
+    assert [span.name for span in telemetry.spans] == ["DELETE", "v2.profiles.delete"]
+
+
+async def test_two_pairs_of_providers_count_for_themselves(telemetry: Telemetry) -> None:
+    """Each has its own spans and metrics, and the first attempt of a call is no resend."""
+    other = Telemetry()
+    client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")]))
+    for one in (telemetry, other):
+        opentelemetry.instrument(client, one.tracers, one.meters)
+    await client.v2.profiles.delete(customer_user_id=USER)
+
+    for one in (telemetry, other):
+        assert [point.value for point in one.points("adapty.client.requests")] == [1]
+        assert [span.name for span in one.spans] == ["DELETE", "v2.profiles.delete"]
+        assert "http.request.resend_count" not in (one.spans[0].attributes or {})
+    other.tracers.shutdown()
+    other.meters.shutdown()
+
+
+def with_options(client: AdaptyClient) -> AdaptyClient:
+    """Return a client of a client of the client's."""
+    return client.with_options(timeout=5.0).with_options(timeout=4.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(lambda client: client, with_options, id="the client first"),
+        pytest.param(with_options, lambda client: client, id="the client last"),
+        pytest.param(with_options, with_options, id="siblings"),
+    ],
+)
+async def test_clients_that_share_their_limits_are_instrumented_once(
+    telemetry: Telemetry, first: Derive, second: Derive
+) -> None:
+    """They share their statistics, and a client of `with_options` may have the hooks as well."""
+    client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")]))
+    measured, earlier = first(client), second(client)
+    opentelemetry.instrument(measured, telemetry.tracers, telemetry.meters)
+    for other in (earlier, second(client)):
+        with pytest.raises(ValueError, match="already, itself or through with_options"):
+            opentelemetry.instrument(other, telemetry.tracers, telemetry.meters)
+    await measured.v2.profiles.delete(customer_user_id=USER)
+
+    assert [point.count for point in telemetry.points("adapty.client.call.duration")] == [1]
+    assert [point.value for point in telemetry.points("adapty.client.requests")] == [1]
+    assert [span.name for span in telemetry.spans] == ["DELETE", "v2.profiles.delete"]
+
+
+async def test_a_client_that_takes_the_place_of_the_measured_one(telemetry: Telemetry) -> None:
+    """The statistics are measured as long as any client that shares them exists."""
+    client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")]))
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    client = client.with_options(timeout=5.0)
+    gc.collect()
+    await client.v2.profiles.delete(customer_user_id=USER)
+    assert [point.value for point in telemetry.points("adapty.client.requests")] == [1]
+    await client.aclose()
+    del client
+    gc.collect()
+
+    assert telemetry.points("adapty.client.requests") == []
 
 
 async def test_clients_of_one_api_are_distinguished_by_name(telemetry: Telemetry) -> None:

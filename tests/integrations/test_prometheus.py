@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from adapty_async import AdaptyClient, AdaptyExportClient, NotFoundError, RetryPolicy
 from adapty_async.integrations.prometheus import PrometheusMetrics
 from adapty_async.sandbox import Sandbox
+from adapty_async.testing import FakeTransport
 
 USER = "user-canary-8361"
 
@@ -59,6 +60,33 @@ async def test_a_dropped_client_leaves_the_registry_usable() -> None:
     gc.collect()
 
     assert "https://api.adapty.io" not in generate_latest(registry).decode()
+
+
+async def test_a_client_that_takes_the_place_of_the_measured_one() -> None:
+    """The statistics are measured as long as any client that shares them exists."""
+    registry = CollectorRegistry()
+    metrics = PrometheusMetrics(registry)
+    client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")]))
+    metrics.instrument(client, "main")
+    client = client.with_options(timeout=5.0)
+    gc.collect()
+    await client.v2.profiles.delete(customer_user_id=USER)
+
+    text = generate_latest(registry).decode()
+    assert 'adapty_client_requests_total{bucket="v2",client="main"} 1.0' in text
+    with pytest.raises(ValueError, match="already, itself or through with_options"):
+        metrics.instrument(client, "again")
+
+
+async def test_clients_that_share_their_limits_are_measured_once() -> None:
+    """They share their statistics, whichever of them is measured, and when it was made."""
+    metrics = PrometheusMetrics(CollectorRegistry())
+    client = AdaptyClient("key")
+    other, earlier = client.with_options(timeout=5.0), client.with_options(timeout=4.0)
+    metrics.instrument(other, "other")
+    for number, one in enumerate((client, earlier, other.with_options(timeout=3.0))):
+        with pytest.raises(ValueError, match="already, itself or through with_options"):
+            metrics.instrument(one, str(number))
 
 
 async def test_clients_have_names() -> None:

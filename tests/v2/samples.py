@@ -87,7 +87,7 @@ LEAST = {
     "refund_saver.get": b'{"profile_id":"p1"}',
     "integrations.get": b"{}",
     "paywalls.get": b'{"paywall_id":"w1"}',
-    "paywalls.list": b'{"data":[]}',
+    "paywalls.list": b'{"data":[],"meta":{"pagination":{"count":0,"page":2,"pages":1}}}',
     "virtual_currencies.list_transactions": b'{"data":[],"pagination":{"next_cursor":null}}',
     "virtual_currencies.list_balances": b'{"data":[]}',
 }

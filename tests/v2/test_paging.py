@@ -53,7 +53,9 @@ async def test_numbered_pages_are_read_to_the_last() -> None:
     ("replies", "titles"),
     [
         pytest.param([paywalls(pages=0)], [], id="nothing"),
-        pytest.param([paywalls("a", pages=2), paywalls(pages=2)], ["a"], id="gone meanwhile"),
+        pytest.param(
+            [paywalls("a", pages=2), paywalls(page=2, pages=2)], ["a"], id="gone meanwhile"
+        ),
         pytest.param(
             [paywalls("a", pages=2), paywalls("b", pages=3), paywalls("c", pages=3)],
             ["a", "b", "c"],
@@ -84,23 +86,45 @@ PAGES: Mapping[str, Callable[[v2.V2], AsyncIterable[object]]] = {
 }
 
 
+NO_PAGES = r"missing - at `\$\.meta\.pagination\.pages`"
+WRONG_PAGES = r"not as documented - at `\$\.meta\.pagination\.pages`"
+NO_CURSOR = r"missing - at `\$\.pagination\.next_cursor`"
+
+
+def position(**fields: Any) -> dict[str, Any]:
+    """Return the metadata of a page of paywalls."""
+    return {"meta": {"pagination": fields}}
+
+
 @pytest.mark.parametrize(
     ("listed", "body", "reason"),
     [
-        pytest.param("paywalls", {}, "the number of pages is missing", id="no meta"),
-        pytest.param("paywalls", {"meta": None}, "the number of pages is missing", id="null"),
+        pytest.param("paywalls", {}, NO_PAGES, id="no meta"),
+        pytest.param("paywalls", {"meta": None}, NO_PAGES, id="null meta"),
+        pytest.param("paywalls", {"meta": {}}, NO_PAGES, id="empty meta"),
+        pytest.param("paywalls", position(count=99), NO_PAGES, id="no number"),
+        pytest.param("paywalls", position(page=1, pages=None), NO_PAGES, id="null"),
+        pytest.param("paywalls", position(page=1, pages=0), WRONG_PAGES, id="0"),
+        pytest.param("paywalls", position(page=1, pages=-1), WRONG_PAGES, id="-1"),
+        pytest.param("paywalls", position(page=1, pages="2"), WRONG_PAGES, id="text"),
+        pytest.param("paywalls", {"data": []}, NO_PAGES, id="no meta and no paywall"),
         pytest.param(
-            "paywalls",
-            {"meta": {"pagination": {"count": 99}}},
-            "the number of pages is missing",
-            id="no number",
+            "paywalls", {"data": [], **position(page=1, pages=2)}, WRONG_PAGES, id="empty page"
         ),
-        pytest.param("transactions", {}, r"missing - at `\$\.pagination`", id="no pagination"),
+        pytest.param(
+            "paywalls", {"data": [], **position(page="1", pages=2)}, WRONG_PAGES, id="odd page"
+        ),
+        pytest.param("transactions", {}, NO_CURSOR, id="no pagination"),
+        pytest.param("transactions", {"pagination": None}, NO_CURSOR, id="null pagination"),
+        pytest.param("transactions", {"pagination": {}}, NO_CURSOR, id="empty pagination"),
+        pytest.param(
+            "transactions", {"data": [], "pagination": {}}, NO_CURSOR, id="and no transaction"
+        ),
         pytest.param(
             "transactions",
-            {"pagination": None},
-            r"missing - at `\$\.pagination`",
-            id="null pagination",
+            {"pagination": {"next_cursor": 7}},
+            r"not as documented - at `\$\.pagination\.next_cursor`",
+            id="cursor of another type",
         ),
     ],
 )
@@ -109,10 +133,13 @@ async def test_a_page_that_does_not_tell_the_next_one_is_an_error(
 ) -> None:
     """A list does not end early because the server stops telling how to go on."""
     content = {"data": [{"paywall_id": "a", "transaction_id": "a"}], **body}
-    transport = FakeTransport([(200, {}, msgspec.json.encode(content))])
+    transport = FakeTransport([(200, {"Request-Id": "r1"}, msgspec.json.encode(content))])
 
-    with pytest.raises(DecodeError, match=reason):
+    with pytest.raises(DecodeError, match=reason) as caught:
         await read_all(PAGES[listed](client(transport).v2))
+    error = caught.value
+    assert (error.status, error.request_id, error.attempts) == (200, "r1", 1)
+    assert msgspec.json.decode(error.body) == content
 
 
 async def test_a_list_begins_at_its_cursor() -> None:
