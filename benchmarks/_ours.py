@@ -137,25 +137,31 @@ async def _bulk_delete_traced(work: Work) -> int:
         return await _bulk_delete(work)
 
 
-def _instrument(client: AdaptyClient) -> None:
-    """Make spans and metrics of a client, by OpenTelemetry's SDK without an exporter."""
+def _instrument(client: AdaptyClient, ratio: float) -> None:
+    """Make spans of a share of the calls, and metrics, by OpenTelemetry's SDK, and discard them."""
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415  a group's package
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio  # noqa: PLC0415
 
     from adapty_async.integrations import opentelemetry  # noqa: PLC0415  needs an extra
 
-    opentelemetry.instrument(client, TracerProvider(), MeterProvider())
+    tracer_provider = TracerProvider(sampler=ParentBasedTraceIdRatio(ratio))
+    opentelemetry.instrument(client, tracer_provider, MeterProvider())
 
 
-async def _bulk_delete_instrumented(work: Work) -> int:
-    """Make spans and metrics with the library's own integration, and discard them."""
+async def _bulk_delete_instrumented(work: Work, ratio: float = 1.0) -> int:
+    """Use the library's own integration."""
     async with server_side(work) as adapty:
-        _instrument(adapty)
+        _instrument(adapty, ratio)
         return _settled(
             await adapty.v1.profiles.bulk_delete(
                 ids(work.items), by="customer_user_id", concurrency=work.workers
             )
         )
+
+
+async def _bulk_delete_sampled(work: Work) -> int:
+    return await _bulk_delete_instrumented(work, ratio=0.01)
 
 
 async def _bulk_save(work: Work) -> int:
@@ -231,6 +237,7 @@ JOBS = {
     "bulk_delete standard": _bulk_delete_standard,
     "bulk_delete traced": _bulk_delete_traced,
     "bulk_delete instrumented": _bulk_delete_instrumented,
+    "bulk_delete sampled": _bulk_delete_sampled,
     "bulk_delete in process": _bulk_delete_in_process,
     "bulk_save": _bulk_save,
     "bulk_delete journal by position": _by_position,

@@ -30,6 +30,7 @@ _PAIRS = {
         Pair(name="standard path", ours="bulk_delete standard", other="raw delete"),
         Pair(name="OpenTelemetry", ours="bulk_delete traced", other="raw delete traced"),
         Pair(name="our spans", ours="bulk_delete instrumented", other="bulk_delete"),
+        Pair(name="our spans, 1 % sampled", ours="bulk_delete sampled", other="bulk_delete"),
         Pair(name="TLS", ours="bulk_delete", other="raw delete", tls=True),
         Pair(name="bulk_save", ours="bulk_save", other="raw save"),
         Pair(name="all on", ours="bulk_delete all on", other="raw delete"),

@@ -177,19 +177,21 @@ class _Attempts:
                 attributes["http.request.resend_count"] = call.requests
             call.requests += 1
         span = self._tracer.start_span(request.method, kind=SpanKind.CLIENT, attributes=attributes)
-        with trace.use_span(
-            span, end_on_exit=True, record_exception=False, set_status_on_exception=False
-        ):
+        token = context.attach(trace.set_span_in_context(span))
+        try:
             headers: dict[str, str] = {}
             propagate.inject(headers)
-            try:
-                with suppress_http_instrumentation():
-                    response = await send(request.with_headers(headers))
-            except BaseException as error:
-                _set_result(span, getattr(error, "status", None), type(error).__name__)
-                raise
+            with suppress_http_instrumentation():
+                response = await send(request.with_headers(headers))
+        except BaseException as error:
+            _set_result(span, getattr(error, "status", None), type(error).__name__)
+            raise
+        else:
             _set_result(span, response.status, None)
             return response
+        finally:
+            context.detach(token)
+            span.end()
 
 
 def _server_attributes(origin: str) -> _Attributes:
