@@ -191,6 +191,7 @@ def _check(
     return msgspec.structs.replace(
         found,
         without_id=rows.without_id,
+        noun=rows.noun,
         column=options.column,
         encoding=options.encoding,
         sheet=options.sheet,

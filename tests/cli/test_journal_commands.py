@@ -268,7 +268,9 @@ def test_another_sheet_of_the_input_is_another_list(
     assert wrong.exit_code == 2
     assert "not the input of the journal (the run did not name this sheet); with" in wrong.stderr
     assert looked_up.exit_code == 1
-    assert looked_up.stderr.endswith("by the outcomes file: 1 of 1\n  line 2: none\n")
+    assert looked_up.stderr.endswith("by the outcomes file: 1 of 1\n  row 2: none\n")
+    heads = looked_up.stdout.partition("Rows without a final outcome")[2].partition("</thead>")[0]
+    assert (">Row<" in heads, ">Line<" in heads) == (True, False)
 
 
 @pytest.mark.parametrize("option", ["--encoding", "--sheet"])
