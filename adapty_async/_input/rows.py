@@ -55,6 +55,7 @@ __all__ = (
     "RowReader",
     "Rows",
     "SizedRows",
+    "WatchRows",
     "format_of",
     "open_rows",
     "read_table",
@@ -128,6 +129,10 @@ class Row(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Row(line={self.line})"
+
+
+#: Receives rows, and returns the same ones.
+WatchRows: TypeAlias = Callable[[Iterator[Row]], Iterator[Row]]
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -371,13 +376,17 @@ def _names(header: Header) -> list[str]:
 
 
 class SizedRows(Rows):
-    """An iterable of the rows of a file, counted in advance; appended rows are not read."""
+    """
+    An iterable of the rows of a file, counted in advance; appended rows are not read.
 
-    def __init__(self, path: str, layout: Layout) -> None:
+    The rows that are counted pass through `watch`.
+    """
+
+    def __init__(self, path: str, layout: Layout, watch: WatchRows = iter) -> None:
         super().__init__(path, layout)
         extent = extent_of(path)
         self._content = FileBytes(extent)
-        rows, check = self._read(self.findings), self._key_check
+        rows, check = watch(self._read(self.findings)), self._key_check
         self._length, self._ends = _count(rows if check is None else checking_all(rows, check))
         self._size = extent.size
 
@@ -438,6 +447,8 @@ def open_rows(
     path: str,
     form: Format | None,
     check_columns: ColumnCheck,
+    *,
+    watch: WatchRows = iter,
     **options: Unpack[LayoutOptions],
 ) -> Rows:
     """
@@ -449,6 +460,7 @@ def open_rows(
         path: the file; ``-`` is standard input.
         form: its format; None to infer it from the name.
         check_columns: see `Layout`.
+        watch: receives the rows of a file while they are counted, and returns them.
         options: see `Layout`.
 
     Raises:
@@ -468,8 +480,7 @@ def open_rows(
     if encoding is not None:
         options["encoding"] = known_encoding(encoding)
     layout = Layout(form=form, check_columns=check_columns, **options)
-    kind = Rows if is_read_once(path) else SizedRows
-    return kind(path, layout)
+    return Rows(path, layout) if is_read_once(path) else SizedRows(path, layout, watch)
 
 
 def _require_matching(path: str, form: Format, encoding: str | None, sheet: str | None) -> None:

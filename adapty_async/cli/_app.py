@@ -47,6 +47,7 @@ from adapty_async.cli._options import (
     key_in,
     require_kind,
 )
+from adapty_async.cli._progress import counting
 from adapty_async.cli._proxies import connection_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sandbox import serve
@@ -245,18 +246,20 @@ def _rows(
     """
     ids = None if options.preset is not None or id_option is None else mapping.id_column
     _echo(hints(mapping))
-    rows = open_rows(
-        options.input,
-        options.form,
-        checked_header(naming_options(mapping.check), ids, id_option),
-        check_keys=naming_options(mapping.check_keys),
-        encoding=options.encoding,
-        id_column=mapping.id_column,
-        id_optional=id_optional,
-        sheet=options.sheet,
-        is_number=mapping.is_number,
-        matters=mapping.matters,
-    )
+    with counting(options.input) as watch:
+        rows = open_rows(
+            options.input,
+            options.form,
+            checked_header(naming_options(mapping.check), ids, id_option),
+            watch=watch,
+            check_keys=naming_options(mapping.check_keys),
+            encoding=options.encoding,
+            id_column=mapping.id_column,
+            id_optional=id_optional,
+            sheet=options.sheet,
+            is_number=mapping.is_number,
+            matters=mapping.matters,
+        )
     rows.findings.ignored = mapping.ignored
     _echo_findings(rows)
     return rows

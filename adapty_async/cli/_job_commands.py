@@ -40,6 +40,7 @@ from adapty_async.cli._options import (
     api_option,
     require_kind,
 )
+from adapty_async.cli._progress import counting
 from adapty_async.cli._streams import output_failed, write_error
 from adapty_async.cli._terminal import echo, visible
 from adapty_async.errors import InvalidInputError
@@ -156,7 +157,7 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
     part_size, is_asking = options.pop("part_size"), not options.pop("yes")
     with _exit_on_error():
         lines = Lines(source, column=column, format=form, encoding=encoding)
-        with header_hints("--column"):
+        with counting(source), header_hints("--column"):
             planned = PlannedSource(lines, part_size)
         for line in lines.findings.lines():
             echo(line, err=True)

@@ -1,4 +1,9 @@
-"""The progress of a run on standard error: a bar on a terminal, otherwise periodic lines."""
+"""
+The progress of a command on standard error.
+
+A run has a bar on a terminal, otherwise periodic lines. While rows are counted beforehand, a
+terminal has a line, which does not stay.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +11,9 @@ import asyncio
 import contextlib
 import datetime as dt
 import math
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -15,14 +21,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from adapty_async._input.rows import Row, WatchRows
 from adapty_async._runtime.words import counted
 from adapty_async.bulk import BulkReport, BulkRun
-from adapty_async.cli._frame import Frame
+from adapty_async.cli._frame import ERASE, Frame
 from adapty_async.cli._report import per_second
 from adapty_async.cli._streams import write_error
+from adapty_async.cli._terminal import visible
 from adapty_async.statistics import CircuitState, Statistics
 
-__all__ = ("Meter", "progress")
+__all__ = ("Meter", "counting", "progress")
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 5.0
@@ -257,6 +265,45 @@ async def progress(
             task.cancel()
             await asyncio.wait([task])
             show(lasts=False)
+
+
+@contextlib.contextmanager
+def counting(path: str) -> Iterator[WatchRows]:
+    """
+    Show on a terminal that the rows of a file are counted, inside the block.
+
+    The line appears if that takes some time. It has the number of the rows that passed through the
+    function which the block gets, if there are any.
+    """
+    count = 0
+    console, ended = Console(stderr=True), threading.Event()
+
+    def watch(rows: Iterator[Row]) -> Iterator[Row]:
+        nonlocal count
+        for count, row in enumerate(rows, 1):  # noqa: B007  it is shown
+            yield row
+
+    def show() -> None:
+        last = ""
+        while not ended.wait(_REFRESH_SECONDS):
+            rows = f"Counted {count:,} rows of" if count else "Counting the rows of"
+            line = Text(f"{rows} {visible(path)}")
+            line.truncate(console.width, overflow="ellipsis")
+            console.file.write(f"{ERASE}{line.plain}\r")
+            console.file.flush()
+            last = ERASE
+        console.file.write(last)
+
+    if not _can_redraw(console):
+        yield watch
+        return
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _can_redraw(console: Console) -> bool:
