@@ -30,6 +30,7 @@ from adapty_async._input.files import (
     is_read_once,
     known_encoding,
     open_text,
+    require_utf8_name,
 )
 from adapty_async._input.findings import Findings, escaped
 from adapty_async._input.fingerprint import difference, fingerprint
@@ -502,6 +503,7 @@ def _require_matching(path: str, form: Format, encoding: str | None, sheet: str 
         )
     if is_read_once(path):
         raise InvalidInputError(path, f"must be a file to be read as {form}, not a pipe")
+    require_utf8_name(path, f"to be read as {form}")
 
 
 def _whole_rows(rows: Iterator[Row], lines: LineReader) -> Iterator[Row]:

@@ -52,7 +52,7 @@ from adapty_async.cli._proxies import connection_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sandbox import serve
 from adapty_async.cli._streams import write_error
-from adapty_async.cli._terminal import echo, fitted
+from adapty_async.cli._terminal import echo, echo_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError, InvalidInputError, JournalError
@@ -434,7 +434,7 @@ async def _perform_and_report(
     if not isinstance(job.rows, SizedRows):
         _echo_findings(job.rows)
     if result.error is not None:
-        _write_library_error(result.error)
+        echo_error(result.error)
     _echo_next_steps(result, job, options)
     return exit_code(result)
 
@@ -480,16 +480,11 @@ def _exit_on_error() -> Iterator[None]:
     try:
         yield
     except AdaptyError as error:
-        _write_library_error(by_option(error))
+        echo_error(by_option(error))
         sys.exit(Exit.REFUSED)
     except (KeyboardInterrupt, click.Abort):
         write_error("\nInterrupted.")
         sys.exit(Exit.INTERRUPTED)
-
-
-def _write_library_error(error: AdaptyError) -> None:
-    text = str(error).replace("pass api_key= in Python", "name a file with it by --api-key-file")
-    write_error(fitted(f"adapty-async: {text}", sys.stderr))
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:

@@ -16,13 +16,14 @@ import click
 import msgspec
 
 from adapty_async._input.rows import TABLE_FORMATS, format_of
-from adapty_async.cli._app import _run, _write_library_error
+from adapty_async.cli._app import _run
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
 from adapty_async.cli._options import CONNECTION_OPTIONS, key_in
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import output_failed, write_error
+from adapty_async.cli._terminal import echo, echo_error, visible_json
 from adapty_async.cli._v2_commands import cli
 from adapty_async.client import AdaptyExportClient
 from adapty_async.errors import (
@@ -331,7 +332,10 @@ def _perform(target: Target, begin: Exporting) -> None:
                 sys.exit(Exit.NOT_ALL_DONE)
         else:
             result = _run(_write_to(client, chunked, Path(target.output)))
-            click.echo(_as_json(result) if target.as_json else _as_text(result))
+            if target.as_json:
+                click.echo(_as_json(result))
+            else:
+                echo(_as_text(result))
 
 
 def _received(client: AdaptyExportClient, plan: Writable) -> BinaryIO:
@@ -362,7 +366,7 @@ def _echo_progress(chunk: ChunkWritten) -> None:
 
 
 def _as_json(result: ExportedFile) -> str:
-    return msgspec.json.encode(result, enc_hook=str).decode()
+    return visible_json(msgspec.to_builtins(result, enc_hook=click.format_filename))
 
 
 def _as_text(result: ExportedFile) -> str:
@@ -392,7 +396,7 @@ def _exit_on_error(interrupted: str = "") -> Iterator[None]:
     try:
         yield
     except AdaptyError as error:
-        _write_library_error(_by_option(error))
+        echo_error(_by_option(error))
         sys.exit(_exit_code(error))
     except (KeyboardInterrupt, asyncio.CancelledError, click.Abort):
         write_error(f"\nInterrupted. {interrupted}".rstrip())

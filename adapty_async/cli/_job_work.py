@@ -20,6 +20,7 @@ from adapty_async.cli._options import key_in
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import write_error
+from adapty_async.cli._terminal import echo_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError, StoreError
@@ -117,7 +118,7 @@ async def work_on(url: str, name: str, worker: Worker) -> tuple[int, JobReport |
     try:
         return await _work_on(url, name, worker)
     except (StoreError, StoreUnavailableError) as error:
-        write_error(f"adapty-async: {error}")
+        echo_error(error)
         return STOPPED, None
 
 
@@ -137,7 +138,7 @@ async def _perform(job: Job, worker: Worker) -> tuple[int, JobReport]:
         report = await job.work(parts=worker.parts, **worker.run)
     except JobStoppedError as error:
         text = f"the job {job.name} has stopped: {error.reason}; to resume it: {worker.retry}"
-        write_error(f"adapty-async: {text if error.needs_retry else error}")
+        echo_error(text if error.needs_retry else error)
         is_rejected = error.reason == StopReason.KEY_REJECTED
         return Exit.KEY_REJECTED if is_rejected else STOPPED, await job.report()
     if job.is_stopping and not report.has_ended:
@@ -150,8 +151,8 @@ def _exit_code(report: JobReport) -> int:
     if report.parts.changed:
         one = report.parts.changed == 1
         parts = "1 part" if one else f"{report.parts.changed:,} parts"
-        write_error(
-            f"adapty-async: the input of {parts} has changed since the job was planned;"
+        echo_error(
+            f"the input of {parts} has changed since the job was planned;"
             f" nothing was sent for {'it' if one else 'them'}"
         )
         return Exit.REFUSED
@@ -175,7 +176,7 @@ class _Warnings(logging.Handler):
     """A handler that writes messages as the command line does, such as about a store's outage."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        write_error(f"adapty-async: {record.getMessage()}")
+        echo_error(record.getMessage())
 
 
 @contextlib.contextmanager

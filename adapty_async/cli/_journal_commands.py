@@ -35,8 +35,8 @@ from adapty_async.cli._job import Exit
 from adapty_async.cli._journal_text import check_lines, status_json, status_text
 from adapty_async.cli._recorded import RecordedInput
 from adapty_async.cli._report import is_same_file
-from adapty_async.cli._streams import output_failed, write_error
-from adapty_async.cli._terminal import echo, fitted
+from adapty_async.cli._streams import output_failed
+from adapty_async.cli._terminal import echo
 from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = ("cli", "report", "status")
@@ -164,7 +164,7 @@ def _make(journal: Path, options: _Options) -> Check | None:
         render = as_json if _form(options) == "json" else page
         _write(render(figures, items), summary, options)
     for line in check_lines(found):
-        write_error(fitted(line, sys.stderr))
+        echo(line, err=True)
     return found
 
 

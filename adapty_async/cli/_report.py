@@ -27,7 +27,7 @@ from adapty_async.bulk import (
     StopReason,
 )
 from adapty_async.cli._dry_run import Estimate
-from adapty_async.cli._terminal import visible_json
+from adapty_async.cli._terminal import visible, visible_json
 from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = (
@@ -248,7 +248,7 @@ def report_json(
         "connect_failures": report.connect_failures,
         "elapsed": round(report.elapsed, 3),
         "stop_reason": report.stop_reason,
-        "error": None if error is None else str(error),
+        "error": None if error is None else visible(str(error)),
         "ok": report.ok and error is None,
     }
     if preview is not None:  # "done" rows were only validated
