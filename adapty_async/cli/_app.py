@@ -23,7 +23,7 @@ from adapty_async._version import __version__
 from adapty_async.bulk import JournalSummary
 from adapty_async.cli import _demo
 from adapty_async.cli._columns import by_option, checked_header, hints, naming_options
-from adapty_async.cli._confirmation import ask, describe_ends, describe_users, ends_of
+from adapty_async.cli._confirmation import ask_about, describe_ends, describe_users, ends_of
 from adapty_async.cli._dry_run import (
     Estimate,
     copied,
@@ -410,7 +410,7 @@ def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None
     """Ask whether to delete; the text names the users, their input and the origin."""
     users = describe_users(job, client.origin)
     question = f"Delete {users}, by {by}, at {client.origin}? There is no way back."
-    ask(job, question, "Nothing was deleted.")
+    ask_about(job, question, "Nothing was deleted.")
 
 
 async def _perform_and_report(

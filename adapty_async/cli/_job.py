@@ -101,7 +101,9 @@ async def perform(
     if job.journal is not None and belongs_to_journal(Path(job.rows.path), job.journal):
         raise ConfigError("INPUT must not be the journal, nor one of its companion files")
     if job.outcomes is not None:
-        require_separate(job.outcomes, source=job.rows.path, failures=job.failures)
+        require_separate(
+            job.outcomes, source=job.rows.path, failures=job.failures, journal=job.journal
+        )
     with contextlib.ExitStack() as stack:
         failures = None
         if job.failures is not None:

@@ -15,10 +15,11 @@ from click.core import ParameterSource
 
 from adapty_async._bulk.settings import MAX_CONCURRENCY
 from adapty_async._runtime.database import path_in_url
+from adapty_async._runtime.words import counted
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.cli._app import _exit_on_error, _run
 from adapty_async.cli._columns import header_hints
-from adapty_async.cli._confirmation import confirmed, describe_ends, require_terminal
+from adapty_async.cli._confirmation import ask, describe_ends
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
 from adapty_async.cli._job_next import connection_options, next_command
@@ -41,7 +42,7 @@ from adapty_async.cli._options import (
     require_kind,
 )
 from adapty_async.cli._progress import counting
-from adapty_async.cli._streams import output_failed, write_error
+from adapty_async.cli._streams import output_failed
 from adapty_async.cli._terminal import echo, visible
 from adapty_async.errors import InvalidInputError
 from adapty_async.jobs import (
@@ -166,8 +167,7 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
         if is_asking and not _run(_is_planned(url, name)):
             _confirm(source, planned, f"by {by}, at {make_client(api, connection).origin}")
         found = _run(_plan(url, name, planned, (api, kind), connection))
-        ids = "1 id" if found.items == 1 else f"{found.items:,} ids"
-        parts = "1 part" if found.parts == 1 else f"{found.parts:,} parts"
+        ids, parts = counted(found.items, "id"), counted(found.parts, "part")
         click.echo(f"Planned {name}: {ids} in {parts}. Nothing is sent until a worker starts:\n")
         next_store = _store_shown(url)
         click.echo(f"  {next_command('work', name, next_store, connection_options(connection))}")
@@ -202,6 +202,9 @@ def _existing_store(store: str | None) -> str:
 
 
 async def _is_planned(url: str, name: str) -> bool:
+    path = path_in_url(url)
+    if path is not None and not path.exists():  # opening the store would create it
+        return False
     async with JobStore(url) as store:
         try:
             await store.job(name)
@@ -220,15 +223,12 @@ def _confirm(source: str, planned: PlannedSource, where: str) -> None:
     ends = planned.ends()
     if ends is None:
         return
-    users = "1 user" if planned.items == 1 else f"{planned.items:,} users"
+    users = counted(planned.items, "user")
     question = (
         f"Plan to delete {users} in {visible(source)} ({describe_ends(*ends)}), {where}?"
         " Once a worker starts, there is no way back."
     )
-    require_terminal(question)
-    if not confirmed(question):
-        write_error("Nothing was planned.")
-        sys.exit(Exit.NOT_ALL_DONE)
+    ask(question, "Nothing was planned.")
 
 
 async def _plan(
@@ -434,8 +434,6 @@ def forget(name: str, store: str | None, *, yes: bool) -> None:
 
     with _exit_on_error():
         if not yes:
-            question = f"Forget the outcomes of {name}?"
-            require_terminal(question)
-            click.confirm(question, err=True, abort=True)
+            ask(f"Forget the outcomes of {name}?", "Nothing was forgotten.")
         _run(run())
         click.echo(f"Forgot {name}.")

@@ -165,9 +165,11 @@ def _require_replaceable(path: Path, *, is_resumed: bool) -> None:
             raise ConfigError("--failures must not be a file of something else than failures")
 
 
-def require_separate(outcomes: Path, *, source: str, failures: Path | None) -> None:
+def require_separate(
+    outcomes: Path, *, source: str, failures: Path | None, journal: Path | None
+) -> None:
     """
-    Validate that an outcomes file is neither the input nor the failures file.
+    Validate that an outcomes file is neither the input, the failures file nor the journal.
 
     Raises:
         ConfigError: it is one of them.
@@ -176,6 +178,8 @@ def require_separate(outcomes: Path, *, source: str, failures: Path | None) -> N
         raise ConfigError("--outcomes must not be the input file")
     if failures is not None and is_same_file(outcomes, failures):
         raise ConfigError("--outcomes and --failures must not be the same file")
+    if journal is not None and belongs_to_journal(outcomes, journal):
+        raise ConfigError("--outcomes must not be the journal, nor one of its companion files")
 
 
 def is_same_file(path: Path, other: Path) -> bool:

@@ -28,7 +28,7 @@ from adapty_async.cli._app import (
     _sends_nothing,
     cli,
 )
-from adapty_async.cli._confirmation import ask, describe_users
+from adapty_async.cli._confirmation import ask_about, describe_users
 from adapty_async.cli._earlier import summary_of
 from adapty_async.cli._help import examples
 from adapty_async.cli._options import CommonOptions, common_options
@@ -255,5 +255,5 @@ def _run_job(
     client = _client(AdaptyClient, options)
     if question is not None and not _sends_nothing(options) and not options.yes:
         what = f"{question}, from {describe_users(job, client.origin)}, at {client.origin}?"
-        ask(job, what, "Nothing was revoked.")
+        ask_about(job, what, "Nothing was revoked.")
     sys.exit(_run(_perform_and_report(job, client, options)))
