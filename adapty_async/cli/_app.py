@@ -48,7 +48,7 @@ from adapty_async.cli._options import (
     require_kind,
 )
 from adapty_async.cli._progress import counting
-from adapty_async.cli._proxies import connection_hooks, require_usable_proxy
+from adapty_async.cli._proxies import client_with_hints, connection_hooks
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sandbox import serve
 from adapty_async.cli._streams import write_error
@@ -394,12 +394,7 @@ def _client(
         if options.journal is None or not options.journal.exists():  # a journal needs its key
             settings["api_key"] = settings.get("api_key") or "dry-run"
         return kind(**settings)
-    settings["trust_env"] = options.trust_env
-    client = kind(**settings)
-    if options.trust_env:
-        require_usable_proxy(client.origin)
-    hooks = connection_hooks(client.origin, trust_env=options.trust_env)
-    return kind(**settings, hooks=hooks)
+    return client_with_hints(kind, settings, trust_env=options.trust_env, hooks_of=connection_hooks)
 
 
 def _sends_nothing(options: CommonOptions) -> bool:

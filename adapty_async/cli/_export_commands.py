@@ -20,7 +20,7 @@ from adapty_async.cli._app import _run
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
 from adapty_async.cli._options import CONNECTION_OPTIONS, key_in
-from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
+from adapty_async.cli._proxies import client_with_hints, proxy_hooks
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import output_failed, write_error
 from adapty_async.cli._terminal import echo, echo_error, visible_json
@@ -380,14 +380,12 @@ def _size(size: int) -> str:
 
 
 def _client(target: Target) -> AdaptyExportClient:
-    settings: dict[str, Any] = {"base_url": target.base_url, "trust_env": target.trust_env}
+    settings: dict[str, Any] = {"base_url": target.base_url}
     if target.api_key_file is not None:
         settings["api_key"] = key_in(target.api_key_file)
-    origin = AdaptyExportClient(**settings).origin
-    if target.trust_env:
-        require_usable_proxy(origin)
-    hooks = proxy_hooks(origin, trust_env=target.trust_env)
-    return AdaptyExportClient(**settings, hooks=hooks)
+    return client_with_hints(
+        AdaptyExportClient, settings, trust_env=target.trust_env, hooks_of=proxy_hooks
+    )
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from adapty_async.bulk import StopReason
 from adapty_async.cli._job import Exit
 from adapty_async.cli._job_text import report_line
 from adapty_async.cli._options import key_in
-from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
+from adapty_async.cli._proxies import client_with_hints, connection_hooks
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import write_error
 from adapty_async.cli._terminal import echo_error
@@ -62,20 +62,18 @@ def make_client(
     Raises:
         ConfigError: a setting is missing or invalid.
     """
+    kind: type[AdaptyClient | AdaptyMailClient]
     kind = AdaptyMailClient if api == "mail" else AdaptyClient
     settings: dict[str, Any] = {
         "base_url": connection.base_url,
         "id_encoding": connection.id_encoding,
-        "trust_env": connection.trust_env,
         "limits": limits or Limits(),
     }
     if connection.api_key_file is not None:
         settings["api_key"] = key_in(connection.api_key_file)
-    client = kind(**settings)
-    if not connection.trust_env:
-        return client
-    require_usable_proxy(client.origin)
-    return kind(**settings, hooks=proxy_hooks(client.origin, trust_env=True))
+    return client_with_hints(
+        kind, settings, trust_env=connection.trust_env, hooks_of=connection_hooks
+    )
 
 
 def call_of(client: AdaptyClient | AdaptyMailClient, api: str) -> Call:
