@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ from adapty_async.errors import ConfigError, InvalidInputError
 __all__ = ("cli", "report", "status")
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+# The first bytes of a report: of the page, and of the JSON.
+_FIRST_BYTES = (b"<!DOCTYPE html>", b'{\n  "report": ')
 
 
 @cli.command(epilog=examples("status run.db"))
@@ -205,10 +207,8 @@ def _form(options: _Options) -> str:
 
 def _write(pieces: Iterable[str], summary: JournalSummary, options: _Options) -> None:
     if options.output is not None:
-        try:
+        with _as_config_errors():
             write_file(options.output, pieces)
-        except OSError as error:
-            raise ConfigError(f"-o cannot be written: {error.strerror}") from None
     elif options.form is None and sys.stdout.isatty():  # a terminal does not render HTML
         echo(f"{status_text(summary)}\n\nThe report itself: add -o FILE, or --format json.")
     else:
@@ -228,5 +228,19 @@ def _require_free(output: Path, journal: Path, options: _Options) -> None:
     target = output.resolve()
     if any(is_same_file(target, path) for path in read):
         raise ConfigError("-o must not be the journal, the input or the outcomes file")
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+    if not target.exists():
+        return
+    if not stat.S_ISREG(target.stat().st_mode):
         raise ConfigError("-o must be a regular file")
+    with _as_config_errors(), target.open("rb") as file:
+        head = file.read(max(map(len, _FIRST_BYTES)))
+    if head and not head.startswith(_FIRST_BYTES):  # such as the input, which --input did not name
+        raise ConfigError("-o must not be a file of something else than a report")
+
+
+@contextlib.contextmanager
+def _as_config_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"-o cannot be written: {error.strerror}") from None
