@@ -43,7 +43,8 @@ from adapty_async._input.records import (
     LineReader,
     Record,
 )
-from adapty_async._input.tables import ColumnCheck, Table, TableRows, table_rows
+from adapty_async._input.tables import ColumnCheck, Table, table_rows
+from adapty_async._runtime.words import counted
 from adapty_async.errors import InvalidInputError
 
 __all__ = (
@@ -248,9 +249,9 @@ def read_table(table: Table, layout: Layout, findings: Findings) -> Iterator[Row
     Raises:
         InvalidInputError: the layout's check rejects the columns.
     """
-    columns = TableRows(layout.id_column, layout.is_number)
     needed = layout.id_column if layout.id_optional else None
-    for row in table_rows(table, layout.check_columns, columns, findings):
+    rows = table_rows(table, layout.check_columns, layout.id_column, layout.is_number, findings)
+    for row in rows:
         # first, so that rows have the same positions for a reader of ids alone, such as a report
         if needed is not None and needed not in row.cells:
             findings.without_id += 1
@@ -553,7 +554,7 @@ def _csv_row(record: Record, names: list[str], *, blanks: bool) -> Row | None:
     if not text.isascii() and (readable := _readable(text)) != text:
         text, broken = readable, _NOT_UTF8
     elif len(cells) != len(names):
-        broken = f"has {len(cells)} cells for {len(names)} columns"
+        broken = f"has {counted(len(cells), 'cell')} for {counted(len(names), 'column')}"
     elif blanks and text[0] == " ":  # `csv` would strip it like the blanks of delimiters
         broken = "begins with a blank"
     if broken is not None:
