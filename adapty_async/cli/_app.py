@@ -8,12 +8,12 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from adapty_async import mail, v1, v2
+from adapty_async import mail, v2
 from adapty_async._api.call import Operation
 from adapty_async._input.mapping import ColumnOptions, RowMapping
 from adapty_async._input.rows import Rows, SizedRows, open_rows
@@ -37,13 +37,14 @@ from adapty_async.cli._help import completion, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
 from adapty_async.cli._journal_text import next_steps
 from adapty_async.cli._options import (
-    ALL_BY,
+    DELETIONS,
     KINDS,
     RATE,
     CommonOptions,
     FiniteRange,
-    api_option,
     common_options,
+    deletion_options,
+    id_encoding_option,
     key_in,
     require_kind,
 )
@@ -62,7 +63,6 @@ __all__ = ("cli",)
 
 T = TypeVar("T")
 
-_MODULES = {"v2": v2, "v1": v1, "mail": mail}
 # Requests per second of a dry run, which ignores the adaptive rate of its journal.
 _UNLIMITED_RATE = 1e9
 
@@ -96,15 +96,8 @@ cli.add_command(completion)
     )
 )
 @common_options
-@api_option
-@click.option("--by", type=click.Choice(ALL_BY), required=True, help="The kind of the ids.")
-@click.option("--column", help="The column or field with the ids; by default, named like --by.")
-@click.option(
-    "--id-encoding",
-    type=click.Choice(["ascii", "utf-8"]),
-    default="ascii",
-    help="utf-8 allows ids that are not ASCII (v2, v1); how Adapty reads them is undocumented.",
-)
+@deletion_options
+@id_encoding_option
 def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     """
     Erase the users whose ids are in INPUT.
@@ -116,7 +109,6 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     options = CommonOptions(**common)
     require_kind(api, by)
     field = by.replace("-", "_")
-    describe = cast("Callable[..., Any]", _MODULES[api].delete_profile)
     with _exit_on_error():
         recorded = summary_of(options.journal)
         require_same_api(options.journal, recorded, api)
@@ -125,7 +117,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
             "Deleting",
             RunName(what=f"{api} delete", by=by, column=mapping.id_column),
             _id_rows(options, mapping),
-            lambda value: describe(**{field: mapping.id(value)}),
+            lambda value: DELETIONS[api](**{field: mapping.id(value)}),
             options,
             recorded,
         )
@@ -442,7 +434,7 @@ def _echo_next_steps(result: JobResult, job: Job, options: CommonOptions) -> Non
 
 
 def _show_sample(job: Job, count: int, origin: str, options: CommonOptions) -> int:
-    rows = sample(job.rows, job.build, count, origin=origin, id_encoding=options.id_encoding)
+    rows = sample(job.rows, job.operation, count, origin=origin, id_encoding=options.id_encoding)
     click.echo(sample_json(rows) if options.as_json else sample_text(rows, job.rows.noun))
     return Exit.NOT_ALL_DONE if any(one.error for one in rows) else Exit.OK
 

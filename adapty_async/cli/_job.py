@@ -67,6 +67,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """The number of rows, None if unknown."""
         return len(self.rows) if isinstance(self.rows, SizedRows) else None
 
+    def operation(self, row: Row) -> Operation[Any]:
+        """
+        Return the operation of a row.
+
+        Raises:
+            InvalidInputError: the row cannot be read, or breaks a rule.
+        """
+        if row.broken is not None:
+            raise InvalidInputError("row", row.broken)
+        return self.build(row.value)
+
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     """
@@ -118,7 +129,7 @@ async def perform(
             )
         run = client.bulk(
             job.rows if isinstance(job.rows, SizedRows) else ThreadedReader(job.rows),
-            build=_checked(job.build),
+            build=job.operation,
             name=str(job.name),
             journal=_journal_of(job),
             dedupe=job.dedupe,
@@ -156,15 +167,6 @@ async def _complete(run: BulkRun[Any, Any]) -> AdaptyError | None:
     except AdaptyError as error:
         return error
     return None
-
-
-def _checked(build: Callable[[Any], Operation[Any]]) -> Callable[[Row], Operation[Any]]:
-    def build_from(row: Row) -> Operation[Any]:
-        if row.broken is not None:
-            raise InvalidInputError("row", row.broken)
-        return build(row.value)
-
-    return build_from
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import sys
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -34,12 +34,16 @@ from adapty_async.cli._job_text import (
 from adapty_async.cli._job_work import Connection, Worker, call_of, make_client, relocated, work_on
 from adapty_async.cli._journal_commands import cli
 from adapty_async.cli._options import (
-    ALL_BY,
     CONNECTION_OPTIONS,
     RATE,
     SECONDS,
-    api_option,
+    add_options,
+    deletion_options,
+    encoding_option,
+    id_encoding_option,
+    json_option,
     require_kind,
+    yes_option,
 )
 from adapty_async.cli._progress import counting
 from adapty_async.cli._streams import output_failed
@@ -57,8 +61,6 @@ from adapty_async.jobs import (
 )
 
 __all__ = ("cli", "job")
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _STORE_NAME = "adapty-jobs.db"
 _WATCH_SECONDS = 2.0
@@ -81,22 +83,7 @@ _INPUT = click.option(
     shell_complete=complete_file,
     help="The input, if it is not at the path of the plan.",
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-_CLIENT = (
-    *CONNECTION_OPTIONS,
-    click.option(
-        "--id-encoding",
-        type=click.Choice(["ascii", "utf-8"]),
-        default="ascii",
-        help="utf-8 allows ids that are not ASCII (v2, v1); how Adapty reads them is undocumented.",
-    ),
-)
-
-
-def _client_options(command: Command) -> Command:
-    for option in reversed(_CLIENT):
-        command = option(command)
-    return command
+_client_options = add_options(*CONNECTION_OPTIONS, id_encoding_option)
 
 
 @cli.group(
@@ -122,16 +109,14 @@ def job() -> None:
 )
 @click.argument("source", metavar="INPUT", shell_complete=complete_file)
 @click.option("--name", required=True, help="The name of the job.")
-@api_option
-@click.option("--by", type=click.Choice(ALL_BY), required=True, help="The kind of the ids.")
-@click.option("--column", help="The column or field with the ids; by default, named like --by.")
+@deletion_options
 @click.option(
     "--format",
     "form",
     type=click.Choice(["csv", "ndjson", "text"]),
     help="The format of INPUT, if its name does not end in .csv, .ndjson or .txt.",
 )
-@click.option("--encoding", help="The encoding of INPUT, such as cp1252; UTF-8 by default.")
+@encoding_option
 @click.option(
     "--part-size",
     type=click.IntRange(1, 1_000_000),
@@ -140,7 +125,7 @@ def job() -> None:
     help="Maximum of ids in a part, the unit of work.",
 )
 @_STORE
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@yes_option
 @_client_options
 def plan(source: str, name: str, api: str, by: str, store: str | None, **options: Any) -> None:
     """
@@ -268,7 +253,7 @@ async def _plan(
     help="Seconds without the store, or without a success, after which this worker stops.",
 )
 @_INPUT
-@_JSON
+@json_option
 @_client_options
 def work(
     name: str, store: str | None, source: str | None, *, as_json: bool, **options: Any
@@ -300,7 +285,7 @@ def work(
 @job.command(epilog=examples("job status erasure --watch"))
 @_NAME
 @_STORE
-@_JSON
+@json_option
 @click.option("--watch", is_flag=True, help="Print a line every 2 seconds until the job ends.")
 def status(name: str, store: str | None, *, as_json: bool, watch: bool) -> None:
     """Show how far the job NAME is, over all workers."""
@@ -420,7 +405,7 @@ def retry(name: str, store: str | None) -> None:
 @job.command(epilog=examples("job forget erasure --yes"))
 @_NAME
 @_STORE
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@yes_option
 def forget(name: str, store: str | None, *, yes: bool) -> None:
     """
     Delete all that the store holds of the job NAME.

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import msgspec
 
+from adapty_async._runtime.words import counted
 from adapty_async.bulk import StopReason
 from adapty_async.cli._job import Exit
 from adapty_async.cli._job_text import report_line
@@ -147,11 +148,10 @@ async def _perform(job: Job, worker: Worker) -> tuple[int, JobReport]:
 def _exit_code(report: JobReport) -> int:
     """Return the exit code of a job that ran until no part was left."""
     if report.parts.changed:
-        one = report.parts.changed == 1
-        parts = "1 part" if one else f"{report.parts.changed:,} parts"
+        parts = counted(report.parts.changed, "part")
         echo_error(
             f"the input of {parts} has changed since the job was planned;"
-            f" nothing was sent for {'it' if one else 'them'}"
+            f" nothing was sent for {'it' if report.parts.changed == 1 else 'them'}"
         )
         return Exit.REFUSED
     return Exit.OK if report.ok else Exit.NOT_ALL_DONE

@@ -171,9 +171,8 @@ class _Lines:
         self._next = clock() + _LINE_SECONDS
 
     def show(self, report: BulkReport[Any, Any], details: Text) -> None:
-        state = self._state(
-            report
-        )  # each time: the meter must observe the first row that is not skipped
+        # each time, since the meter must observe the first row that is not skipped
+        state = self._state(report)
         now = self._clock()
         if now >= self._next:
             self._next = now + _LINE_SECONDS
@@ -185,12 +184,6 @@ class _Lines:
         left = self._meter.left(report)
         end = "" if left is None else f", {left:.0f} s left"
         return f"{report.total:,}{of_all} rows, {self._meter.state(report)}{end}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Do nothing: the written lines stay."""
 
 
 def _fitted(details: Text, width: int) -> Text:
@@ -234,7 +227,7 @@ def _counts(now: Statistics) -> list[str]:
         share = 100 * throttled / attempts
         parts.append(f"{throttled:,} throttled ({share:.{2 if share < 1 else 1}f} %)")
     if failed := sum(bucket.failed for bucket in buckets):
-        parts.append("1 error" if failed == 1 else f"{failed:,} errors")
+        parts.append(counted(failed, "error"))
     return parts
 
 
@@ -256,8 +249,10 @@ async def progress(
         display.show(run.report, details)
 
     console = Console(stderr=True)
-    bar = _Bar(title, console, meter) if _can_redraw(console) else _Lines(title, meter)
-    with bar as display:
+    with contextlib.ExitStack() as stack:
+        display: _Bar | _Lines = _Lines(title, meter)
+        if _can_redraw(console):
+            display = stack.enter_context(_Bar(title, console, meter))
         task = asyncio.create_task(_refresh(show))
         try:
             yield
