@@ -20,7 +20,7 @@ from adapty_async.bulk import BulkReport, BulkRun, JournalSummary, StopReason
 from adapty_async.cli._dry_run import DryJournal
 from adapty_async.cli._feed import ThreadedReader
 from adapty_async.cli._progress import Meter, progress
-from adapty_async.cli._report import FailuresFile, require_separate
+from adapty_async.cli._report import FailuresFile, require_no_stream, require_separate
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
@@ -109,12 +109,7 @@ async def perform(
     The first Ctrl-C, SIGTERM or SIGHUP stops the run and lets the requests in flight finish; a
     second one cancels them.
     """
-    if job.journal is not None and belongs_to_journal(Path(job.rows.path), job.journal):
-        raise ConfigError("INPUT must not be the journal, nor one of its companion files")
-    if job.outcomes is not None:
-        require_separate(
-            job.outcomes, source=job.rows.path, failures=job.failures, journal=job.journal
-        )
+    _require_own_files(job)
     with contextlib.ExitStack() as stack:
         failures = None
         if job.failures is not None:
@@ -147,6 +142,24 @@ async def perform(
         if failures is not None and error is None:
             failures.begin()
         return JobResult(report=run.report, interrupted=bool(signals), error=error)
+
+
+def _require_own_files(job: Job) -> None:
+    """
+    Validate that the files of a job have no other use; that of the failures is checked later.
+
+    Raises:
+        ConfigError: one is the input, another one of them, or that of a standard stream.
+    """
+    if job.journal is not None and belongs_to_journal(Path(job.rows.path), job.journal):
+        raise ConfigError("INPUT must not be the journal, nor one of its companion files")
+    require_no_stream("--journal", job.journal)
+    require_no_stream("--failures", job.failures)
+    require_no_stream("--outcomes", job.outcomes)
+    if job.outcomes is not None:
+        require_separate(
+            job.outcomes, source=job.rows.path, failures=job.failures, journal=job.journal
+        )
 
 
 def _journal_of(job: Job) -> Path | Journal | None:

@@ -39,6 +39,7 @@ __all__ = (
     "preview_json",
     "report_json",
     "report_text",
+    "require_no_stream",
     "require_separate",
 )
 
@@ -184,12 +185,28 @@ def is_same_file(path: Path, other: Path) -> bool:
         return False  # one does not exist yet, or opening it raises a clearer error
 
 
+def require_no_stream(option: str, path: Path | None) -> None:
+    """
+    Validate that a file is not that of standard output or error, whose text would replace lines.
+
+    Raises:
+        ConfigError: it is; the message names the option.
+    """
+    if path is not None and (_is_file_of(path, 1) or _is_file_of(path, 2)):
+        raise ConfigError(f"{option} must not be the file of standard output or error")
+
+
 def _is_input(path: Path, source: str) -> bool:
+    return _is_file_of(path, 0 if source == "-" else source)
+
+
+def _is_file_of(path: Path, other: str | int) -> bool:
+    """Return whether a path leads to a regular file to which a path or a descriptor leads, too."""
     try:
-        there, read = path.stat(), os.fstat(0) if source == "-" else Path(source).stat()
+        found = path.stat()
+        return stat.S_ISREG(found.st_mode) and os.path.samestat(found, os.stat(other))  # noqa: PTH116
     except OSError:
-        return False  # it does not exist yet, or opening it raises a clearer error
-    return stat.S_ISREG(there.st_mode) and os.path.samestat(there, read)
+        return False  # one does not exist yet, or opening it raises a clearer error
 
 
 @contextlib.contextmanager
