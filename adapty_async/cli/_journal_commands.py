@@ -25,6 +25,7 @@ from adapty_async._report import (
     listed,
     name_of,
     page,
+    require_replaceable,
     write_file,
 )
 from adapty_async.bulk import JournalSummary, summarise
@@ -42,8 +43,6 @@ from adapty_async.errors import ConfigError, InvalidInputError
 __all__ = ("cli", "report", "status")
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-# The first bytes of a report: of the page, and of the JSON.
-_FIRST_BYTES = (b"<!DOCTYPE html>", b'{\n  "report": ')
 
 
 @cli.command(epilog=examples("status run.db"))
@@ -228,14 +227,10 @@ def _require_free(output: Path, journal: Path, options: _Options) -> None:
     target = output.resolve()
     if any(is_same_file(target, path) for path in read):
         raise ConfigError("-o must not be the journal, the input or the outcomes file")
-    if not target.exists():
-        return
-    if not stat.S_ISREG(target.stat().st_mode):
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise ConfigError("-o must be a regular file")
-    with _as_config_errors(), target.open("rb") as file:
-        head = file.read(max(map(len, _FIRST_BYTES)))
-    if head and not head.startswith(_FIRST_BYTES):  # such as the input, which --input did not name
-        raise ConfigError("-o must not be a file of something else than a report")
+    with _as_config_errors():
+        require_replaceable(target)
 
 
 @contextlib.contextmanager

@@ -677,7 +677,7 @@ def test_a_report_replaces_only_a_report(
     result = invoke("report", journal, "-o", path.with_name(name))
 
     assert result.exit_code == 2
-    assert result.stderr.endswith("-o must not be a file of something else than a report\n")
+    assert result.stderr.endswith("-o cannot be written: it holds something else than a report\n")
     assert before == {each: each.read_bytes() for each in before}
 
 
