@@ -18,6 +18,7 @@ from adapty_async._report import (
     figures_of,
     journal_file,
     page,
+    require_replaceable,
     write_file,
 )
 from adapty_async.errors import ConfigError, InvalidInputError
@@ -36,8 +37,9 @@ def write_report(
     Write a report of all runs with a journal, and return whether every item has a final outcome.
 
     The report has times, operation, results, reasons and digests, and no ids. It is the page that
-    ``adapty-async report`` makes. The file is replaced atomically, and only its owner can read it.
-    This function blocks; in an event loop, pass it to ``asyncio.to_thread``.
+    ``adapty-async report`` makes. An earlier report is replaced atomically, any other file is
+    rejected, and only its owner can read the new one. This function blocks; in an event loop, pass
+    it to ``asyncio.to_thread``.
 
     Args:
         journal: the journal of the runs.
@@ -53,8 +55,9 @@ def write_report(
         runs as well.
 
     Raises:
-        ConfigError: `output` cannot be written or is one of the other files, there are `ids` and
-            no `outcomes`, or `ids` are a file, a data frame or one string.
+        ConfigError: `output` cannot be written, is one of the other files or holds something else
+            than a report, there are `ids` and no `outcomes`, or `ids` are a file, a data frame or
+            one string.
         JournalError: the journal cannot be read.
         InvalidInputError: `outcomes` cannot be read, or `ids` are none.
     """
@@ -84,6 +87,7 @@ def write_report(
         )
     render = as_json if output.suffix.lower() == ".json" else page
     try:
+        require_replaceable(output)
         write_file(output, render(figures, None))
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror}") from None

@@ -39,6 +39,7 @@ __all__ = (
     "known_encoding",
     "open_text",
     "require_one_file",
+    "require_utf8_name",
 )
 
 #: Completes the name of a file of which no reader would return all rows.
@@ -158,6 +159,23 @@ def extent_of(path: str) -> Extent:
         raise InvalidInputError(path, "is a folder: name a file in it")
     times = (found.st_mtime_ns, found.st_ctime_ns)
     return Extent(found.st_dev, found.st_ino, found.st_size, *times)
+
+
+def require_utf8_name(path: str, why: str) -> None:
+    """
+    Validate that a path is UTF-8; the names of files may be any bytes.
+
+    Args:
+        path: the path.
+        why: the reason, which ends the message.
+
+    Raises:
+        InvalidInputError: it has other bytes.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(path, f"must have a name in UTF-8 {why}: rename it") from None
 
 
 def require_one_file(path: str, joint: bytes) -> None:

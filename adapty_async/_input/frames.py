@@ -186,10 +186,6 @@ def _pandas_exact(kind: Any) -> float:
     return exact_float(getattr(kind, "kind", "O"), getattr(kind, "itemsize", 0))
 
 
-def _pandas(frame: Any, _: str) -> Table:
-    return _Pandas(frame)
-
-
 def _reject_lazy(_: Any, __: str) -> Table:
     raise InvalidInputError("items", "must be a data frame in memory: call collect() first")
 
@@ -215,7 +211,7 @@ _TABLES: Mapping[tuple[str, str], Callable[[Any, str], Table]] = {
     ("polars", "DataFrame"): lambda frame, _: _Polars(frame),
     ("polars", "Series"): lambda series, column: _Polars(series.to_frame(column)),
     ("polars", "LazyFrame"): _reject_lazy,
-    ("pandas", "DataFrame"): _pandas,
+    ("pandas", "DataFrame"): lambda frame, _: _Pandas(frame),
     ("pandas", "Series"): lambda series, column: _Pandas(series.to_frame(column)),
     ("pyarrow", "Table"): _arrow,
     ("pyarrow", "RecordBatch"): _record_batch,

@@ -280,9 +280,8 @@ class RowMapping:
         Raises:
             InvalidInputError: there is no id, a name is unknown, or a value breaks a rule.
         """
-        if self._is_plain:
-            return self._schema.item(value, self.id_column)
-        found = self._schema.struct(self._fields(value), lenient=self._is_lenient)
+        id_column = self.id_column if self._is_plain else None  # otherwise it is no field
+        found = self._schema.struct(self._fields(value), id_column, lenient=self._is_lenient)
         return self.id(value), found
 
     def struct(self, value: Any) -> Any:

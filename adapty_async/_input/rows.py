@@ -30,6 +30,7 @@ from adapty_async._input.files import (
     is_read_once,
     known_encoding,
     open_text,
+    require_utf8_name,
 )
 from adapty_async._input.findings import Findings, escaped
 from adapty_async._input.fingerprint import difference, fingerprint
@@ -42,7 +43,8 @@ from adapty_async._input.records import (
     LineReader,
     Record,
 )
-from adapty_async._input.tables import ColumnCheck, Table, TableRows, table_rows
+from adapty_async._input.tables import ColumnCheck, Table, table_rows
+from adapty_async._runtime.words import counted
 from adapty_async.errors import InvalidInputError
 
 __all__ = (
@@ -55,6 +57,7 @@ __all__ = (
     "RowReader",
     "Rows",
     "SizedRows",
+    "WatchRows",
     "format_of",
     "open_rows",
     "read_table",
@@ -128,6 +131,10 @@ class Row(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Row(line={self.line})"
+
+
+#: Receives rows, and returns the same ones.
+WatchRows: TypeAlias = Callable[[Iterator[Row]], Iterator[Row]]
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,9 +249,9 @@ def read_table(table: Table, layout: Layout, findings: Findings) -> Iterator[Row
     Raises:
         InvalidInputError: the layout's check rejects the columns.
     """
-    columns = TableRows(layout.id_column, layout.is_number)
     needed = layout.id_column if layout.id_optional else None
-    for row in table_rows(table, layout.check_columns, columns, findings):
+    rows = table_rows(table, layout.check_columns, layout.id_column, layout.is_number, findings)
+    for row in rows:
         # first, so that rows have the same positions for a reader of ids alone, such as a report
         if needed is not None and needed not in row.cells:
             findings.without_id += 1
@@ -371,13 +378,17 @@ def _names(header: Header) -> list[str]:
 
 
 class SizedRows(Rows):
-    """An iterable of the rows of a file, counted in advance; appended rows are not read."""
+    """
+    An iterable of the rows of a file, counted in advance; appended rows are not read.
 
-    def __init__(self, path: str, layout: Layout) -> None:
+    The rows that are counted pass through `watch`.
+    """
+
+    def __init__(self, path: str, layout: Layout, watch: WatchRows = iter) -> None:
         super().__init__(path, layout)
         extent = extent_of(path)
         self._content = FileBytes(extent)
-        rows, check = self._read(self.findings), self._key_check
+        rows, check = watch(self._read(self.findings)), self._key_check
         self._length, self._ends = _count(rows if check is None else checking_all(rows, check))
         self._size = extent.size
 
@@ -438,6 +449,8 @@ def open_rows(
     path: str,
     form: Format | None,
     check_columns: ColumnCheck,
+    *,
+    watch: WatchRows = iter,
     **options: Unpack[LayoutOptions],
 ) -> Rows:
     """
@@ -449,6 +462,7 @@ def open_rows(
         path: the file; ``-`` is standard input.
         form: its format; None to infer it from the name.
         check_columns: see `Layout`.
+        watch: receives the rows of a file while they are counted, and returns them.
         options: see `Layout`.
 
     Raises:
@@ -468,8 +482,7 @@ def open_rows(
     if encoding is not None:
         options["encoding"] = known_encoding(encoding)
     layout = Layout(form=form, check_columns=check_columns, **options)
-    kind = Rows if is_read_once(path) else SizedRows
-    return kind(path, layout)
+    return Rows(path, layout) if is_read_once(path) else SizedRows(path, layout, watch)
 
 
 def _require_matching(path: str, form: Format, encoding: str | None, sheet: str | None) -> None:
@@ -491,6 +504,7 @@ def _require_matching(path: str, form: Format, encoding: str | None, sheet: str 
         )
     if is_read_once(path):
         raise InvalidInputError(path, f"must be a file to be read as {form}, not a pipe")
+    require_utf8_name(path, f"to be read as {form}")
 
 
 def _whole_rows(rows: Iterator[Row], lines: LineReader) -> Iterator[Row]:
@@ -540,7 +554,7 @@ def _csv_row(record: Record, names: list[str], *, blanks: bool) -> Row | None:
     if not text.isascii() and (readable := _readable(text)) != text:
         text, broken = readable, _NOT_UTF8
     elif len(cells) != len(names):
-        broken = f"has {len(cells)} cells for {len(names)} columns"
+        broken = f"has {counted(len(cells), 'cell')} for {counted(len(names), 'column')}"
     elif blanks and text[0] == " ":  # `csv` would strip it like the blanks of delimiters
         broken = "begins with a blank"
     if broken is not None:

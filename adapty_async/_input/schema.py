@@ -249,16 +249,6 @@ class RowSchema:
         ]
         return [*sorted(self._plain), *inner]
 
-    def item(self, value: Any, id_column: str, *, lenient: bool = False) -> tuple[str, Any]:
-        """
-        Return the id of a row, and its struct; see `struct`.
-
-        Raises:
-            InvalidInputError: as `struct`, or there is no id.
-        """
-        found = self.struct(value, id_column, lenient=lenient)
-        return id_from(value, id_column), found
-
     def struct(self, value: Any, id_column: str | None = None, *, lenient: bool = False) -> Any:
         """
         Build a struct from named values; a dotted name is a field of a nested object.

@@ -18,7 +18,7 @@ import msgspec
 from adapty_async._input.cells import UnusableCellError, id_text, number, plain, text
 from adapty_async._input.findings import Findings, escaped
 
-__all__ = ("ColumnCheck", "Table", "TableRows", "table_rows")
+__all__ = ("ColumnCheck", "Table", "table_rows")
 
 #: Receives the names of the columns, without those that are empty, and raises what is wrong with
 #: them. It returns the names that matter; None if all do.
@@ -47,19 +47,6 @@ class Table(Protocol):
         ...
 
 
-class TableRows(msgspec.Struct, frozen=True):
-    """
-    The columns of a table that matter.
-
-    Attributes:
-        id_column: the column with the ids; None if no id is checked.
-        is_number: returns whether numbers in a column stay numbers; otherwise they become text.
-    """
-
-    id_column: str | None
-    is_number: Callable[[str], bool]
-
-
 class TableRow(msgspec.Struct, frozen=True):
     """
     A row of a table.
@@ -77,10 +64,21 @@ class TableRow(msgspec.Struct, frozen=True):
 
 
 def table_rows(
-    table: Table, check: ColumnCheck, columns: TableRows, findings: Findings
+    table: Table,
+    check: ColumnCheck,
+    id_column: str | None,
+    is_number: Callable[[str], bool],
+    findings: Findings,
 ) -> Iterator[TableRow]:
     """
     Yield the rows of a table with the columns that matter.
+
+    Args:
+        table: the table.
+        check: see `ColumnCheck`.
+        id_column: the column with the ids; None if no id is checked.
+        is_number: returns whether numbers in a column stay numbers; otherwise they become text.
+        findings: counts the ids that are floats.
 
     Raises:
         InvalidInputError: the check rejects the columns.
@@ -88,23 +86,19 @@ def table_rows(
     names = [name.strip() for name in table.names]
     used = check([name for name in names if name])
     indexes = [i for i, name in enumerate(names) if name and (used is None or name in used)]
-    converters = [(names[i], _converter(names[i], columns, table.exact[i])) for i in indexes]
-    id_at = _position(columns.id_column, [name for name, _ in converters])
+    id_at: int | None = None
+    converters: list[tuple[str, _Convert]] = []
+    for at, index in enumerate(indexes):
+        name = names[index]
+        convert = number if is_number(name) else text
+        if name == id_column:
+            id_at, convert = at, id_text
+        converters.append((name, functools.partial(convert, exact=table.exact[index])))
     for row_number, values in table.rows(indexes):
         row = _row(row_number, converters, values, table.label)
         if id_at is not None and row.fault is None and isinstance(plain(values[id_at]), float):
             findings.add("number", row_number)
         yield row
-
-
-def _position(name: str | None, names: list[str]) -> int | None:
-    return names.index(name) if name in names else None
-
-
-def _converter(name: str, columns: TableRows, exact: float) -> _Convert:
-    if name == columns.id_column:
-        return functools.partial(id_text, exact=exact)
-    return functools.partial(number if columns.is_number(name) else text, exact=exact)
 
 
 def _row(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adapty_async._report.check import Check, InputRow, States, check, listed
 from adapty_async._report.figures import Report, as_json, figures_of, intervals, journal_file
-from adapty_async._report.file import write_file
+from adapty_async._report.file import require_replaceable, write_file
 from adapty_async._report.outcomes import ListedItem, OutcomesFile, name_of
 from adapty_async._report.page import page, verdict
 from adapty_async._report.run_name import RunName
@@ -25,6 +25,7 @@ __all__ = (
     "listed",
     "name_of",
     "page",
+    "require_replaceable",
     "verdict",
     "write_file",
 )

@@ -45,6 +45,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         missing: the first ten rows without a final outcome.
         missing_omitted: the number of further rows without one.
         without_id: rows of a CSV file that were left out, as the run does, since they have no id.
+        noun: what its rows are numbered by: ``line``, or ``row`` of a table.
         column, encoding, sheet: how the input was read, as far as the user said so.
         has_others: the outcomes file has outcomes of other runs, so it proves nothing.
         ok: every row has a final outcome, and the records are those of the journal's runs.
@@ -57,6 +58,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[MissingLine, ...]
     missing_omitted: int
     without_id: int = 0
+    noun: str = "line"
     column: str | None = None
     encoding: str | None = None
     sheet: str | None = None

@@ -371,7 +371,7 @@ def _check(check: Check) -> Iterator[Content]:
     )
     if check.missing:
         rows = [(f"{each.line:,}", _shown(each.state)) for each in check.missing]
-        yield table("Rows without a final outcome", ("Line", "State"), rows, (0,))
+        yield table("Rows without a final outcome", (check.noun.capitalize(), "State"), rows, (0,))
     if check.missing_omitted:
         yield element("p", f"And {check.missing_omitted:,} more.")
     if check.without_id:

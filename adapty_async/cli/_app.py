@@ -8,12 +8,12 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from adapty_async import mail, v1, v2
+from adapty_async import mail, v2
 from adapty_async._api.call import Operation
 from adapty_async._input.mapping import ColumnOptions, RowMapping
 from adapty_async._input.rows import Rows, SizedRows, open_rows
@@ -23,7 +23,7 @@ from adapty_async._version import __version__
 from adapty_async.bulk import JournalSummary
 from adapty_async.cli import _demo
 from adapty_async.cli._columns import by_option, checked_header, hints, naming_options
-from adapty_async.cli._confirmation import ask, describe_ends, describe_users, ends_of
+from adapty_async.cli._confirmation import ask_about, describe_ends, describe_users, ends_of
 from adapty_async.cli._dry_run import (
     Estimate,
     copied,
@@ -37,21 +37,23 @@ from adapty_async.cli._help import completion, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
 from adapty_async.cli._journal_text import next_steps
 from adapty_async.cli._options import (
-    ALL_BY,
+    DELETIONS,
     KINDS,
     RATE,
     CommonOptions,
     FiniteRange,
-    api_option,
     common_options,
+    deletion_options,
+    id_encoding_option,
     key_in,
     require_kind,
 )
-from adapty_async.cli._proxies import connection_hooks, require_usable_proxy
+from adapty_async.cli._progress import counting
+from adapty_async.cli._proxies import client_with_hints, connection_hooks
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sandbox import serve
 from adapty_async.cli._streams import write_error
-from adapty_async.cli._terminal import echo, fitted
+from adapty_async.cli._terminal import echo, echo_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError, InvalidInputError, JournalError
@@ -61,7 +63,6 @@ __all__ = ("cli",)
 
 T = TypeVar("T")
 
-_MODULES = {"v2": v2, "v1": v1, "mail": mail}
 # Requests per second of a dry run, which ignores the adaptive rate of its journal.
 _UNLIMITED_RATE = 1e9
 
@@ -95,15 +96,8 @@ cli.add_command(completion)
     )
 )
 @common_options
-@api_option
-@click.option("--by", type=click.Choice(ALL_BY), required=True, help="The kind of the ids.")
-@click.option("--column", help="The column or field with the ids; by default, named like --by.")
-@click.option(
-    "--id-encoding",
-    type=click.Choice(["ascii", "utf-8"]),
-    default="ascii",
-    help="utf-8 allows ids that are not ASCII (v2, v1); how Adapty reads them is undocumented.",
-)
+@deletion_options
+@id_encoding_option
 def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     """
     Erase the users whose ids are in INPUT.
@@ -115,7 +109,6 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     options = CommonOptions(**common)
     require_kind(api, by)
     field = by.replace("-", "_")
-    describe = cast("Callable[..., Any]", _MODULES[api].delete_profile)
     with _exit_on_error():
         recorded = summary_of(options.journal)
         require_same_api(options.journal, recorded, api)
@@ -124,7 +117,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
             "Deleting",
             RunName(what=f"{api} delete", by=by, column=mapping.id_column),
             _id_rows(options, mapping),
-            lambda value: describe(**{field: mapping.id(value)}),
+            lambda value: DELETIONS[api](**{field: mapping.id(value)}),
             options,
             recorded,
         )
@@ -245,18 +238,20 @@ def _rows(
     """
     ids = None if options.preset is not None or id_option is None else mapping.id_column
     _echo(hints(mapping))
-    rows = open_rows(
-        options.input,
-        options.form,
-        checked_header(naming_options(mapping.check), ids, id_option),
-        check_keys=naming_options(mapping.check_keys),
-        encoding=options.encoding,
-        id_column=mapping.id_column,
-        id_optional=id_optional,
-        sheet=options.sheet,
-        is_number=mapping.is_number,
-        matters=mapping.matters,
-    )
+    with counting(options.input) as watch:
+        rows = open_rows(
+            options.input,
+            options.form,
+            checked_header(naming_options(mapping.check), ids, id_option),
+            watch=watch,
+            check_keys=naming_options(mapping.check_keys),
+            encoding=options.encoding,
+            id_column=mapping.id_column,
+            id_optional=id_optional,
+            sheet=options.sheet,
+            is_number=mapping.is_number,
+            matters=mapping.matters,
+        )
     rows.findings.ignored = mapping.ignored
     _echo_findings(rows)
     return rows
@@ -391,12 +386,7 @@ def _client(
         if options.journal is None or not options.journal.exists():  # a journal needs its key
             settings["api_key"] = settings.get("api_key") or "dry-run"
         return kind(**settings)
-    settings["trust_env"] = options.trust_env
-    client = kind(**settings)
-    if options.trust_env:
-        require_usable_proxy(client.origin)
-    hooks = connection_hooks(client.origin, trust_env=options.trust_env)
-    return kind(**settings, hooks=hooks)
+    return client_with_hints(kind, settings, trust_env=options.trust_env, hooks_of=connection_hooks)
 
 
 def _sends_nothing(options: CommonOptions) -> bool:
@@ -407,7 +397,7 @@ def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None
     """Ask whether to delete; the text names the users, their input and the origin."""
     users = describe_users(job, client.origin)
     question = f"Delete {users}, by {by}, at {client.origin}? There is no way back."
-    ask(job, question, "Nothing was deleted.")
+    ask_about(job, question, "Nothing was deleted.")
 
 
 async def _perform_and_report(
@@ -431,7 +421,7 @@ async def _perform_and_report(
     if not isinstance(job.rows, SizedRows):
         _echo_findings(job.rows)
     if result.error is not None:
-        _write_library_error(result.error)
+        echo_error(result.error)
     _echo_next_steps(result, job, options)
     return exit_code(result)
 
@@ -444,7 +434,7 @@ def _echo_next_steps(result: JobResult, job: Job, options: CommonOptions) -> Non
 
 
 def _show_sample(job: Job, count: int, origin: str, options: CommonOptions) -> int:
-    rows = sample(job.rows, job.build, count, origin=origin, id_encoding=options.id_encoding)
+    rows = sample(job.rows, job.operation, count, origin=origin, id_encoding=options.id_encoding)
     click.echo(sample_json(rows) if options.as_json else sample_text(rows, job.rows.noun))
     return Exit.NOT_ALL_DONE if any(one.error for one in rows) else Exit.OK
 
@@ -477,16 +467,11 @@ def _exit_on_error() -> Iterator[None]:
     try:
         yield
     except AdaptyError as error:
-        _write_library_error(by_option(error))
+        echo_error(by_option(error))
         sys.exit(Exit.REFUSED)
     except (KeyboardInterrupt, click.Abort):
         write_error("\nInterrupted.")
         sys.exit(Exit.INTERRUPTED)
-
-
-def _write_library_error(error: AdaptyError) -> None:
-    text = str(error).replace("pass api_key= in Python", "name a file with it by --api-key-file")
-    write_error(fitted(f"adapty-async: {text}", sys.stderr))
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:

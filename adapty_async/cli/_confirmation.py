@@ -7,12 +7,13 @@ import sys
 import click
 
 from adapty_async._input.rows import Row, Rows, SizedRows
+from adapty_async._runtime.words import counted
 from adapty_async.cli._earlier import earlier_runs
 from adapty_async.cli._job import Exit, Job
 from adapty_async.cli._streams import write_error
 from adapty_async.cli._terminal import fitted, visible
 
-__all__ = ("ask", "confirmed", "describe_ends", "describe_users", "ends_of", "require_terminal")
+__all__ = ("ask", "ask_about", "describe_ends", "describe_users", "ends_of")
 
 # Characters of an id that are shown; one may have thousands.
 _SHOWN_LENGTH = 64
@@ -27,12 +28,9 @@ def describe_users(job: Job, origin: str) -> str:
     ids = "" if ends is None else f" ({describe_ends(*ends)})"
     settled = earlier_runs(job.recorded, job.name, origin).settled
     if not settled:
-        return f"{_users(job.total)} in {path}{ids}"
-    return f"the {_users(job.total - settled)} left of {job.total:,} in {path}{ids}"
-
-
-def _users(count: int) -> str:
-    return "1 user" if count == 1 else f"{count:,} users"
+        return f"{counted(job.total, 'user')} in {path}{ids}"
+    left = counted(job.total - settled, "user")
+    return f"the {left} left of {job.total:,} in {path}{ids}"
 
 
 def ends_of(rows: Rows) -> tuple[str | None, str | None] | None:
@@ -72,33 +70,22 @@ def is_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def require_terminal(question: str, *, is_free: bool = True) -> None:
+def ask(question: str, after: str, *, is_free: bool = True) -> None:
     """
-    Validate that a question can be asked: there is a terminal, and it is not the input.
+    Prompt on the terminal, unless it is the input; without consent, write `after` and exit.
 
     Raises:
         click.UsageError: there is no terminal to ask on.
     """
     if not (is_free and is_terminal()):
         raise click.UsageError(f"There is no terminal to ask on: add --yes. {question}")
-
-
-def confirmed(question: str) -> bool:
-    """Ask on the terminal; return whether the user agrees."""
     prompt = fitted(f"{question} [y/N]:", sys.stderr)
-    return click.confirm(f"{prompt} ", show_default=False, prompt_suffix="", err=True)
-
-
-def ask(job: Job, question: str, after: str) -> None:
-    """
-    Prompt on the terminal, unless there are no rows; without consent, write `after` and exit.
-
-    Raises:
-        click.UsageError: there is no terminal to ask on.
-    """
-    if job.total == 0:
-        return
-    require_terminal(question, is_free=job.rows.path != "-")
-    if not confirmed(question):
+    if not click.confirm(f"{prompt} ", show_default=False, prompt_suffix="", err=True):
         write_error(after)
         sys.exit(Exit.NOT_ALL_DONE)
+
+
+def ask_about(job: Job, question: str, after: str) -> None:
+    """Ask whether to perform a job, unless it has no rows; see `ask`."""
+    if job.total != 0:
+        ask(question, after, is_free=job.rows.path != "-")

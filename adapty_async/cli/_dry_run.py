@@ -159,7 +159,7 @@ class SampledRow(msgspec.Struct, frozen=True):
 
 def sample(
     rows: Rows,
-    build: Callable[[Any], Operation[Any]],
+    build: Callable[[Row], Operation[Any]],
     count: int,
     *,
     origin: str,
@@ -174,14 +174,12 @@ def sample(
 
 
 def _sampled(
-    row: Row, build: Callable[[Any], Operation[Any]], defaults: RequestDefaults
+    row: Row, build: Callable[[Row], Operation[Any]], defaults: RequestDefaults
 ) -> SampledRow:
     policy = RetryPolicy()
     try:
-        if row.broken is not None:
-            raise InvalidInputError("row", row.broken)
         request = encode(
-            build(row.value), defaults, timeout=policy.deadline, total_timeout=policy.deadline
+            build(row), defaults, timeout=policy.deadline, total_timeout=policy.deadline
         )
     except InvalidInputError as error:
         return SampledRow(row, None, error)

@@ -10,19 +10,21 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import click
 import msgspec
 
 from adapty_async._input.rows import TABLE_FORMATS, format_of
-from adapty_async.cli._app import _run, _write_library_error
+from adapty_async._runtime.words import counted
+from adapty_async.cli._app import _run
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
-from adapty_async.cli._options import CONNECTION_OPTIONS, key_in
-from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
+from adapty_async.cli._options import CONNECTION_OPTIONS, add_options, key_in
+from adapty_async.cli._proxies import client_with_hints, proxy_hooks
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import output_failed, write_error
+from adapty_async.cli._terminal import echo, echo_error, visible_json
 from adapty_async.cli._v2_commands import cli
 from adapty_async.client import AdaptyExportClient
 from adapty_async.errors import (
@@ -52,8 +54,6 @@ from adapty_async.export import (
 )
 
 __all__ = ("cli", "export")
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _STDOUT = "-"
 _RESUMABLE = "The same command resumes after the complete chunks."
@@ -92,26 +92,17 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     api_key_file: Path | None
 
 
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-def _open_choice(name: str, values: Any, text: str, **more: Any) -> Callable[[Command], Command]:
+def _open_choice(name: str, values: Any, text: str, **more: Any) -> Callable[[Any], Any]:
     """Return an option that lists the documented values and accepts all others."""
     return click.option(name, help=f"{text}: {', '.join(values)}.", **more)
 
 
-def _day_option(name: str, variable: str, text: str) -> Callable[[Command], Command]:
+def _day_option(name: str, variable: str, text: str) -> Callable[[Any], Any]:
     """Return a required option that is a day."""
     return click.option(name, variable, type=_day, metavar="YYYY-MM-DD", required=True, help=text)
 
 
-_TARGET: tuple[Callable[..., Any], ...] = (
+_TARGET = (
     click.option(
         "--format",
         "form",
@@ -131,7 +122,7 @@ _TARGET: tuple[Callable[..., Any], ...] = (
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; needs -o."),
     *CONNECTION_OPTIONS,
 )
-_SELECTION: tuple[Callable[..., Any], ...] = (
+_SELECTION = (
     _day_option("--from", "first", "The first day."),
     _day_option("--to", "last", "The last day, inclusive."),
     click.option(
@@ -182,7 +173,7 @@ def export() -> None:
     )
 )
 @click.option("--chart", required=True, help="The id of the chart, such as revenue or mrr.")
-@_options(*_SELECTION, _DATE_TYPE, _SEGMENTATION, *_TARGET)
+@add_options(*_SELECTION, _DATE_TYPE, _SEGMENTATION, *_TARGET)
 def analytics(chart: str, **options: Any) -> None:
     """Export a chart, by the date of the transactions."""
     target, query = _split(options)
@@ -195,7 +186,7 @@ def analytics(chart: str, **options: Any) -> None:
 @export.command(
     epilog=examples("export cohort --from 2025-01-01 --to 2025-06-30 --format json -o cohort.json")
 )
-@_options(
+@add_options(
     *_SELECTION,
     _PERIOD_TYPE,
     _open_choice("--value-type", ValueType, "The form of the values"),
@@ -220,7 +211,7 @@ def cohort(**options: Any) -> None:
 )
 @click.option("--from-period", help="The state before, such as 1; null by default.")
 @click.option("--to-period", required=True, help="The state afterwards, such as 6+.")
-@_options(*_SELECTION, _DATE_TYPE, _SEGMENTATION, *_TARGET)
+@add_options(*_SELECTION, _DATE_TYPE, _SEGMENTATION, *_TARGET)
 def conversion(from_period: str | None, **options: Any) -> None:
     """Export the conversion between states of a subscription."""
     target, query = _split(options)
@@ -232,7 +223,7 @@ def conversion(from_period: str | None, **options: Any) -> None:
 @export.command(
     epilog=examples("export funnel --from 2025-01-01 --to 2025-06-30 --segmentation country")
 )
-@_options(
+@add_options(
     *_SELECTION,
     _open_choice("--show-value-as", ShowValueAs, "The form of the values"),
     _SEGMENTATION,
@@ -245,7 +236,7 @@ def funnel(**options: Any) -> None:
 
 
 @export.command(epilog=examples("export ltv --from 2025-01-01 --to 2025-06-30 -o ltv.csv"))
-@_options(*_SELECTION, _PERIOD_TYPE, _SEGMENTATION, *_TARGET)
+@add_options(*_SELECTION, _PERIOD_TYPE, _SEGMENTATION, *_TARGET)
 def ltv(**options: Any) -> None:
     """Export the lifetime value of subscribers."""
     target, query = _split(options)
@@ -253,7 +244,7 @@ def ltv(**options: Any) -> None:
 
 
 @export.command(epilog=examples("export retention --from 2025-01-01 --to 2025-06-30 --use-trial"))
-@_options(
+@add_options(
     *_SELECTION,
     _PERIOD_TYPE,
     _SEGMENTATION,
@@ -270,7 +261,7 @@ def retention(**options: Any) -> None:
     epilog=examples("export placements --placement-type paywall --format json -o paywalls.json")
 )
 @_open_choice("--placement-type", PlacementType, "The kind of placements", required=True)
-@_options(*_TARGET)
+@add_options(*_TARGET)
 def placements(placement_type: str, **options: Any) -> None:
     """
     Export the placements and what they show.
@@ -331,7 +322,10 @@ def _perform(target: Target, begin: Exporting) -> None:
                 sys.exit(Exit.NOT_ALL_DONE)
         else:
             result = _run(_write_to(client, chunked, Path(target.output)))
-            click.echo(_as_json(result) if target.as_json else _as_text(result))
+            if target.as_json:
+                click.echo(_as_json(result))
+            else:
+                echo(_as_text(result))
 
 
 def _received(client: AdaptyExportClient, plan: Writable) -> BinaryIO:
@@ -362,13 +356,12 @@ def _echo_progress(chunk: ChunkWritten) -> None:
 
 
 def _as_json(result: ExportedFile) -> str:
-    return msgspec.json.encode(result, enc_hook=str).decode()
+    return visible_json(msgspec.to_builtins(result, enc_hook=click.format_filename))
 
 
 def _as_text(result: ExportedFile) -> str:
-    requests = "1 request" if result.chunks == 1 else f"{result.chunks:,} requests"
     resumed = f", {result.resumed:,} of them earlier" if result.resumed else ""
-    return f"{result.path}: {_size(result.size)} in {requests}{resumed}"
+    return f"{result.path}: {_size(result.size)} in {counted(result.chunks, 'request')}{resumed}"
 
 
 def _size(size: int) -> str:
@@ -376,14 +369,12 @@ def _size(size: int) -> str:
 
 
 def _client(target: Target) -> AdaptyExportClient:
-    settings: dict[str, Any] = {"base_url": target.base_url, "trust_env": target.trust_env}
+    settings: dict[str, Any] = {"base_url": target.base_url}
     if target.api_key_file is not None:
         settings["api_key"] = key_in(target.api_key_file)
-    origin = AdaptyExportClient(**settings).origin
-    if target.trust_env:
-        require_usable_proxy(origin)
-    hooks = proxy_hooks(origin, trust_env=target.trust_env)
-    return AdaptyExportClient(**settings, hooks=hooks)
+    return client_with_hints(
+        AdaptyExportClient, settings, trust_env=target.trust_env, hooks_of=proxy_hooks
+    )
 
 
 @contextlib.contextmanager
@@ -392,7 +383,7 @@ def _exit_on_error(interrupted: str = "") -> Iterator[None]:
     try:
         yield
     except AdaptyError as error:
-        _write_library_error(_by_option(error))
+        echo_error(_by_option(error))
         sys.exit(_exit_code(error))
     except (KeyboardInterrupt, asyncio.CancelledError, click.Abort):
         write_error(f"\nInterrupted. {interrupted}".rstrip())

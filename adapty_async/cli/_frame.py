@@ -26,10 +26,10 @@ from rich.control import Control
 from rich.file_proxy import FileProxy
 from rich.segment import ControlType, Segment
 
-__all__ = ("Frame",)
+__all__ = ("ERASE", "Frame")
 
-# Erase from the cursor, at the beginning of its line, to the end of the screen.
-_ERASE = Segment("\r\x1b[J", None, [(ControlType.CARRIAGE_RETURN,)])
+#: Erases from the line of the cursor to the end of the screen.
+ERASE = "\r\x1b[J"
 
 
 class Frame(RenderHook):
@@ -73,7 +73,7 @@ class _Erased:
     """An instruction to erase the frame."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield _ERASE
+        yield Segment(ERASE, None, [(ControlType.CARRIAGE_RETURN,)])
 
 
 class _Parked:

@@ -20,7 +20,7 @@ from adapty_async.bulk import BulkReport, BulkRun, JournalSummary, StopReason
 from adapty_async.cli._dry_run import DryJournal
 from adapty_async.cli._feed import ThreadedReader
 from adapty_async.cli._progress import Meter, progress
-from adapty_async.cli._report import FailuresFile, require_separate
+from adapty_async.cli._report import FailuresFile, require_no_stream, require_separate
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
@@ -67,6 +67,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """The number of rows, None if unknown."""
         return len(self.rows) if isinstance(self.rows, SizedRows) else None
 
+    def operation(self, row: Row) -> Operation[Any]:
+        """
+        Return the operation of a row.
+
+        Raises:
+            InvalidInputError: the row cannot be read, or breaks a rule.
+        """
+        if row.broken is not None:
+            raise InvalidInputError("row", row.broken)
+        return self.build(row.value)
+
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     """
@@ -98,10 +109,7 @@ async def perform(
     The first Ctrl-C, SIGTERM or SIGHUP stops the run and lets the requests in flight finish; a
     second one cancels them.
     """
-    if job.journal is not None and belongs_to_journal(Path(job.rows.path), job.journal):
-        raise ConfigError("INPUT must not be the journal, nor one of its companion files")
-    if job.outcomes is not None:
-        require_separate(job.outcomes, source=job.rows.path, failures=job.failures)
+    _require_own_files(job)
     with contextlib.ExitStack() as stack:
         failures = None
         if job.failures is not None:
@@ -116,7 +124,7 @@ async def perform(
             )
         run = client.bulk(
             job.rows if isinstance(job.rows, SizedRows) else ThreadedReader(job.rows),
-            build=_checked(job.build),
+            build=job.operation,
             name=str(job.name),
             journal=_journal_of(job),
             dedupe=job.dedupe,
@@ -134,6 +142,24 @@ async def perform(
         if failures is not None and error is None:
             failures.begin()
         return JobResult(report=run.report, interrupted=bool(signals), error=error)
+
+
+def _require_own_files(job: Job) -> None:
+    """
+    Validate that the files of a job have no other use; that of the failures is checked later.
+
+    Raises:
+        ConfigError: one is the input, another one of them, or that of a standard stream.
+    """
+    if job.journal is not None and belongs_to_journal(Path(job.rows.path), job.journal):
+        raise ConfigError("INPUT must not be the journal, nor one of its companion files")
+    require_no_stream("--journal", job.journal)
+    require_no_stream("--failures", job.failures)
+    require_no_stream("--outcomes", job.outcomes)
+    if job.outcomes is not None:
+        require_separate(
+            job.outcomes, source=job.rows.path, failures=job.failures, journal=job.journal
+        )
 
 
 def _journal_of(job: Job) -> Path | Journal | None:
@@ -154,15 +180,6 @@ async def _complete(run: BulkRun[Any, Any]) -> AdaptyError | None:
     except AdaptyError as error:
         return error
     return None
-
-
-def _checked(build: Callable[[Any], Operation[Any]]) -> Callable[[Row], Operation[Any]]:
-    def build_from(row: Row) -> Operation[Any]:
-        if row.broken is not None:
-            raise InvalidInputError("row", row.broken)
-        return build(row.value)
-
-    return build_from
 
 
 @contextlib.contextmanager

@@ -8,17 +8,18 @@ import sys
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from adapty_async._bulk.settings import MAX_CONCURRENCY
 from adapty_async._runtime.database import path_in_url
+from adapty_async._runtime.words import counted
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.cli._app import _exit_on_error, _run
 from adapty_async.cli._columns import header_hints
-from adapty_async.cli._confirmation import confirmed, describe_ends, require_terminal
+from adapty_async.cli._confirmation import ask, describe_ends
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
 from adapty_async.cli._job_next import connection_options, next_command
@@ -33,14 +34,19 @@ from adapty_async.cli._job_text import (
 from adapty_async.cli._job_work import Connection, Worker, call_of, make_client, relocated, work_on
 from adapty_async.cli._journal_commands import cli
 from adapty_async.cli._options import (
-    ALL_BY,
     CONNECTION_OPTIONS,
     RATE,
     SECONDS,
-    api_option,
+    add_options,
+    deletion_options,
+    encoding_option,
+    id_encoding_option,
+    json_option,
     require_kind,
+    yes_option,
 )
-from adapty_async.cli._streams import output_failed, write_error
+from adapty_async.cli._progress import counting
+from adapty_async.cli._streams import output_failed
 from adapty_async.cli._terminal import echo, visible
 from adapty_async.errors import InvalidInputError
 from adapty_async.jobs import (
@@ -55,8 +61,6 @@ from adapty_async.jobs import (
 )
 
 __all__ = ("cli", "job")
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _STORE_NAME = "adapty-jobs.db"
 _WATCH_SECONDS = 2.0
@@ -79,22 +83,7 @@ _INPUT = click.option(
     shell_complete=complete_file,
     help="The input, if it is not at the path of the plan.",
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-_CLIENT = (
-    *CONNECTION_OPTIONS,
-    click.option(
-        "--id-encoding",
-        type=click.Choice(["ascii", "utf-8"]),
-        default="ascii",
-        help="utf-8 allows ids that are not ASCII (v2, v1); how Adapty reads them is undocumented.",
-    ),
-)
-
-
-def _client_options(command: Command) -> Command:
-    for option in reversed(_CLIENT):
-        command = option(command)
-    return command
+_client_options = add_options(*CONNECTION_OPTIONS, id_encoding_option)
 
 
 @cli.group(
@@ -120,16 +109,14 @@ def job() -> None:
 )
 @click.argument("source", metavar="INPUT", shell_complete=complete_file)
 @click.option("--name", required=True, help="The name of the job.")
-@api_option
-@click.option("--by", type=click.Choice(ALL_BY), required=True, help="The kind of the ids.")
-@click.option("--column", help="The column or field with the ids; by default, named like --by.")
+@deletion_options
 @click.option(
     "--format",
     "form",
     type=click.Choice(["csv", "ndjson", "text"]),
     help="The format of INPUT, if its name does not end in .csv, .ndjson or .txt.",
 )
-@click.option("--encoding", help="The encoding of INPUT, such as cp1252; UTF-8 by default.")
+@encoding_option
 @click.option(
     "--part-size",
     type=click.IntRange(1, 1_000_000),
@@ -138,7 +125,7 @@ def job() -> None:
     help="Maximum of ids in a part, the unit of work.",
 )
 @_STORE
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@yes_option
 @_client_options
 def plan(source: str, name: str, api: str, by: str, store: str | None, **options: Any) -> None:
     """
@@ -156,7 +143,7 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
     part_size, is_asking = options.pop("part_size"), not options.pop("yes")
     with _exit_on_error():
         lines = Lines(source, column=column, format=form, encoding=encoding)
-        with header_hints("--column"):
+        with counting(source), header_hints("--column"):
             planned = PlannedSource(lines, part_size)
         for line in lines.findings.lines():
             echo(line, err=True)
@@ -165,8 +152,7 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
         if is_asking and not _run(_is_planned(url, name)):
             _confirm(source, planned, f"by {by}, at {make_client(api, connection).origin}")
         found = _run(_plan(url, name, planned, (api, kind), connection))
-        ids = "1 id" if found.items == 1 else f"{found.items:,} ids"
-        parts = "1 part" if found.parts == 1 else f"{found.parts:,} parts"
+        ids, parts = counted(found.items, "id"), counted(found.parts, "part")
         click.echo(f"Planned {name}: {ids} in {parts}. Nothing is sent until a worker starts:\n")
         next_store = _store_shown(url)
         click.echo(f"  {next_command('work', name, next_store, connection_options(connection))}")
@@ -201,6 +187,9 @@ def _existing_store(store: str | None) -> str:
 
 
 async def _is_planned(url: str, name: str) -> bool:
+    path = path_in_url(url)
+    if path is not None and not path.exists():  # opening the store would create it
+        return False
     async with JobStore(url) as store:
         try:
             await store.job(name)
@@ -219,15 +208,12 @@ def _confirm(source: str, planned: PlannedSource, where: str) -> None:
     ends = planned.ends()
     if ends is None:
         return
-    users = "1 user" if planned.items == 1 else f"{planned.items:,} users"
+    users = counted(planned.items, "user")
     question = (
         f"Plan to delete {users} in {visible(source)} ({describe_ends(*ends)}), {where}?"
         " Once a worker starts, there is no way back."
     )
-    require_terminal(question)
-    if not confirmed(question):
-        write_error("Nothing was planned.")
-        sys.exit(Exit.NOT_ALL_DONE)
+    ask(question, "Nothing was planned.")
 
 
 async def _plan(
@@ -267,7 +253,7 @@ async def _plan(
     help="Seconds without the store, or without a success, after which this worker stops.",
 )
 @_INPUT
-@_JSON
+@json_option
 @_client_options
 def work(
     name: str, store: str | None, source: str | None, *, as_json: bool, **options: Any
@@ -299,7 +285,7 @@ def work(
 @job.command(epilog=examples("job status erasure --watch"))
 @_NAME
 @_STORE
-@_JSON
+@json_option
 @click.option("--watch", is_flag=True, help="Print a line every 2 seconds until the job ends.")
 def status(name: str, store: str | None, *, as_json: bool, watch: bool) -> None:
     """Show how far the job NAME is, over all workers."""
@@ -419,7 +405,7 @@ def retry(name: str, store: str | None) -> None:
 @job.command(epilog=examples("job forget erasure --yes"))
 @_NAME
 @_STORE
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@yes_option
 def forget(name: str, store: str | None, *, yes: bool) -> None:
     """
     Delete all that the store holds of the job NAME.
@@ -433,8 +419,6 @@ def forget(name: str, store: str | None, *, yes: bool) -> None:
 
     with _exit_on_error():
         if not yes:
-            question = f"Forget the outcomes of {name}?"
-            require_terminal(question)
-            click.confirm(question, err=True, abort=True)
+            ask(f"Forget the outcomes of {name}?", "Nothing was forgotten.")
         _run(run())
         click.echo(f"Forgot {name}.")

@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from adapty_async.cli._job_work import Connection
 
@@ -19,7 +19,7 @@ _PASSWORD = re.compile(r"(?<=://)([^:@/?]*):[^@/?]*@")
 _PASSWORDS = frozenset({"password", "sslpassword"})
 
 
-def next_command(what: str, name: str, store: str | None, options: tuple[str, ...] = ()) -> str:
+def next_command(what: str, name: str, store: str | None, options: Iterable[str] = ()) -> str:
     """
     Return a command of ``job`` as a line that a shell runs.
 
@@ -40,12 +40,8 @@ def next_command(what: str, name: str, store: str | None, options: tuple[str, ..
     return line if shown == store else f"{line}{_WITHOUT_PASSWORD}"
 
 
-def connection_options(connection: Connection) -> tuple[str, ...]:
-    """Return the options with which a user connects to Adapty in another way than by default."""
-    return tuple(_connection_options(connection))
-
-
-def _connection_options(connection: Connection) -> Iterator[str]:
+def connection_options(connection: Connection) -> Iterator[str]:
+    """Yield the options with which a user connects to Adapty in another way than by default."""
     if connection.base_url is not None:
         yield from ("--base-url", connection.base_url)
     if connection.trust_env:

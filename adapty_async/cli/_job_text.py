@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from adapty_async import mail, v1, v2
-from adapty_async._api.call import Headers, Operation
+from adapty_async._api.call import Headers
 from adapty_async._api.codec import RequestDefaults, encode
+from adapty_async._runtime.words import counted
 from adapty_async.bulk import OutcomeStatus
+from adapty_async.cli._options import DELETIONS
 from adapty_async.cli._report import absent_lines, count_line, per_second
 from adapty_async.cli._terminal import visible_json
 from adapty_async.errors import InvalidInputError
@@ -20,7 +21,6 @@ from adapty_async.jobs import JobOutcome, JobReport
 
 __all__ = ("failure_json", "outcome_json", "report_json", "report_line", "report_text")
 
-_MODULES: Mapping[str, Any] = {"v1": v1, "v2": v2, "mail": mail}
 _DELETION = re.compile(r"(?P<api>v1|v2|mail)\.profiles\.delete by (?P<by>[a-z_]+)")
 _MEANINGS: Mapping[str, str] = {
     "done": "",
@@ -82,7 +82,7 @@ def _work_lines(report: JobReport, retry: str) -> Iterator[str]:
         yield f"{waiting} input has changed since it was planned"
     if report.rate is not None:
         recent = f"{per_second(report.rate)} in the last minute"
-        yield f"{_workers(report.workers)}, {recent}{_limit(report)}"
+        yield f"{counted(report.workers, 'worker')}, {recent}{_limit(report)}"
     if report.stop_reason is not None and not report.has_ended:
         yield f"stopped: {report.stop_reason}; to resume it: {retry}"
     if report.requests:
@@ -92,7 +92,10 @@ def _work_lines(report: JobReport, retry: str) -> Iterator[str]:
 def report_line(report: JobReport) -> str:
     """Return the progress of a job as one line."""
     left = report.not_sent + report.in_flight
-    parts = [f"{report.items - left:,} of {report.items:,} ended", _workers(report.workers)]
+    parts = [
+        f"{report.items - left:,} of {report.items:,} ended",
+        counted(report.workers, "worker"),
+    ]
     if report.rate is not None:
         parts.append(f"{per_second(report.rate)}{_limit(report)}")
     if bad := report.failed + report.unknown:
@@ -102,10 +105,6 @@ def report_line(report: JobReport) -> str:
 
 def _limit(report: JobReport) -> str:
     return "" if report.limit is None else f", limit {per_second(report.limit)}"
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count:,} workers"
 
 
 def outcome_json(outcome: JobOutcome, _operation: str = "") -> str:
@@ -143,7 +142,7 @@ def _invalid(item: str, operation: str) -> InvalidInputError | None:
     found = _DELETION.fullmatch(operation)
     if found is None:
         return None
-    describe: Callable[..., Operation[Any]] = _MODULES[found["api"]].delete_profile
+    describe = DELETIONS[found["api"]]
     headers = Headers({"Authorization": "not sent"})
     for encoding in ("utf-8", "ascii"):  # the rule of any worker, and of one without an option
         defaults = RequestDefaults(

@@ -13,13 +13,15 @@ from typing import Any
 import click
 import msgspec
 
+from adapty_async._runtime.words import counted
 from adapty_async.bulk import StopReason
 from adapty_async.cli._job import Exit
 from adapty_async.cli._job_text import report_line
 from adapty_async.cli._options import key_in
-from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
+from adapty_async.cli._proxies import client_with_hints, connection_hooks
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import write_error
+from adapty_async.cli._terminal import echo_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError, StoreError
@@ -61,20 +63,18 @@ def make_client(
     Raises:
         ConfigError: a setting is missing or invalid.
     """
+    kind: type[AdaptyClient | AdaptyMailClient]
     kind = AdaptyMailClient if api == "mail" else AdaptyClient
     settings: dict[str, Any] = {
         "base_url": connection.base_url,
         "id_encoding": connection.id_encoding,
-        "trust_env": connection.trust_env,
         "limits": limits or Limits(),
     }
     if connection.api_key_file is not None:
         settings["api_key"] = key_in(connection.api_key_file)
-    client = kind(**settings)
-    if not connection.trust_env:
-        return client
-    require_usable_proxy(client.origin)
-    return kind(**settings, hooks=proxy_hooks(client.origin, trust_env=True))
+    return client_with_hints(
+        kind, settings, trust_env=connection.trust_env, hooks_of=connection_hooks
+    )
 
 
 def call_of(client: AdaptyClient | AdaptyMailClient, api: str) -> Call:
@@ -117,7 +117,7 @@ async def work_on(url: str, name: str, worker: Worker) -> tuple[int, JobReport |
     try:
         return await _work_on(url, name, worker)
     except (StoreError, StoreUnavailableError) as error:
-        write_error(f"adapty-async: {error}")
+        echo_error(error)
         return STOPPED, None
 
 
@@ -137,7 +137,7 @@ async def _perform(job: Job, worker: Worker) -> tuple[int, JobReport]:
         report = await job.work(parts=worker.parts, **worker.run)
     except JobStoppedError as error:
         text = f"the job {job.name} has stopped: {error.reason}; to resume it: {worker.retry}"
-        write_error(f"adapty-async: {text if error.needs_retry else error}")
+        echo_error(text if error.needs_retry else error)
         is_rejected = error.reason == StopReason.KEY_REJECTED
         return Exit.KEY_REJECTED if is_rejected else STOPPED, await job.report()
     if job.is_stopping and not report.has_ended:
@@ -148,11 +148,10 @@ async def _perform(job: Job, worker: Worker) -> tuple[int, JobReport]:
 def _exit_code(report: JobReport) -> int:
     """Return the exit code of a job that ran until no part was left."""
     if report.parts.changed:
-        one = report.parts.changed == 1
-        parts = "1 part" if one else f"{report.parts.changed:,} parts"
-        write_error(
-            f"adapty-async: the input of {parts} has changed since the job was planned;"
-            f" nothing was sent for {'it' if one else 'them'}"
+        parts = counted(report.parts.changed, "part")
+        echo_error(
+            f"the input of {parts} has changed since the job was planned;"
+            f" nothing was sent for {'it' if report.parts.changed == 1 else 'them'}"
         )
         return Exit.REFUSED
     return Exit.OK if report.ok else Exit.NOT_ALL_DONE
@@ -175,7 +174,7 @@ class _Warnings(logging.Handler):
     """A handler that writes messages as the command line does, such as about a store's outage."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        write_error(f"adapty-async: {record.getMessage()}")
+        echo_error(record.getMessage())
 
 
 @contextlib.contextmanager

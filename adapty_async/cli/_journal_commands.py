@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from adapty_async._report import (
     listed,
     name_of,
     page,
+    require_replaceable,
     write_file,
 )
 from adapty_async.bulk import JournalSummary, summarise
@@ -35,8 +36,8 @@ from adapty_async.cli._job import Exit
 from adapty_async.cli._journal_text import check_lines, status_json, status_text
 from adapty_async.cli._recorded import RecordedInput
 from adapty_async.cli._report import is_same_file
-from adapty_async.cli._streams import output_failed, write_error
-from adapty_async.cli._terminal import echo, fitted
+from adapty_async.cli._streams import output_failed
+from adapty_async.cli._terminal import echo
 from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = ("cli", "report", "status")
@@ -164,7 +165,7 @@ def _make(journal: Path, options: _Options) -> Check | None:
         render = as_json if _form(options) == "json" else page
         _write(render(figures, items), summary, options)
     for line in check_lines(found):
-        write_error(fitted(line, sys.stderr))
+        echo(line, err=True)
     return found
 
 
@@ -191,6 +192,7 @@ def _check(
     return msgspec.structs.replace(
         found,
         without_id=rows.without_id,
+        noun=rows.noun,
         column=options.column,
         encoding=options.encoding,
         sheet=options.sheet,
@@ -204,10 +206,8 @@ def _form(options: _Options) -> str:
 
 def _write(pieces: Iterable[str], summary: JournalSummary, options: _Options) -> None:
     if options.output is not None:
-        try:
+        with _as_config_errors():
             write_file(options.output, pieces)
-        except OSError as error:
-            raise ConfigError(f"-o cannot be written: {error.strerror}") from None
     elif options.form is None and sys.stdout.isatty():  # a terminal does not render HTML
         echo(f"{status_text(summary)}\n\nThe report itself: add -o FILE, or --format json.")
     else:
@@ -229,3 +229,13 @@ def _require_free(output: Path, journal: Path, options: _Options) -> None:
         raise ConfigError("-o must not be the journal, the input or the outcomes file")
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise ConfigError("-o must be a regular file")
+    with _as_config_errors():
+        require_replaceable(target)
+
+
+@contextlib.contextmanager
+def _as_config_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"-o cannot be written: {error.strerror}") from None

@@ -126,7 +126,7 @@ def check_lines(check: Check | None) -> Iterator[str]:
     else:
         yield f"{check.input}: rows without a final outcome, {by}: {missing:,} of {check.rows:,}"
     for each in check.missing:
-        yield f"  line {each.line}: {each.state}"
+        yield f"  {check.noun} {each.line}: {each.state}"
     if check.missing_omitted:
         yield f"  and {check.missing_omitted:,} more"
     if check.without_id:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 import msgspec
 
+from adapty_async import mail, v1, v2
+from adapty_async._api.call import Operation
 from adapty_async._bulk.settings import MAX_CONCURRENCY, MOST_WORKERS
 from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async._input.rows import Format
@@ -20,20 +22,25 @@ from adapty_async.cli._help import complete_file
 from adapty_async.errors import ConfigError
 
 __all__ = (
-    "ALL_BY",
     "CONNECTION_OPTIONS",
+    "DELETIONS",
     "KINDS",
     "RATE",
     "SECONDS",
     "CommonOptions",
     "FiniteRange",
-    "api_option",
+    "add_options",
     "common_options",
+    "deletion_options",
+    "encoding_option",
+    "id_encoding_option",
+    "json_option",
     "key_in",
     "require_kind",
+    "yes_option",
 )
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -43,16 +50,13 @@ KINDS = {
     "v1": ("customer-user-id", "profile-id"),
     "mail": ("external-profile-id", "customer-user-id", "email"),
 }
-#: The kinds of ids of all APIs.
-ALL_BY = sorted({name for names in KINDS.values() for name in names})
-#: The option of the API of a deletion.
-api_option = click.option(
-    "--api",
-    type=click.Choice(list(KINDS)),
-    default="v2",
-    show_default=True,
-    help="The API to call: version 2 or 1 of the server-side API, or the Mail API.",
-)
+#: The functions that describe the deletion of a profile, by API.
+DELETIONS: Mapping[str, Callable[..., Operation[Any]]] = {
+    "v2": v2.delete_profile,
+    "v1": v1.delete_profile,
+    "mail": mail.delete_profile,
+}
+_ALL_KINDS = sorted({name for names in KINDS.values() for name in names})
 
 
 def require_kind(api: str, by: str) -> None:
@@ -66,6 +70,17 @@ def require_kind(api: str, by: str) -> None:
         is_mail_only = by not in {*KINDS["v1"], *KINDS["v2"]}
         other = f"; {by} needs --api mail" if is_mail_only else ""
         raise click.UsageError(f"--by for --api {api} is one of {', '.join(KINDS[api])}{other}")
+
+
+def add_options(*options: Callable[[Any], Any]) -> Callable[[CommandT], CommandT]:
+    """Return a decorator that adds options to a command, in the order of its help."""
+
+    def decorate(command: CommandT) -> CommandT:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 class FiniteRange(click.FloatRange):
@@ -100,16 +115,39 @@ CONNECTION_OPTIONS = (
         help="Read the key from this file, not from the environment.",
     ),
 )
+#: Adds the options of a deletion: the API, and the ids of the users.
+deletion_options = add_options(
+    click.option(
+        "--api",
+        type=click.Choice(list(KINDS)),
+        default="v2",
+        show_default=True,
+        help="The API to call: version 2 or 1 of the server-side API, or the Mail API.",
+    ),
+    click.option("--by", type=click.Choice(_ALL_KINDS), required=True, help="The kind of the ids."),
+    click.option("--column", help="The column or field with the ids; by default, named like --by."),
+)
+encoding_option = click.option(
+    "--encoding", help="The encoding of INPUT, such as cp1252; UTF-8 by default."
+)
+id_encoding_option = click.option(
+    "--id-encoding",
+    type=click.Choice(["ascii", "utf-8"]),
+    default="ascii",
+    help="utf-8 allows ids that are not ASCII (v2, v1); how Adapty reads them is undocumented.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 _READING = [
     click.argument("input", shell_complete=complete_file),
     click.option(
         "--format",
         "form",
-        type=click.Choice(["csv", "ndjson", "text", "parquet", "arrow", "excel"]),
+        type=click.Choice(get_args(Format)),
         help="The format of INPUT, if its name does not end in a known suffix, such as .csv, "
         ".ndjson, .txt, .parquet, .feather or .xlsx.",
     ),
-    click.option("--encoding", help="The encoding of INPUT, such as cp1252; UTF-8 by default."),
+    encoding_option,
     *COLUMN_OPTIONS,
     click.option(
         "--dedupe/--no-dedupe",
@@ -132,7 +170,7 @@ _SENDING = [
         f"{MOST_WORKERS}, as many as help.",
     ),
     click.option("--rate", type=RATE, help="Maximum requests per second."),
-    click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
+    yes_option,
     *CONNECTION_OPTIONS,
 ]
 _REPORTING = [
@@ -147,7 +185,7 @@ _REPORTING = [
     click.option(
         "--outcomes", type=_FILE, help="Add each row's id and outcome to this NDJSON file."
     ),
-    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+    json_option,
 ]
 
 
@@ -178,11 +216,8 @@ class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
     sheet: str | None = None
 
 
-def common_options(command: Command) -> Command:
-    """Add the options that all commands with an input share."""
-    for option in reversed([*_READING, *_SENDING, *_REPORTING]):
-        command = option(command)
-    return command
+#: Adds the options that all commands with an input share.
+common_options = add_options(*_READING, *_SENDING, *_REPORTING)
 
 
 def key_in(path: Path) -> str:

@@ -1,4 +1,9 @@
-"""The progress of a run on standard error: a bar on a terminal, otherwise periodic lines."""
+"""
+The progress of a command on standard error.
+
+A run has a bar on a terminal, otherwise periodic lines. While rows are counted beforehand, a
+terminal has a line, which does not stay.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +11,9 @@ import asyncio
 import contextlib
 import datetime as dt
 import math
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -15,14 +21,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from adapty_async._input.rows import Row, WatchRows
 from adapty_async._runtime.words import counted
 from adapty_async.bulk import BulkReport, BulkRun
-from adapty_async.cli._frame import Frame
+from adapty_async.cli._frame import ERASE, Frame
 from adapty_async.cli._report import per_second
 from adapty_async.cli._streams import write_error
+from adapty_async.cli._terminal import visible
 from adapty_async.statistics import CircuitState, Statistics
 
-__all__ = ("Meter", "progress")
+__all__ = ("Meter", "counting", "progress")
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 5.0
@@ -163,9 +171,8 @@ class _Lines:
         self._next = clock() + _LINE_SECONDS
 
     def show(self, report: BulkReport[Any, Any], details: Text) -> None:
-        state = self._state(
-            report
-        )  # each time: the meter must observe the first row that is not skipped
+        # each time, since the meter must observe the first row that is not skipped
+        state = self._state(report)
         now = self._clock()
         if now >= self._next:
             self._next = now + _LINE_SECONDS
@@ -177,12 +184,6 @@ class _Lines:
         left = self._meter.left(report)
         end = "" if left is None else f", {left:.0f} s left"
         return f"{report.total:,}{of_all} rows, {self._meter.state(report)}{end}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Do nothing: the written lines stay."""
 
 
 def _fitted(details: Text, width: int) -> Text:
@@ -226,7 +227,7 @@ def _counts(now: Statistics) -> list[str]:
         share = 100 * throttled / attempts
         parts.append(f"{throttled:,} throttled ({share:.{2 if share < 1 else 1}f} %)")
     if failed := sum(bucket.failed for bucket in buckets):
-        parts.append("1 error" if failed == 1 else f"{failed:,} errors")
+        parts.append(counted(failed, "error"))
     return parts
 
 
@@ -248,8 +249,10 @@ async def progress(
         display.show(run.report, details)
 
     console = Console(stderr=True)
-    bar = _Bar(title, console, meter) if _can_redraw(console) else _Lines(title, meter)
-    with bar as display:
+    with contextlib.ExitStack() as stack:
+        display: _Bar | _Lines = _Lines(title, meter)
+        if _can_redraw(console):
+            display = stack.enter_context(_Bar(title, console, meter))
         task = asyncio.create_task(_refresh(show))
         try:
             yield
@@ -257,6 +260,45 @@ async def progress(
             task.cancel()
             await asyncio.wait([task])
             show(lasts=False)
+
+
+@contextlib.contextmanager
+def counting(path: str) -> Iterator[WatchRows]:
+    """
+    Show on a terminal that the rows of a file are counted, inside the block.
+
+    The line appears if that takes some time. It has the number of the rows that passed through the
+    function which the block gets, if there are any.
+    """
+    count = 0
+    console, ended = Console(stderr=True), threading.Event()
+
+    def watch(rows: Iterator[Row]) -> Iterator[Row]:
+        nonlocal count
+        for count, row in enumerate(rows, 1):  # noqa: B007  it is shown
+            yield row
+
+    def show() -> None:
+        last = ""
+        while not ended.wait(_REFRESH_SECONDS):
+            rows = f"Counted {count:,} rows of" if count else "Counting the rows of"
+            line = Text(f"{rows} {visible(path)}")
+            line.truncate(console.width, overflow="ellipsis")
+            console.file.write(f"{ERASE}{line.plain}\r")
+            console.file.flush()
+            last = ERASE
+        console.file.write(last)
+
+    if not _can_redraw(console):
+        yield watch
+        return
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _can_redraw(console: Console) -> bool:

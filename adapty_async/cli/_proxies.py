@@ -1,17 +1,47 @@
-"""Proxies from the environment: validation, and hints about unused ones."""
+"""Clients of commands, with hints about proxies of the environment if a connection fails."""
 
 from __future__ import annotations
 
 import os
 import urllib.request
 from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from adapty_async.cli._streams import write_error
+from adapty_async.client import AdaptyClient, AdaptyExportClient, AdaptyMailClient
 from adapty_async.errors import ConfigError
 from adapty_async.hooks import Hook, RetryScheduled
 
-__all__ = ("connection_hooks", "proxy_hooks", "require_usable_proxy")
+__all__ = ("client_with_hints", "connection_hooks", "proxy_hooks", "require_usable_proxy")
+
+ClientT = TypeVar("ClientT", bound=AdaptyClient | AdaptyMailClient | AdaptyExportClient)
+
+
+def client_with_hints(
+    kind: type[ClientT],
+    settings: dict[str, Any],
+    *,
+    trust_env: bool,
+    hooks_of: Callable[..., tuple[Hook, ...]],
+) -> ClientT:
+    """
+    Make a client whose failed connections are explained on standard error.
+
+    Args:
+        kind: its class.
+        settings: its other options.
+        trust_env: use the proxies of the environment.
+        hooks_of: `connection_hooks` or `proxy_hooks`.
+
+    Raises:
+        ConfigError: an option is missing or invalid, or aiohttp does not support the proxy.
+    """
+    origin = kind(**settings).origin
+    if trust_env:
+        require_usable_proxy(origin)
+    hooks = hooks_of(origin, trust_env=trust_env)
+    return kind(**settings, trust_env=trust_env, hooks=hooks)
 
 
 def require_usable_proxy(origin: str) -> None:

@@ -35,9 +35,15 @@ def _read_as(described: dict[str, Any]) -> dict[str, Any]:
 
 
 class RecordedRows:
-    """An iterable of the rows of a file with their ids."""
+    """
+    An iterable of the rows of a file with their ids.
+
+    Attributes:
+        noun: what the rows are numbered by: the line, or the row of a table.
+    """
 
     def __init__(self, rows: Rows, column: str) -> None:
+        self.noun = rows.noun
         self._rows = rows
         self._column = column
 

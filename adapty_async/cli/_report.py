@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import click
@@ -27,7 +26,7 @@ from adapty_async.bulk import (
     StopReason,
 )
 from adapty_async.cli._dry_run import Estimate
-from adapty_async.cli._terminal import visible_json
+from adapty_async.cli._terminal import visible, visible_json
 from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = (
@@ -40,6 +39,7 @@ __all__ = (
     "preview_json",
     "report_json",
     "report_text",
+    "require_no_stream",
     "require_separate",
 )
 
@@ -145,12 +145,7 @@ class FailuresFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._file)
 
 
@@ -165,9 +160,11 @@ def _require_replaceable(path: Path, *, is_resumed: bool) -> None:
             raise ConfigError("--failures must not be a file of something else than failures")
 
 
-def require_separate(outcomes: Path, *, source: str, failures: Path | None) -> None:
+def require_separate(
+    outcomes: Path, *, source: str, failures: Path | None, journal: Path | None
+) -> None:
     """
-    Validate that an outcomes file is neither the input nor the failures file.
+    Validate that an outcomes file is neither the input, the failures file nor the journal.
 
     Raises:
         ConfigError: it is one of them.
@@ -176,6 +173,8 @@ def require_separate(outcomes: Path, *, source: str, failures: Path | None) -> N
         raise ConfigError("--outcomes must not be the input file")
     if failures is not None and is_same_file(outcomes, failures):
         raise ConfigError("--outcomes and --failures must not be the same file")
+    if journal is not None and belongs_to_journal(outcomes, journal):
+        raise ConfigError("--outcomes must not be the journal, nor one of its companion files")
 
 
 def is_same_file(path: Path, other: Path) -> bool:
@@ -186,12 +185,28 @@ def is_same_file(path: Path, other: Path) -> bool:
         return False  # one does not exist yet, or opening it raises a clearer error
 
 
+def require_no_stream(option: str, path: Path | None) -> None:
+    """
+    Validate that a file is not that of standard output or error, whose text would replace lines.
+
+    Raises:
+        ConfigError: it is; the message names the option.
+    """
+    if path is not None and (_is_file_of(path, 1) or _is_file_of(path, 2)):
+        raise ConfigError(f"{option} must not be the file of standard output or error")
+
+
 def _is_input(path: Path, source: str) -> bool:
+    return _is_file_of(path, 0 if source == "-" else source)
+
+
+def _is_file_of(path: Path, other: str | int) -> bool:
+    """Return whether a path leads to a regular file to which a path or a descriptor leads, too."""
     try:
-        there, read = path.stat(), os.fstat(0) if source == "-" else Path(source).stat()
+        found = path.stat()
+        return stat.S_ISREG(found.st_mode) and os.path.samestat(found, os.stat(other))  # noqa: PTH116
     except OSError:
-        return False  # it does not exist yet, or opening it raises a clearer error
-    return stat.S_ISREG(there.st_mode) and os.path.samestat(there, read)
+        return False  # one does not exist yet, or opening it raises a clearer error
 
 
 @contextlib.contextmanager
@@ -248,7 +263,7 @@ def report_json(
         "connect_failures": report.connect_failures,
         "elapsed": round(report.elapsed, 3),
         "stop_reason": report.stop_reason,
-        "error": None if error is None else str(error),
+        "error": None if error is None else visible(str(error)),
         "ok": report.ok and error is None,
     }
     if preview is not None:  # "done" rows were only validated

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from adapty_async._runtime.words import counted
 from adapty_async.errors import ConfigError
 from adapty_async.sandbox import Sandbox
 
@@ -65,4 +66,4 @@ def _seed(server: Sandbox, path: Path) -> None:
         count = server.seed_file(path)
     except ValueError as error:
         raise ConfigError(f"--seed-file {click.format_filename(path)}, {error}") from None
-    click.echo(f"{count:,} profiles added from {click.format_filename(path)}.")
+    click.echo(f"{counted(count, 'profile')} added from {click.format_filename(path)}.")

@@ -12,15 +12,29 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-__all__ = ("echo", "fitted", "visible", "visible_json")
+from adapty_async.errors import AdaptyError
+
+__all__ = ("echo", "echo_error", "fitted", "visible", "visible_json")
 
 # The end of the columns of a line, such as a name and a count: two blanks or more.
 _COLUMNS = re.compile(r".*\S {2,}|")
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Write text for people to standard output or error, whose lines fit if that is a terminal."""
-    click.echo(fitted(text, sys.stderr if err else sys.stdout), err=err)
+    """
+    Write text for people to standard output or error.
+
+    The names of files and the content of inputs in it have escapes for control characters. Lines
+    fit if the output is a terminal.
+    """
+    shown = "\n".join(map(visible, text.split("\n")))
+    click.echo(fitted(shown, sys.stderr if err else sys.stdout), err=err)
+
+
+def echo_error(error: AdaptyError | str) -> None:
+    """Write an error to standard error, on one line unless a terminal is narrow."""
+    text = str(error).replace("pass api_key= in Python", "name a file with it by --api-key-file")
+    echo(f"adapty-async: {visible(text)}", err=True)
 
 
 def fitted(text: str, stream: TextIO | None) -> str:

@@ -28,20 +28,17 @@ from adapty_async.cli._app import (
     _sends_nothing,
     cli,
 )
-from adapty_async.cli._confirmation import ask, describe_users
+from adapty_async.cli._confirmation import ask_about, describe_users
 from adapty_async.cli._earlier import summary_of
 from adapty_async.cli._help import examples
-from adapty_async.cli._options import CommonOptions, common_options
+from adapty_async.cli._options import KINDS, CommonOptions, common_options
 from adapty_async.client import AdaptyClient
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("cli", "create", "grant", "import_transactions", "revoke")
 
 _BY = click.option(
-    "--by",
-    type=click.Choice(["customer-user-id", "profile-id"]),
-    required=True,
-    help="The kind of the ids.",
+    "--by", type=click.Choice(KINDS["v2"]), required=True, help="The kind of the ids."
 )
 _COLUMN = click.option("--column", help="The column or field with the ids, if not named like --by.")
 _LEVEL = click.option(
@@ -255,5 +252,5 @@ def _run_job(
     client = _client(AdaptyClient, options)
     if question is not None and not _sends_nothing(options) and not options.yes:
         what = f"{question}, from {describe_users(job, client.origin)}, at {client.origin}?"
-        ask(job, what, "Nothing was revoked.")
+        ask_about(job, what, "Nothing was revoked.")
     sys.exit(_run(_perform_and_report(job, client, options)))

@@ -25,6 +25,7 @@ from adapty_async._input.files import (
     is_read_once,
     known_encoding,
     open_text,
+    require_utf8_name,
 )
 from adapty_async._input.findings import Findings
 from adapty_async._input.records import LineReader, TextStream
@@ -166,6 +167,8 @@ class Lines:
         require_part_size(part_size)
         if is_read_once(self.path):
             raise InvalidInputError(self.path, "must be a file: each worker reads its part of it")
+        path = str(Path(self.path).absolute())
+        require_utf8_name(path, "since the store keeps it")
         extent = extent_of(self.path)
         self._require_plain(extent)
         self.findings = Findings(self._id_name)
@@ -182,7 +185,7 @@ class Lines:
             whole.update(part.source["digest"].encode())
         source = {
             "kind": "file",
-            "path": str(Path(self.path).absolute()),
+            "path": path,
             "form": self._layout.form,
             "column": self._column,
             "encoding": counted.encoding,

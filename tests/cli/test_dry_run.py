@@ -190,7 +190,7 @@ def test_a_row_that_cannot_be_sent_has_its_reason(invoke: Invoke, put: Put) -> N
     listed = json.loads(invoke(*DELETE, path, "--sample", 9, "--json").stdout)
 
     assert result.exit_code == 1
-    assert "line 2:\ncannot be sent: row: has 1 cells for 2 columns" in result.stdout
+    assert "line 2:\ncannot be sent: row: has 1 cell for 2 columns" in result.stdout
     assert "line 3:\ncannot be sent: " in result.stdout
     assert (listed["sample"], listed["dry_run"]) == (True, True)
     assert listed["requests"][0] == {
@@ -200,7 +200,7 @@ def test_a_row_that_cannot_be_sent_has_its_reason(invoke: Invoke, put: Put) -> N
         "headers": {},
         "body": None,
         "if_missing": None,
-        "error": "row: has 1 cells for 2 columns",
+        "error": "row: has 1 cell for 2 columns",
     }
 
 

@@ -97,9 +97,9 @@ def test_csv_cell_is_what_was_written(put: Put, line: str, cells: dict[str, str]
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        pytest.param("u1", "has 1 cells for 2 columns", id="too-few"),
+        pytest.param("u1", "has 1 cell for 2 columns", id="too-few"),
         pytest.param("u1,Jane,Doe", "has 3 cells for 2 columns", id="too-many"),
-        pytest.param('"u1,\nJane"', "has 1 cells for 2 columns", id="of-two-lines"),
+        pytest.param('"u1,\nJane"', "has 1 cell for 2 columns", id="of-two-lines"),
     ],
 )
 def test_csv_bad_line_costs_only_itself(put: Put, line: str, reason: str) -> None:

@@ -211,9 +211,11 @@ def test_a_plan_on_a_terminal(
     assert done.exit_code == code
     assert "Plan to delete 1 user in" in done.stderr
     assert ("Nothing was planned." in done.stderr) == bool(code)
+    assert path.with_name("adapty-jobs.db").exists() != bool(code)
     if not code:
         forget = ["job", "forget", "j"]
-        assert CliRunner().invoke(_job_commands.cli, forget, input="n\n").exit_code == 130
+        kept = CliRunner().invoke(_job_commands.cli, forget, input="n\n")
+        assert (kept.exit_code, kept.stderr[-23:]) == (1, "Nothing was forgotten.\n")
         assert CliRunner().invoke(_job_commands.cli, forget, input="y\n").exit_code == 0
 
 

@@ -268,7 +268,9 @@ def test_another_sheet_of_the_input_is_another_list(
     assert wrong.exit_code == 2
     assert "not the input of the journal (the run did not name this sheet); with" in wrong.stderr
     assert looked_up.exit_code == 1
-    assert looked_up.stderr.endswith("by the outcomes file: 1 of 1\n  line 2: none\n")
+    assert looked_up.stderr.endswith("by the outcomes file: 1 of 1\n  row 2: none\n")
+    heads = looked_up.stdout.partition("Rows without a final outcome")[2].partition("</thead>")[0]
+    assert (">Row<" in heads, ">Line<" in heads) == (True, False)
 
 
 @pytest.mark.parametrize("option", ["--encoding", "--sheet"])
@@ -617,11 +619,12 @@ def test_the_file_is_private_and_its_name_says_the_format(erased: Erased, invoke
     _, journal, _ = erased
     for name, begin in (("r.html", "<!DOCTYPE html>"), ("r.json", "{\n"), ("r", "<!DOCTYPE html>")):
         path = journal.with_name(name)
-        path.write_text("an earlier report")
-        path.chmod(0o644)
-        assert invoke("report", journal, "-o", path).exit_code == 0
-        assert path.read_text(encoding="utf-8").startswith(begin)
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        path.touch(0o644)
+        for _ in range(2):
+            assert invoke("report", journal, "-o", path).exit_code == 0
+            assert path.read_text(encoding="utf-8").startswith(begin)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            path.chmod(0o644)
     forced = journal.with_name("forced.json")
     invoke("report", journal, "-o", forced, "--format", "html")
     assert forced.read_text(encoding="utf-8").startswith("<!DOCTYPE")
@@ -660,6 +663,21 @@ def test_a_report_replaces_no_other_file(
 
     assert result.exit_code == 2
     assert result.stderr.endswith("-o must not be the journal, the input or the outcomes file\n")
+    assert before == {each: each.read_bytes() for each in before}
+
+
+@pytest.mark.parametrize("name", ["ids.txt", "outcomes.ndjson"])
+def test_a_report_replaces_only_a_report(
+    name: str, erased: Erased, invoke: Invoke, put: Put
+) -> None:
+    """The input and the outcomes file stay as they are, although the command names neither."""
+    path, journal, _ = erased
+    outcomes = put("outcomes.ndjson", line(1, "a", "done"))
+    before = {each: each.read_bytes() for each in (path, outcomes)}
+    result = invoke("report", journal, "-o", path.with_name(name))
+
+    assert result.exit_code == 2
+    assert result.stderr.endswith("-o cannot be written: it holds something else than a report\n")
     assert before == {each: each.read_bytes() for each in before}
 
 

@@ -115,8 +115,8 @@ def test_each_command_has_its_id(
         pytest.param("linked", "--outcomes must not be the input file", id="linked-input"),
         pytest.param("f", "--outcomes and --failures must not be the same file", id="failures"),
         pytest.param("f2", "--outcomes and --failures must not be the same file", id="linked"),
-        pytest.param("run.db", "outcomes must not be the journal", id="journal"),
-        pytest.param("run.db-lock", "outcomes must not be the journal", id="lock-of-journal"),
+        pytest.param("run.db", "--outcomes must not be the journal", id="journal"),
+        pytest.param("run.db-lock", "--outcomes must not be the journal", id="lock-of-journal"),
         pytest.param("other", "line 1 of it is not an outcome", id="something-else"),
     ],
 )

@@ -49,6 +49,19 @@ def test_packed_standard_input_is_saved(sandbox: Sandbox) -> None:
     assert sandbox.mail_profile_ids() == {"u1", "u2"}
 
 
+@pytest.mark.parametrize("option", ["--failures", "--outcomes", "--journal"])
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_file_of_a_run_is_not_its_log(
+    option: str, stream: str, sandbox: Sandbox, put: Put, tmp_path: Path
+) -> None:
+    """The report would be written over its first lines, so nothing is sent."""
+    path = tmp_path / "log.txt"
+    arguments = ("delete", put("ids.txt", ids(1)), *V1, "--yes", option, path)
+    with path.open("w") as log, started(*arguments, **{stream: log}) as process:
+        assert process.wait(DEADLINE) == 2
+    assert sandbox.arrivals() == []
+
+
 def test_wrong_columns_in_a_pipe_send_nothing(sandbox: Sandbox) -> None:
     """A pipe's header is looked at before its first row is sent."""
     ended = run("save", "-", "--format", "csv", stdin=PEOPLE.replace("email", "mail", 1).encode())

@@ -128,3 +128,17 @@ def test_a_refused_connection_is_no_request(
         "A connection failed. HTTP_PROXY is set but not used: --trust-env uses its proxy.\n"
     )
     assert sandbox.arrivals() == []
+
+
+def test_a_worker_names_what_keeps_it_from_a_connection(
+    sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """A worker of a job says so like the other commands, while it retries."""
+    path = put("ids.txt", "a\n")
+    store = ("--store", f"sqlite:///{path.with_name('jobs.db')}", "--base-url", refused)
+    monkeypatch.setenv("HTTP_PROXY", sandbox.url)
+    assert invoke("job", "plan", path, "--name", "erasure", *V1, *store).exit_code == 0
+    result = invoke("job", "work", "erasure", *store, "--max-outage", "0.1")
+    assert "HTTP_PROXY is set but not used: --trust-env uses its proxy.\n" in result.stderr
+    assert f"No connection to {refused}: retried until" in result.stderr
+    assert sandbox.arrivals() == []

@@ -43,9 +43,9 @@ Report = BulkReport[Row, None]
 
 BAD_ROW = Outcome[Row, None](
     0,
-    Row(2, "u1;x", "has 2 cells for 1 columns"),
+    Row(2, "u1;x", "has 2 cells for 1 column"),
     OutcomeStatus.FAILED,
-    error=InvalidInputError("row", "has 2 cells for 1 columns"),
+    error=InvalidInputError("row", "has 2 cells for 1 column"),
 )
 
 
@@ -183,7 +183,7 @@ def test_text_of_a_dry_run() -> None:
         "            2 can be sent",
         "            1 cannot",
         "",
-        "  line 2: row: has 2 cells for 1 columns",
+        "  line 2: row: has 2 cells for 1 column",
         "",
         "Those that cannot be sent are in f.",
     ]
@@ -324,7 +324,7 @@ def test_failures_file_has_a_line_for_what_is_not_done(tmp_path: Path) -> None:
         file.record(BAD_ROW)
     nothing = dict.fromkeys(["status", "error_code", "field_name", "request_id"])
     facts = nothing | {"status": 503, "error_code": "unavailable", "request_id": "r-1"}
-    rule = nothing | {"field_name": "row", "rule": "has 2 cells for 1 columns"}
+    rule = nothing | {"field_name": "row", "rule": "has 2 cells for 1 column"}
     assert lines_of(path) == [
         {
             "line": 1,
@@ -367,14 +367,14 @@ def test_failures_file_is_an_input(put: Put, tmp_path: Path) -> None:
 def test_a_line_of_a_failures_file_is_read_when_it_is_corrected(put: Put) -> None:
     """A line that could not be read is an item again once its item is right and its error gone."""
     unread: dict[str, Any] = {"line": 3, "item": "u2", "status": "failed", "attempts": 0}
-    unread["error"] = {"type": "InvalidInputError", "field_name": "row", "rule": "has 1 cells"}
+    unread["error"] = {"type": "InvalidInputError", "field_name": "row", "rule": "has 1 cell"}
     corrected = {**unread, "item": {"id": "u2"}, "error": None}
     removed = {key: value for key, value in corrected.items() if key != "error"}
     lines = [msgspec.json.encode(one) for one in (unread, corrected, removed)]
     rows = open_rows(str(put("f.ndjson", b"\n".join(lines))), None, lambda _: None)
 
     assert [(row.value, row.broken) for row in rows] == [
-        ("u2", "has 1 cells"),
+        ("u2", "has 1 cell"),
         ({"id": "u2"}, None),
         ({"id": "u2"}, None),
     ]
@@ -387,7 +387,7 @@ def test_row_that_was_not_reached_stays_broken_when_fed_back(put: Put, tmp_path:
     with FailuresFile(path, source="ids.csv") as file:
         file.record(Outcome(0, row, OutcomeStatus.NOT_SENT))
     (again,) = open_rows(str(path), None, lambda _: None)
-    assert again.broken == "has 1 cells for 2 columns"
+    assert again.broken == "has 1 cell for 2 columns"
 
 
 @pytest.mark.parametrize(

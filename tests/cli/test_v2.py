@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from adapty_async import AdaptyClient, v2
-from adapty_async._input.schema import rows_of
+from adapty_async._input.mapping import ColumnOptions, RowMapping
+from adapty_async._input.schema import ColumnSchema, rows_of
 from adapty_async.errors import InvalidInputError
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke
@@ -371,9 +372,15 @@ def rejected(field: str, rule: str) -> Any:
     return pytest.raises(InvalidInputError, match=f"^{re.escape(f'{field}: {rule}')}")
 
 
+def item_of(schema: ColumnSchema, value: Any, id_field: str = "id") -> tuple[str, Any]:
+    """Return the id of a row and its struct, without options."""
+    return RowMapping(ColumnOptions(), schema, id_field).item(value)
+
+
 def test_a_row_of_cells_is_a_transaction() -> None:
     """Dotted cells of text become the fields of a transaction, each of its kind."""
-    one, transaction = rows_of(v2.TRANSACTION_COLUMNS).item(
+    one, transaction = item_of(
+        v2.TRANSACTION_COLUMNS,
         {
             "customer_user_id": "u1",
             **{name: value for name, value in ONE_TIME.items() if name != "price"},
@@ -394,7 +401,7 @@ def test_a_row_of_cells_is_a_transaction() -> None:
 def test_a_row_of_json_is_a_transaction() -> None:
     """Objects and null are taken as they are."""
     row = {"id": "u1", **ONE_TIME, "offer": None, "is_family_shared": True}
-    _, transaction = rows_of(v2.TRANSACTION_COLUMNS).item(row, "id")
+    _, transaction = item_of(v2.TRANSACTION_COLUMNS, row)
 
     assert transaction.offer is None
     assert transaction.is_family_shared is True
@@ -403,17 +410,15 @@ def test_a_row_of_json_is_a_transaction() -> None:
 def test_a_row_without_its_type_is_no_transaction() -> None:
     """A missing field is required, not wrong."""
     with rejected("purchase_type", "is required"):
-        rows_of(v2.TRANSACTION_COLUMNS).item({"id": "u1", "purchased_at": UTC}, "id")
+        item_of(v2.TRANSACTION_COLUMNS, {"id": "u1", "purchased_at": UTC})
 
 
 def test_times_of_a_transaction_become_iso_8601() -> None:
     """Dates and times are read as databases write them; a custom attribute stays as it is."""
-    _, transaction = rows_of(v2.TRANSACTION_COLUMNS).item(
-        {"id": "u1", **ONE_TIME, "purchased_at": UTC}, "id"
-    )
+    _, transaction = item_of(v2.TRANSACTION_COLUMNS, {"id": "u1", **ONE_TIME, "purchased_at": UTC})
     assert transaction.purchased_at == "2026-01-15T10:30:00Z"
-    _, attributes = rows_of(v2.ATTRIBUTE_COLUMNS).item(
-        {"id": "u1", "custom_attributes.seen_at": "never"}, "id"
+    _, attributes = item_of(
+        v2.ATTRIBUTE_COLUMNS, {"id": "u1", "custom_attributes.seen_at": "never"}
     )
     assert attributes.custom_attributes == {"seen_at": "never"}
 
@@ -427,7 +432,7 @@ def test_attributes_take_nested_names_in_both_forms() -> None:
         "installation_meta.device_id": "d",
         "birthday": None,
     }
-    one, attributes = rows_of(v2.ATTRIBUTE_COLUMNS).item(row, "id")
+    one, attributes = item_of(v2.ATTRIBUTE_COLUMNS, row)
 
     assert (one, attributes.custom_attributes) == ("u1", {"a": 1, "b.c": "x"})
     assert attributes.installation_meta == v2.InstallationMeta(device_id="d")
@@ -462,20 +467,20 @@ def test_attributes_take_nested_names_in_both_forms() -> None:
 def test_what_is_wrong_with_a_row_is_named(change: dict[str, Any], field: str, rule: str) -> None:
     """The error names a field or says what there is, and repeats nothing of the row."""
     with rejected(field, rule):
-        rows_of(v2.TRANSACTION_COLUMNS).item({"id": "u1", **ONE_TIME, **change}, "id")
+        item_of(v2.TRANSACTION_COLUMNS, {"id": "u1", **ONE_TIME, **change})
 
 
 def test_a_row_is_an_object() -> None:
     """A value alone has no fields."""
     with rejected("row", "must be an object with named fields"):
-        rows_of(v2.ATTRIBUTE_COLUMNS).item("u1", "id")
+        item_of(v2.ATTRIBUTE_COLUMNS, "u1")
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "²"])
 def test_a_number_in_a_cell_is_one(value: str) -> None:
     """Text where a number belongs is rejected by its field."""
     with rejected("att_status", "must be a whole number"):
-        rows_of(v2.ATTRIBUTE_COLUMNS).item({"id": "u1", "att_status": value}, "id")
+        item_of(v2.ATTRIBUTE_COLUMNS, {"id": "u1", "att_status": value})
 
 
 @pytest.mark.parametrize(

@@ -451,7 +451,7 @@ async def test_a_broken_row_fails_alone(sandbox: Sandbox, tmp_path: Path) -> Non
         OutcomeStatus.FAILED,
         OutcomeStatus.DONE,
     ]
-    assert str(outcomes[1].error) == "line 3: has 1 cells for 2 columns"
+    assert str(outcomes[1].error) == "line 3: has 1 cell for 2 columns"
 
 
 def _cells(*values: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:

@@ -152,6 +152,19 @@ def test_a_report_replaces_no_other_file(output: str, message: str, folder: Path
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_report_replaces_only_a_report(folder: Path) -> None:
+    """The outcomes file of the runs stays as it is, although the caller does not name it."""
+    outcomes = folder / "run.ndjson"
+    before = outcomes.read_bytes()
+
+    with pytest.raises(ConfigError, match="it holds something else than a report"):
+        write_report(folder / "run.db", outcomes)
+    assert outcomes.read_bytes() == before
+    for name in ("report.html", "report.json"):
+        for _ in range(2):
+            write_report(folder / "run.db", folder / name)
+
+
 def test_ids_are_looked_up_in_outcomes(folder: Path) -> None:
     """A journal has no ids, so ids without an outcomes file are a mistake."""
     with pytest.raises(ConfigError, match="ids need outcomes"):
