@@ -13,6 +13,7 @@ from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from adapty_async._shared.redis_errors import explain_failure
 from adapty_async._shared.store import TIMEOUT, Change, Loaded
 from adapty_async.errors import ConfigError, StoreError
 
@@ -45,6 +46,8 @@ _OPTIONS = {
     "retry": Retry(NoBackoff(), 0),  # a member does that
     "decode_responses": False,
 }
+# Keys that are stored at the start: a node of a cluster rejects those of other nodes.
+_FIRST_KEYS = 16
 
 
 class RedisStore:
@@ -69,8 +72,9 @@ class RedisStore:
             raise ConfigError("url is not a valid URL of Redis") from None
 
     async def open(self) -> None:
-        """Connect, and store a value that expires at once: the server may only be readable."""
-        await self._store([Change(f"adapty:rate:open:{secrets.token_hex(8)}", 0, b"")], 1)
+        """Connect, and store values that expire at once: the server may only be readable."""
+        keys = (f"adapty:rate:open:{secrets.token_hex(8)}" for _ in range(_FIRST_KEYS))
+        await self._store([Change(key, 0, b"") for key in keys], 1)
 
     async def load(self, keys: Sequence[str]) -> list[Loaded]:
         """Return the values of keys, in their order."""
@@ -92,7 +96,7 @@ class RedisStore:
 
     async def _results(self, pipeline: Pipeline) -> list[Any]:
         try:
-            return await _result(pipeline.execute())  # type: ignore[no-any-return]
+            return await _results_of(pipeline)
         except StoreError:
             # after a failover, another server may have the address of one that is only readable
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
@@ -106,9 +110,22 @@ class RedisStore:
             await _result(self._client.aclose())
 
 
+async def _results_of(pipeline: Pipeline) -> list[Any]:
+    # otherwise a command's text would be a part of its error
+    results: list[Any] = await _result(pipeline.execute(raise_on_error=False))
+    for result in results:
+        if isinstance(result, redis.exceptions.RedisError):
+            raise _failure(result)
+    return results
+
+
 async def _result(command: Awaitable[Any]) -> Any:
     try:
         return await command
     except (redis.exceptions.RedisError, OSError) as error:
-        failure = StoreError(f"Redis is down, or rejected a command: {type(error).__name__}")
+        failure = _failure(error)
     raise failure
+
+
+def _failure(error: Exception) -> StoreError:
+    return StoreError(f"Redis is down, or rejected a command: {explain_failure(error)}")
