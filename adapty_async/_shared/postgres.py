@@ -13,7 +13,7 @@ import psycopg
 from psycopg.errors import SerializationFailure, UndefinedTable
 
 from adapty_async._runtime.postgres import NO_RESPONSE, connect_options, explain_failure
-from adapty_async._shared.store import TIMEOUT, Change, Loaded
+from adapty_async._shared.store import Change, Loaded, cancel, ends_in_time
 from adapty_async.errors import ConfigError, StoreError
 
 __all__ = ("PostgresStore",)
@@ -44,7 +44,7 @@ _SWAP = (
     " on conflict (key) do update set version = excluded.version, value = excluded.value"
     " where old.version = excluded.version - 1 returning key"
 )
-# Seconds to ask the server to stop a command, and until a task is cancelled again.
+# Seconds to ask the server to stop a command.
 _CANCEL = 0.1
 # Seconds to connect to all hosts of the address, and without a packet from the server's machine.
 _CONNECT, _SILENCE = 2.0, 10.0
@@ -154,13 +154,12 @@ class PostgresStore:
     async def _ends_in_time(self, task: asyncio.Task[Any]) -> bool:
         """Wait for a task, and end it if it takes too long; return whether it did not."""
         try:
-            await asyncio.wait({task}, timeout=TIMEOUT)
-            return task.done()
+            return await ends_in_time(task)
         finally:
             if not task.done() and self._connection is not None:
                 await _abort(self._connection)
                 await asyncio.wait({task}, timeout=_CANCEL)
-            await _cancel(task)
+            await cancel(task)
             if not task.cancelled():
                 task.exception()  # it may have failed too late
 
@@ -173,7 +172,7 @@ class PostgresStore:
         """Close the connection."""
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
-            await _cancel(connecting)
+            await cancel(connecting)
             if not connecting.cancelled() and connecting.exception() is None:
                 await connecting.result().close()
         await self._disconnect()
@@ -191,10 +190,3 @@ async def _abort(connection: _Connection) -> None:
                 await connection.cancel_safe()
         with socket.socket(fileno=os.dup(connection.fileno())) as copied:
             copied.shutdown(socket.SHUT_RDWR)
-
-
-async def _cancel(task: asyncio.Task[Any]) -> None:
-    """Cancel a task until it has ended: libraries may lose a cancellation."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=_CANCEL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Sequence
@@ -14,7 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from adapty_async._shared.redis_errors import explain_failure
-from adapty_async._shared.store import TIMEOUT, Change, Loaded
+from adapty_async._shared.store import Change, Loaded, cancel, ends_in_time
 from adapty_async.errors import ConfigError, StoreError
 
 __all__ = ("RedisStore",)
@@ -41,8 +42,8 @@ return 1
 _EXPIRY = 24 * 60 * 60 * 1000
 # The exchanges depend on these; the URL of an application may have other ones in its query.
 _OPTIONS = {
-    "socket_timeout": TIMEOUT,
-    "socket_connect_timeout": TIMEOUT,
+    "socket_timeout": None,  # see `ends_in_time`
+    "socket_connect_timeout": None,
     "retry": Retry(NoBackoff(), 0),  # a member does that
     "decode_responses": False,
 }
@@ -120,10 +121,17 @@ async def _results_of(pipeline: Pipeline) -> list[Any]:
 
 
 async def _result(command: Awaitable[Any]) -> Any:
+    task = asyncio.ensure_future(command)
     try:
-        return await command
+        if await ends_in_time(task):
+            return task.result()
+        failure = _failure(TimeoutError())
     except (redis.exceptions.RedisError, OSError) as error:
         failure = _failure(error)
+    finally:
+        await cancel(task)
+        if not task.cancelled():
+            task.exception()  # it may have failed too late
     raise failure
 
 
