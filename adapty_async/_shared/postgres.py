@@ -13,7 +13,7 @@ import psycopg
 from psycopg.errors import SerializationFailure, UndefinedTable
 
 from adapty_async._runtime.postgres import NO_RESPONSE, connect_options, explain_failure
-from adapty_async._shared.store import Change, Loaded, cancel, ends_in_time
+from adapty_async._shared.store import START_TIMEOUT, TIMEOUT, Change, Loaded, cancel, ends_in_time
 from adapty_async.errors import ConfigError, StoreError
 
 __all__ = ("PostgresStore",)
@@ -78,8 +78,8 @@ class PostgresStore:
     async def open(self) -> None:
         """Connect, and create the table if there is none; raise if it is only readable."""
         await self._connect()
-        await self._within(self._connected())
-        await self.swap([])
+        await self._within(self._connected(), START_TIMEOUT)
+        await self._within(self._swap([], [], []), START_TIMEOUT)
 
     async def _connect(self) -> asyncio.Task[_Connection]:
         """Wait until there is a connection, or none of the hosts of the address has one."""
@@ -133,14 +133,14 @@ class PostgresStore:
             self._has_table = True
         return self._connection
 
-    async def _within(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _within(self, work: Coroutine[Any, Any, T], seconds: float = TIMEOUT) -> T:
         async with self._lock:
-            return await self._result_in_time(work)
+            return await self._result_in_time(work, seconds)
 
-    async def _result_in_time(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _result_in_time(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
         task = asyncio.ensure_future(work)
         try:
-            if await self._ends_in_time(task):
+            if await self._ends_in_time(task, seconds):
                 return task.result()
             failure = StoreError(f"PostgreSQL {NO_RESPONSE}")
         except psycopg.Error as error:
@@ -151,10 +151,10 @@ class PostgresStore:
         await self._disconnect()
         raise failure
 
-    async def _ends_in_time(self, task: asyncio.Task[Any]) -> bool:
+    async def _ends_in_time(self, task: asyncio.Task[Any], seconds: float) -> bool:
         """Wait for a task, and end it if it takes too long; return whether it did not."""
         try:
-            return await ends_in_time(task)
+            return await ends_in_time(task, seconds)
         finally:
             if not task.done() and self._connection is not None:
                 await _abort(self._connection)

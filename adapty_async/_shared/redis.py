@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from adapty_async._shared.redis_errors import explain_failure
-from adapty_async._shared.store import Change, Loaded, cancel, ends_in_time
+from adapty_async._shared.store import START_TIMEOUT, TIMEOUT, Change, Loaded, cancel, ends_in_time
 from adapty_async.errors import ConfigError, StoreError
 
 __all__ = ("RedisStore",)
@@ -75,29 +75,29 @@ class RedisStore:
     async def open(self) -> None:
         """Connect, and store values that expire at once: the server may only be readable."""
         keys = (f"adapty:rate:open:{secrets.token_hex(8)}" for _ in range(_FIRST_KEYS))
-        await self._store([Change(key, 0, b"") for key in keys], 1)
+        await self._store([Change(key, 0, b"") for key in keys], 1, START_TIMEOUT)
 
     async def load(self, keys: Sequence[str]) -> list[Loaded]:
         """Return the values of keys, in their order."""
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.eval(_LOAD, 1, key)
-        results = await self._results(pipeline)
+        results = await self._results(pipeline, TIMEOUT)
         return [Loaded(int(version), value, float(now)) for version, value, now in results]
 
     async def swap(self, changes: Sequence[Change]) -> list[bool]:
         """Store each value whose key still has its `version`; return which ones had it."""
-        return await self._store(changes, _EXPIRY)
+        return await self._store(changes, _EXPIRY, TIMEOUT)
 
-    async def _store(self, changes: Sequence[Change], expiry: int) -> list[bool]:
+    async def _store(self, changes: Sequence[Change], expiry: int, seconds: float) -> list[bool]:
         pipeline = self._client.pipeline(transaction=False)
         for key, version, value in changes:
             pipeline.eval(_SWAP, 1, key, version, version + 1, value, expiry)
-        return [bool(swapped) for swapped in await self._results(pipeline)]
+        return [bool(swapped) for swapped in await self._results(pipeline, seconds)]
 
-    async def _results(self, pipeline: Pipeline) -> list[Any]:
+    async def _results(self, pipeline: Pipeline, seconds: float) -> list[Any]:
         try:
-            return await _results_of(pipeline)
+            return await _results_of(pipeline, seconds)
         except StoreError:
             # after a failover, another server may have the address of one that is only readable
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
@@ -108,22 +108,22 @@ class RedisStore:
         """Close the connections."""
         # the connection is broken already, or its event loop is closed
         with contextlib.suppress(StoreError, RuntimeError):
-            await _result(self._client.aclose())
+            await _result(self._client.aclose(), TIMEOUT)
 
 
-async def _results_of(pipeline: Pipeline) -> list[Any]:
+async def _results_of(pipeline: Pipeline, seconds: float) -> list[Any]:
     # otherwise a command's text would be a part of its error
-    results: list[Any] = await _result(pipeline.execute(raise_on_error=False))
+    results: list[Any] = await _result(pipeline.execute(raise_on_error=False), seconds)
     for result in results:
         if isinstance(result, redis.exceptions.RedisError):
             raise _failure(result)
     return results
 
 
-async def _result(command: Awaitable[Any]) -> Any:
+async def _result(command: Awaitable[Any], seconds: float) -> Any:
     task = asyncio.ensure_future(command)
     try:
-        if await ends_in_time(task):
+        if await ends_in_time(task, seconds):
             return task.result()
         failure = _failure(TimeoutError())
     except (redis.exceptions.RedisError, OSError) as error:
