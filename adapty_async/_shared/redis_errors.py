@@ -52,7 +52,7 @@ _CAUSES = tuple(
         ),
         ("DENIED", "it rejects other machines; set a password there, and add it to the address"),
         (
-            "nknown (Redis )?command|[Ww]rong number of arg",
+            "unknown command|Unknown Redis command|(?i:wrong number of arg)",
             "the server is too old, or lacks a command; use Redis 6 or later, or a compatible one",
         ),
         (
