@@ -93,6 +93,7 @@ _REMEDIES = {
     "25006": "a standby can only be read; it may pass, or add target_session_attrs=read-write",
     "42501": "the user lacks a right; see its tables and rights in the documentation",
     "53100": "the disk of the server is full",
+    "57014": "the server cancelled the command; see its statement_timeout",
     "57P01": "the server stops, or ended the connection; it may pass",
 }
 

@@ -11,7 +11,8 @@ members. All times are on the clock of the store.
 - A response is recorded after every active member has reported up to its time. A measurement then
   counts the successes of all members. A member that is silent delays that by `_LAG` at most.
 - A permit belongs to an epoch. A 429 to a request of an earlier epoch does not cut the rate again.
-- No permit is further ahead than `AHEAD`. The unused permits of a dead member pass.
+- No permit is further ahead than `AHEAD`, or than the seconds between two exchanges of a member if
+  there are many. The unused permits of a dead member pass.
 - Each member has a timeline of its own as well, at its share of the rate, so that none takes the
   permits of another because it exchanges more often or at a better time.
 """
@@ -27,15 +28,21 @@ from adapty_async._flow.rate_state import RateSnapshot
 
 __all__ = ("AHEAD", "Grant", "Report", "Response", "SharedState", "exchange")
 
-#: Maximum seconds by which a permit may be ahead.
+#: Maximum seconds by which a permit may be ahead, and minimum seconds between two exchanges of a
+#: member; both are more if there are many members.
 AHEAD = 0.05
+# Maximum exchanges per second of all members. More of them would lose to each other, and take the
+# processor time that the members need for their requests.
+_EXCHANGES = 400.0
+# Maximum seconds between two exchanges of a member, however many there are.
+_MAX_INTERVAL = 1.0
 # Seconds without an exchange after which a member counts as gone. Idle members exchange once a
 # second.
 _GONE = 3.0
-# Maximum seconds for which the responses of others wait for the report of a member.
+# Seconds for which the responses of others wait for the report of a member, unless there are many.
 _LAG = 0.2
-# Seconds after its last report in which a member has a share of the rate of its own.
-_HUNGRY = 0.3
+# Intervals after its last report in which a member has a share of the rate of its own.
+_HUNGRY = 6
 # The share of the rate to which the shares of all members add up. A little above 1 fills the
 # timeline up to `AHEAD`, so that a late exchange leaves no gap; the timeline itself holds the rate.
 _SHARES = 1.005
@@ -173,6 +180,7 @@ class Grant(msgspec.Struct, frozen=True):
         probing: only single probes are sent.
         overstated: the server accepts requests before the end of a long `Retry-After`.
         members: number of members; those of before a failure of the store count for a while.
+        interval: minimum seconds from this exchange of the member to its next one.
     """
 
     permits: tuple[float, ...]
@@ -185,6 +193,7 @@ class Grant(msgspec.Struct, frozen=True):
     probing: bool
     overstated: bool
     members: int
+    interval: float = AHEAD
 
 
 def exchange(state: SharedState | None, now: float, report: Report) -> tuple[SharedState, Grant]:
@@ -264,12 +273,19 @@ class _Exchange:
         member = Member(
             seen=report.at,
             active_until=report.active_until,
-            hungry_until=now + _HUNGRY if report.hungry else hungry_until,
+            hungry_until=now + _HUNGRY * self._spacing if report.hungry else hungry_until,
             served_until=-math.inf if before is None else before.served_until,
         )
         if not report.is_leaving:
             self._members[report.member] = member
         return member
+
+    @property
+    def _spacing(self) -> float:
+        """The seconds between two exchanges of a member, which its permits cover."""
+        # a process that is short of processor time may not have exchanged for long
+        active = sum(one.active_until > self._now - _GONE for one in self._members.values())
+        return min(max(AHEAD, active / _EXCHANGES), _MAX_INTERVAL)
 
     @property
     def _is_young(self) -> bool:
@@ -317,7 +333,7 @@ class _Exchange:
         """Return the time up to which the responses of all active members are known."""
         now = self._now
         reported = (one.seen for one in self._members.values() if one.active_until > now)
-        return max(now - _LAG, min(reported, default=now))
+        return max(now - max(_LAG, 2 * self._spacing), min(reported, default=now))
 
     def _record_throttled(self, response: Response) -> None:
         limiter, sent = self._limiter, response.sent
@@ -342,14 +358,14 @@ class _Exchange:
             return (), 0.0
         interval = self._interval()
         # the rate may have risen since
-        served = min(max(member.served_until, now - _CATCH_UP), now + AHEAD + interval)
+        served = min(max(member.served_until, now - self._spacing), now + self._spacing + interval)
         member.served_until = served  # also without permits, or it would be as late next time
-        share = 1 + math.floor((now + AHEAD - served) / interval)
+        share = 1 + math.floor((now + self._spacing - served) / interval)
         if share <= 0:
-            return (), served - AHEAD - now
+            return (), served - self._spacing - now
         self._time = now - _CATCH_UP
         wanted = min(self._report.wanted, share)
-        reserved = limiter.reserve(wanted, AHEAD + _CATCH_UP, waited=True)
+        reserved = limiter.reserve(wanted, self._spacing + _CATCH_UP, waited=True)
         member.served_until = served + reserved.count * interval
         again = max(reserved.again, interval if share < self._report.wanted else 0.0)
         return tuple(
@@ -372,6 +388,7 @@ class _Exchange:
             limit=limiter.limit,
             paused_until=limiter.paused_until,
             probing=limiter.probing,
+            interval=self._spacing,
             overstated=limiter.overstated,
             members=max(len(self._members), self._members_before if self._is_young else 0),
         )

@@ -20,9 +20,11 @@ from adapty_async.errors import StoreError
 __all__ = ("ExchangeLoop",)
 
 # Maximum seconds until the second attempt at a bucket for which another member was faster. They
-# double with each attempt, so that many members get through, up to the next exchange.
+# double with each attempt, so that many members get through, up to a second.
 _BACKOFF = 0.002
-_DOUBLINGS = 5
+_DOUBLINGS = 9
+# Maximum number of attempts to leave.
+_LEAVING = 5
 # Maximum seconds until a store that is down is tried again, after its first failure and after
 # others; a random half of them passes in any case. With the time of an attempt they are less than
 # those after which a process counts as gone.
@@ -61,7 +63,6 @@ class ExchangeLoop:
         self._woken = asyncio.Event()
         self._next = -math.inf  # earliest time of the next attempt
         self._failures = 0  # the last attempts in a row in which the store was down
-        self._lost = 0  # the last attempts in a row in which another member was faster
         self._task: asyncio.Task[None] | None = None  # from the first bucket on
         self.event_loop = asyncio.get_running_loop()
         self.sources: dict[str, SharedSource] = {}
@@ -126,12 +127,9 @@ class ExchangeLoop:
             if key in results:
                 self.sources[key].accept(*results[key])
             else:
-                self.sources[key].lose()
-        if len(results) == len(keys):
-            self._lost = 0
-        else:
-            self._next = min(self._next, self._clock() + _backoff(self._lost))
-            self._lost += 1
+                again = self._clock() + _backoff(self.sources[key].member.lost)
+                self.sources[key].lose(again)
+                self._next = min(self._next, again)
 
     async def _results(self, keys: Sequence[str]) -> dict[str, tuple[Report, Grant, float]]:
         """Attempt an exchange, and once more: the connection may only have been idle for long."""
@@ -173,7 +171,7 @@ class ExchangeLoop:
         keys = [key for key, source in self.sources.items() if not source.is_alone]
         lost = 0
         with contextlib.suppress(Exception):  # nobody would retrieve an error of the task
-            while keys and lost < _DOUBLINGS:
+            while keys and lost < _LEAVING:
                 left = await self._attempt(keys, is_leaving=True)
                 if keys := [key for key in keys if key not in left]:
                     await asyncio.sleep(_backoff(lost))

@@ -13,7 +13,7 @@ __all__ = ("INTERVAL", "Member", "StoreClock", "limiter_alone")
 
 #: Minimum seconds from one exchange of a process to the next, so that there are at most 20 in a
 #: second.
-INTERVAL = 0.05
+INTERVAL = AHEAD
 # Maximum seconds from one exchange to the next, so that others know of the member.
 _HEARTBEAT = 1.0
 # Maximum seconds until a member asks for permits again: the rate may rise at any time.
@@ -21,9 +21,6 @@ _ASK_AGAIN = 0.25
 # Seconds after which an unused permit is void. Requests of a process that stood still would
 # otherwise be sent as a burst.
 _LATE = 0.1
-# Maximum seconds of an exchange whose permits are of use. They cover `AHEAD` and as much behind, so
-# a process whose exchanges take longer has less than it has alone.
-_SLOW = 0.15
 # Seconds by which a request may be early, so that thousands per second need fewer timers.
 _EARLY = 0.001
 _MIN_WAIT = 0.002
@@ -79,6 +76,7 @@ class Member:
         limit: the measured limit of the server; None during a search for it.
         paused_until: time before which nothing is sent; it may be past.
         members: number of members as of the last exchange.
+        lost: number of exchanges in a row for which other members were faster.
         late_since: time of the first exchange in a row without a result in time; None after
             one with such a result.
     """
@@ -113,7 +111,13 @@ class Member:
         self.limit: float | None = None
         self.paused_until = clock()
         self.members = 1
+        self.lost = 0
         self.late_since: float | None = None
+        self._not_before = -math.inf  # earliest time of the next attempt, after a lost one
+
+    @property
+    def _interval(self) -> float:
+        return INTERVAL if self._grant is None else self._grant.interval
 
     @property
     def rate(self) -> float:
@@ -148,7 +152,7 @@ class Member:
         due = self._permits[0][0] if self._permits else math.inf
         if due > now + _EARLY:
             self._is_hungry, self._hungry_at = True, now
-            self._exchange_by(max(self._last + INTERVAL, self._ask_at))
+            self._exchange_by(max(self._last + self._interval, self._ask_at))
             return max((self.due if due == math.inf else due) - now, _MIN_WAIT)
         _, epoch = self._permits.popleft()
         self._waited += ((now - self._hungry_at <= _WAITED) - self._waited) / 16
@@ -169,9 +173,10 @@ class Member:
 
     def _expect_response(self, now: float) -> None:
         self._active_until = now + _ACTIVE
-        self._exchange_by(self._last + INTERVAL)
+        self._exchange_by(self._last + self._interval)
 
     def _exchange_by(self, moment: float) -> None:
+        moment = max(moment, self._not_before)
         if moment < self.due:
             self.due = moment
             self._on_due()
@@ -223,7 +228,7 @@ class Member:
         self._fresh.expect(rate)
         if self.limit is None:
             self._expected = self._known = self.limit = rate
-            self._exchange_by(self._last + INTERVAL)
+            self._exchange_by(self._last + self._interval)
 
     def restart(self, rate: float | None) -> None:
         """
@@ -234,7 +239,7 @@ class Member:
         self._is_restarting, self._restart_limit = True, rate
         self._known = self.limit = rate
         self.paused_until = min(self.paused_until, self._clock())
-        self._exchange_by(self._last + INTERVAL)
+        self._exchange_by(self._last + self._interval)
 
     def report(self, *, is_leaving: bool = False) -> Report:
         """Return what the next exchange reports; a report that does not arrive changes nothing."""
@@ -270,11 +275,9 @@ class Member:
     def accept(self, report: Report, grant: Grant, began: float) -> None:
         """Use the result of an exchange that began at `began`."""
         now, to_local = self._clock(), self.store_clock.to_local
-        in_time = now - began <= _SLOW
-        if in_time:
-            self.late_since = None
-        else:
-            self.lose()
+        in_time = now - began <= _LATE + grant.interval
+        self.lost = 0
+        self._record_duration(in_time=in_time)
         before, self._grant, self._last = self._grant, grant, began
         self.members = grant.members
         self._is_restarting = self._is_restarting and not report.restart
@@ -300,7 +303,7 @@ class Member:
         self._has_gap = False
         self.due = began + _HEARTBEAT
         if self._has_news or grant.permits:
-            self._exchange_by(began + INTERVAL)
+            self._exchange_by(began + self._interval)
 
     @property
     def _has_news(self) -> bool:
@@ -313,9 +316,16 @@ class Member:
             or self._search_from
         )
 
-    def lose(self) -> None:
-        """Record that an exchange had no result in time: it was slow, or others were faster."""
-        if self.late_since is None:
+    def lose(self, again: float) -> None:
+        """Record that other members were faster; the next attempt is due at a time."""
+        self.lost += 1
+        self._not_before = self.due = again
+        self._record_duration(in_time=False)
+
+    def _record_duration(self, *, in_time: bool) -> None:
+        if in_time:
+            self.late_since = None
+        elif self.late_since is None:
             self.late_since = self._clock()
 
     def postpone(self, moment: float) -> None:

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.errors import SerializationFailure, UndefinedTable
 
 from adapty_async._runtime.postgres import NO_RESPONSE, connect_options, explain_failure
-from adapty_async._shared.store import TIMEOUT, Change, Loaded
+from adapty_async._shared.store import START_TIMEOUT, TIMEOUT, Change, Loaded, cancel, ends_in_time
 from adapty_async.errors import ConfigError, StoreError
 
 __all__ = ("PostgresStore",)
@@ -44,7 +44,7 @@ _SWAP = (
     " on conflict (key) do update set version = excluded.version, value = excluded.value"
     " where old.version = excluded.version - 1 returning key"
 )
-# Seconds to ask the server to stop a command, and until a task is cancelled again.
+# Seconds to ask the server to stop a command.
 _CANCEL = 0.1
 # Seconds to connect to all hosts of the address, and without a packet from the server's machine.
 _CONNECT, _SILENCE = 2.0, 10.0
@@ -78,8 +78,8 @@ class PostgresStore:
     async def open(self) -> None:
         """Connect, and create the table if there is none; raise if it is only readable."""
         await self._connect()
-        await self._within(self._connected())
-        await self.swap([])
+        await self._within(self._connected(), START_TIMEOUT)
+        await self._within(self._swap([], [], []), START_TIMEOUT)
 
     async def _connect(self) -> asyncio.Task[_Connection]:
         """Wait until there is a connection, or none of the hosts of the address has one."""
@@ -133,14 +133,14 @@ class PostgresStore:
             self._has_table = True
         return self._connection
 
-    async def _within(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _within(self, work: Coroutine[Any, Any, T], seconds: float = TIMEOUT) -> T:
         async with self._lock:
-            return await self._result_in_time(work)
+            return await self._result_in_time(work, seconds)
 
-    async def _result_in_time(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _result_in_time(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
         task = asyncio.ensure_future(work)
         try:
-            if await self._ends_in_time(task):
+            if await self._ends_in_time(task, seconds):
                 return task.result()
             failure = StoreError(f"PostgreSQL {NO_RESPONSE}")
         except psycopg.Error as error:
@@ -151,16 +151,15 @@ class PostgresStore:
         await self._disconnect()
         raise failure
 
-    async def _ends_in_time(self, task: asyncio.Task[Any]) -> bool:
+    async def _ends_in_time(self, task: asyncio.Task[Any], seconds: float) -> bool:
         """Wait for a task, and end it if it takes too long; return whether it did not."""
         try:
-            await asyncio.wait({task}, timeout=TIMEOUT)
-            return task.done()
+            return await ends_in_time(task, seconds)
         finally:
             if not task.done() and self._connection is not None:
                 await _abort(self._connection)
                 await asyncio.wait({task}, timeout=_CANCEL)
-            await _cancel(task)
+            await cancel(task)
             if not task.cancelled():
                 task.exception()  # it may have failed too late
 
@@ -173,7 +172,7 @@ class PostgresStore:
         """Close the connection."""
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
-            await _cancel(connecting)
+            await cancel(connecting)
             if not connecting.cancelled() and connecting.exception() is None:
                 await connecting.result().close()
         await self._disconnect()
@@ -191,10 +190,3 @@ async def _abort(connection: _Connection) -> None:
                 await connection.cancel_safe()
         with socket.socket(fileno=os.dup(connection.fileno())) as copied:
             copied.shutdown(socket.SHUT_RDWR)
-
-
-async def _cancel(task: asyncio.Task[Any]) -> None:
-    """Cancel a task until it has ended: libraries may lose a cancellation."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=_CANCEL)

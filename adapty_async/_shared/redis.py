@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Sequence
@@ -13,7 +14,8 @@ from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from adapty_async._shared.store import TIMEOUT, Change, Loaded
+from adapty_async._shared.redis_errors import explain_failure
+from adapty_async._shared.store import START_TIMEOUT, TIMEOUT, Change, Loaded, cancel, ends_in_time
 from adapty_async.errors import ConfigError, StoreError
 
 __all__ = ("RedisStore",)
@@ -40,11 +42,13 @@ return 1
 _EXPIRY = 24 * 60 * 60 * 1000
 # The exchanges depend on these; the URL of an application may have other ones in its query.
 _OPTIONS = {
-    "socket_timeout": TIMEOUT,
-    "socket_connect_timeout": TIMEOUT,
+    "socket_timeout": None,  # see `ends_in_time`
+    "socket_connect_timeout": None,
     "retry": Retry(NoBackoff(), 0),  # a member does that
     "decode_responses": False,
 }
+# Keys that are stored at the start: a node of a cluster rejects those of other nodes.
+_FIRST_KEYS = 16
 
 
 class RedisStore:
@@ -69,30 +73,31 @@ class RedisStore:
             raise ConfigError("url is not a valid URL of Redis") from None
 
     async def open(self) -> None:
-        """Connect, and store a value that expires at once: the server may only be readable."""
-        await self._store([Change(f"adapty:rate:open:{secrets.token_hex(8)}", 0, b"")], 1)
+        """Connect, and store values that expire at once: the server may only be readable."""
+        keys = (f"adapty:rate:open:{secrets.token_hex(8)}" for _ in range(_FIRST_KEYS))
+        await self._store([Change(key, 0, b"") for key in keys], 1, START_TIMEOUT)
 
     async def load(self, keys: Sequence[str]) -> list[Loaded]:
         """Return the values of keys, in their order."""
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.eval(_LOAD, 1, key)
-        results = await self._results(pipeline)
+        results = await self._results(pipeline, TIMEOUT)
         return [Loaded(int(version), value, float(now)) for version, value, now in results]
 
     async def swap(self, changes: Sequence[Change]) -> list[bool]:
         """Store each value whose key still has its `version`; return which ones had it."""
-        return await self._store(changes, _EXPIRY)
+        return await self._store(changes, _EXPIRY, TIMEOUT)
 
-    async def _store(self, changes: Sequence[Change], expiry: int) -> list[bool]:
+    async def _store(self, changes: Sequence[Change], expiry: int, seconds: float) -> list[bool]:
         pipeline = self._client.pipeline(transaction=False)
         for key, version, value in changes:
             pipeline.eval(_SWAP, 1, key, version, version + 1, value, expiry)
-        return [bool(swapped) for swapped in await self._results(pipeline)]
+        return [bool(swapped) for swapped in await self._results(pipeline, seconds)]
 
-    async def _results(self, pipeline: Pipeline) -> list[Any]:
+    async def _results(self, pipeline: Pipeline, seconds: float) -> list[Any]:
         try:
-            return await _result(pipeline.execute())  # type: ignore[no-any-return]
+            return await _results_of(pipeline, seconds)
         except StoreError:
             # after a failover, another server may have the address of one that is only readable
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
@@ -103,12 +108,32 @@ class RedisStore:
         """Close the connections."""
         # the connection is broken already, or its event loop is closed
         with contextlib.suppress(StoreError, RuntimeError):
-            await _result(self._client.aclose())
+            await _result(self._client.aclose(), TIMEOUT)
 
 
-async def _result(command: Awaitable[Any]) -> Any:
+async def _results_of(pipeline: Pipeline, seconds: float) -> list[Any]:
+    # otherwise a command's text would be a part of its error
+    results: list[Any] = await _result(pipeline.execute(raise_on_error=False), seconds)
+    for result in results:
+        if isinstance(result, redis.exceptions.RedisError):
+            raise _failure(result)
+    return results
+
+
+async def _result(command: Awaitable[Any], seconds: float) -> Any:
+    task = asyncio.ensure_future(command)
     try:
-        return await command
+        if await ends_in_time(task, seconds):
+            return task.result()
+        failure = _failure(TimeoutError())
     except (redis.exceptions.RedisError, OSError) as error:
-        failure = StoreError(f"Redis is down, or rejected a command: {type(error).__name__}")
+        failure = _failure(error)
+    finally:
+        await cancel(task)
+        if not task.cancelled():
+            task.exception()  # it may have failed too late
     raise failure
+
+
+def _failure(error: Exception) -> StoreError:
+    return StoreError(f"Redis is down, or rejected a command: {explain_failure(error)}")

@@ -17,8 +17,9 @@ logger = logging.getLogger("adapty_async")
 
 # Seconds until a store whose exchanges take too long is tried again.
 _RETRY = 0.25
-# Seconds without an exchange in time after which a process continues alone.
-_STARVED = 1.0
+# Seconds without an exchange in time after which a process continues alone, if the store is slow
+# and if other processes are faster. Of many that start at once, each gets through after a while.
+_SLOW, _STARVED = 1.0, 5.0
 
 
 class SharedSource:
@@ -172,20 +173,20 @@ class SharedSource:
         self.member.accept(report, grant, began)
         self.exchanges += 1
         if self.member.late_since is not None:
-            self._require_timely()
+            self._require_timely(_SLOW)
         elif self._alone is not None:
             self._alone = None
             logger.info("shared rate: the store is back; the processes share one rate again")
 
-    def lose(self) -> None:
-        """Record that other processes were faster than an exchange."""
-        self.member.lose()
-        self._require_timely()
+    def lose(self, again: float) -> None:
+        """Record that other processes were faster than an exchange; try again at a time."""
+        self.member.lose(again)
+        self._require_timely(_STARVED)
 
-    def _require_timely(self) -> None:
+    def _require_timely(self, seconds: float) -> None:
         """Continue alone if exchanges take so long, or lose so often, that permits are void."""
         since = self.member.late_since
-        if self._alone is not None or (since is not None and self._clock() - since > _STARVED):
+        if self._alone is not None or (since is not None and self._clock() - since > seconds):
             self.fail(StoreError("exchanges with the store take too long, or others are faster"))
 
     def fail(self, error: StoreError, wait: float = _RETRY) -> None:

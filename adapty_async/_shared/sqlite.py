@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from adapty_async._runtime.database import use_write_ahead_log
+from adapty_async._runtime.database import explain, use_write_ahead_log
 from adapty_async._shared.store import TIMEOUT, Change, Loaded
 from adapty_async.errors import StoreError
 
@@ -96,7 +96,7 @@ class SqliteStore:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._do, work)
         except sqlite3.Error as error:
             name = getattr(error, "sqlite_errorname", type(error).__name__)
-            failure = StoreError(f"SQLite failed: {name}")
+            failure = StoreError(f"SQLite failed: {name}: {explain(error)}")
         raise failure
 
     def _do(self, work: Callable[[], T]) -> T:

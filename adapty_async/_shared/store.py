@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from adapty_async.errors import StoreError
 
-__all__ = ("TIMEOUT", "Change", "Loaded", "MemoryStore", "Store")
+__all__ = (
+    "START_TIMEOUT",
+    "TIMEOUT",
+    "Change",
+    "Loaded",
+    "MemoryStore",
+    "Store",
+    "cancel",
+    "ends_in_time",
+)
 
 #: Seconds after which a store that does not respond counts as down.
 TIMEOUT = 0.5
+#: Seconds after which it does at the start, when many processes may start at once.
+START_TIMEOUT = 5.0
+# The timeout is awaited in steps: a process that stands still has not waited longer than one.
+_STEPS = 10
+# Seconds until a task is cancelled again.
+_CANCEL = 0.1
+
+
+async def ends_in_time(task: asyncio.Future[Any], seconds: float) -> bool:
+    """
+    Wait for a task for a number of seconds; return whether it has ended.
+
+    A process that is short of processor time finds the response and the end of the timeout at the
+    same moment. The store is not down for that.
+    """
+    for _ in range(_STEPS):
+        await asyncio.wait({task}, timeout=seconds / _STEPS)
+        if task.done():
+            break
+    return task.done()
+
+
+async def cancel(task: asyncio.Future[Any]) -> None:
+    """Cancel a task until it has ended: libraries may lose a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCEL)
 
 
 class Loaded(NamedTuple):

@@ -46,7 +46,8 @@ from adapty_async.cli._options import (
     yes_option,
 )
 from adapty_async.cli._progress import counting
-from adapty_async.cli._streams import output_failed
+from adapty_async.cli._signals import handled
+from adapty_async.cli._streams import output_failed, write_error
 from adapty_async.cli._terminal import echo, visible
 from adapty_async.errors import InvalidInputError
 from adapty_async.jobs import (
@@ -54,16 +55,19 @@ from adapty_async.jobs import (
     Job,
     JobError,
     JobOutcome,
+    JobReport,
     JobStore,
     Lines,
     PartOptions,
     PlannedSource,
+    StoreUnavailableError,
 )
 
 __all__ = ("cli", "job")
 
 _STORE_NAME = "adapty-jobs.db"
-_WATCH_SECONDS = 2.0
+# Seconds between two reports, and maximum seconds between two attempts at a store that is down.
+_WATCH_SECONDS, _MAX_WATCH_SECONDS = 2.0, 10.0
 # Characters that stay readable in the address of a file.
 _PATH_MARKS = "/\\:@+,="
 
@@ -296,15 +300,33 @@ def status(name: str, store: str | None, *, as_json: bool, watch: bool) -> None:
 
 
 async def _show(store: str | None, name: str, *, as_json: bool, watch: bool) -> None:
-    async with JobStore(_existing_store(store)) as opened:
-        found = await opened.job(name)
-        report = await found.report()
-        while watch and not (report.has_ended or report.stop_reason or output_failed()):
-            click.echo(report_json(report) if as_json else report_line(report))
-            await asyncio.sleep(_WATCH_SECONDS)
+    with handled(_leave):
+        async with JobStore(_existing_store(store)) as opened:
+            found = await opened.job(name)
             report = await found.report()
-        resuming = next_command("retry", name, _store_shown(store))
-        click.echo(report_json(report) if as_json else report_text(report, resuming))
+            while watch and not (report.has_ended or report.stop_reason or output_failed()):
+                click.echo(report_json(report) if as_json else report_line(report))
+                report = await _next_report(found)
+            resuming = next_command("retry", name, _store_shown(store))
+            click.echo(report_json(report) if as_json else report_text(report, resuming))
+
+
+def _leave(_: int) -> None:
+    """Exit at once: a thread may wait for a store that does not respond, and nothing is written."""
+    write_error("\nInterrupted.")
+    os._exit(Exit.INTERRUPTED)
+
+
+async def _next_report(found: Job) -> JobReport:
+    """Return the report some seconds later, or when a store that is unavailable responds again."""
+    wait = _WATCH_SECONDS
+    while True:
+        await asyncio.sleep(wait)
+        try:
+            return await found.report()
+        except StoreUnavailableError as error:
+            wait = min(2 * wait, _MAX_WATCH_SECONDS)
+            write_error(f"{found.name}: {error}; the next attempt is in {wait:g} s")
 
 
 @job.command(epilog=examples("job failures erasure"))
@@ -344,10 +366,11 @@ def _print_outcomes(
     *statuses: OutcomeStatus,
 ) -> None:
     async def write() -> None:
-        async with JobStore(_existing_store(store)) as opened:
-            found = await opened.job(name, source=await relocated(opened, name, source))
-            async for outcome in found.outcomes(*statuses):
-                click.echo(encode(outcome, found.operation))
+        with handled(_leave):
+            async with JobStore(_existing_store(store)) as opened:
+                found = await opened.job(name, source=await relocated(opened, name, source))
+                async for outcome in found.outcomes(*statuses):
+                    click.echo(encode(outcome, found.operation))
 
     with _exit_on_error():
         _run(write())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -19,8 +20,11 @@ def handled(handler: Callable[[int], object]) -> Iterator[None]:
     """
     Call a function in the running event loop for each signal that asks the process to end.
 
-    With nohup, SIGHUP stays ignored.
+    With nohup, SIGHUP stays ignored. Outside of the main thread, Python handles no signals.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     numbers = {name: getattr(signal, name) for name in _NAMES if hasattr(signal, name)}
     if "SIGHUP" in numbers and signal.getsignal(numbers["SIGHUP"]) is signal.SIG_IGN:
         del numbers["SIGHUP"]

@@ -55,8 +55,13 @@ _SET_UP = (
     " set_config('tcp_keepalives_count', '3', false),"
     " set_config('synchronous_commit', 'on', false),"
     " set_config('default_transaction_isolation', 'read committed', false),"
-    # before version 14 it did not exist
-    " (SELECT set_config(name, %s, false) FROM pg_settings WHERE name = 'idle_session_timeout')"
+    # the link has timeouts of its own, and a transaction of millions of items takes long
+    " set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false),"
+    # that of a worker which stands still would lock its parts against all others
+    " set_config('idle_in_transaction_session_timeout', %s, false),"
+    # before versions 14 and 17 they did not exist
+    " (SELECT set_config(name, %s, false) FROM pg_settings WHERE name = 'idle_session_timeout'),"
+    " (SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout')"
 )
 
 
@@ -151,8 +156,8 @@ class _Session:
         self._connection = connection
         self._socket = socket.socket(fileno=os.dup(connection.fileno()))
         try:
-            idle_timeout = f"{self._lease * 1000:.0f}" if self._has_locks else "0"
-            values = str(idle), str(interval), idle_timeout
+            lease = f"{self._lease * 1000:.0f}"
+            values = str(idle), str(interval), lease, lease if self._has_locks else "0"
             ((self.backend, *_),) = connection.execute(_SET_UP, values).fetchall()
         except BaseException:
             self._drop()

@@ -7,7 +7,9 @@ import io
 import json
 import os
 import signal
+import socket
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +27,7 @@ from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke, StartSandbox
 from tests.cli.processes import run as run_process
 from tests.cli.processes import started, wait_for_arrivals, wait_until
-from tests.servers import fresh_database
+from tests.servers import OwnPostgres, fresh_database
 
 Put = Callable[[str, str | bytes], Path]
 _DELETE = ("--api", "v1", "--by", "customer-user-id")
@@ -420,6 +422,48 @@ def test_a_watched_job_is_shown_until_it_ends(
     worker.join()
     assert shown.getvalue().startswith("j: 0 of 2 ended, 0 workers\n")
     assert "2 of 2 parts ended" in shown.getvalue()
+
+
+def test_a_job_is_watched_through_an_outage_of_its_store(
+    put: Put, sandbox: Sandbox, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines name the cause and the next attempt; only what does not heal ends the command."""
+    monkeypatch.setattr(_job_commands, "_WATCH_SECONDS", 0.01)
+    with OwnPostgres() as own:
+        plan(invoke, put("ids.txt", "anna\n"), "--store", own.url)
+        shown = io.StringIO()
+
+        def disturb() -> None:
+            wait_until(lambda: "j: 0 of 1 ended" in shown.getvalue())
+            own.kill()
+            wait_until(lambda: "the next attempt is in 0.04 s" in shown.getvalue())
+            own.start()
+            before = shown.getvalue().count("j: 0 of 1 ended")
+            wait_until(lambda: shown.getvalue().count("j: 0 of 1 ended") > before)
+            invoke("job", "forget", "j", "--yes", "--store", own.url)
+
+        other = threading.Thread(target=disturb)
+        other.start()
+        assert run_in(shown, "job", "status", "j", "--watch", "--store", own.url) == 2
+        other.join()
+    assert "\nj: the job store cannot be reached: no " in shown.getvalue()
+    assert "; the next attempt is in 0.02 s\n" in shown.getvalue()
+    assert shown.getvalue().endswith("\nadapty-async: the job j was forgotten\n")
+
+
+@pytest.mark.parametrize("command", [["status", "--watch"], ["status"], ["outcomes"]])
+def test_ctrl_c_ends_a_command_whose_store_does_not_respond_at_once(command: list[str]) -> None:
+    """A command that only reads waits for nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/jobs"
+        with started("job", *command, "j", "--store", store) as process:
+            connection, _ = silent.accept()
+            before = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate()
+            assert time.monotonic() - before < 4.0  # the connection is given up after 5
+            connection.close()
+    assert (process.returncode, error) == (130, b"\nInterrupted.\n")
 
 
 async def test_a_line_of_progress_has_what_failed() -> None:

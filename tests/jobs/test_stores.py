@@ -460,18 +460,28 @@ async def test_the_settings_of_a_role_do_not_end_or_conflict_with_transactions(
     postgres_url: str,
 ) -> None:
     """Serializable transactions fail at random, and a worker may wait longer than others allow."""
-    names = ("default_transaction_isolation", "idle_session_timeout", "synchronous_commit")
+    names = (
+        "default_transaction_isolation",
+        "idle_session_timeout",
+        "synchronous_commit",
+        "statement_timeout",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+    )
     shown = ", ".join(f"current_setting('{name}')" for name in names)
     with fresh_database(postgres_url) as url:
         alter(url, "default_transaction_isolation = 'serializable'")
         alter(url, "synchronous_commit = 'off'")
         alter(url, "idle_session_timeout = '30min'")
+        alter(url, "statement_timeout = '500ms'")
+        alter(url, "lock_timeout = '1ms'")
+        alter(url, "idle_in_transaction_session_timeout = '1ms'")
         async with JobStore(url, lease=20.0) as store:
             found = await store._database.execute(Statement(f"SELECT {shown}"))
             locks = await store._database._session.use(  # type: ignore[attr-defined]
                 lambda connection: connection.execute("SHOW idle_session_timeout").fetchall()
             )
-    assert found == [("read committed", "0", "on")]
+    assert found == [("read committed", "0", "on", "0", "0", "20s")]
     assert locks == [("20s",)]
 
 

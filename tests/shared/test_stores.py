@@ -312,7 +312,7 @@ async def test_options_in_a_url_of_redis_do_not_change_what_exchanges_need(
     assert await swap(store, key, 0, b"\xff\x00")
     assert (await load(store, key))[:2] == (1, b"\xff\x00")
     settings = store._client.connection_pool.connection_kwargs
-    assert settings["socket_timeout"] == settings["socket_connect_timeout"] == 0.5
+    assert settings["socket_timeout"] is settings["socket_connect_timeout"] is None
     await store.aclose()
 
 
@@ -324,7 +324,7 @@ async def test_a_redis_that_is_only_readable_is_an_error_at_the_start() -> None:
         await asyncio.sleep(0.01)
         assert observer.keys("*") == []  # the value that was stored has expired
         observer.execute_command("REPLICAOF", "127.0.0.1", "1")
-        with pytest.raises(StoreError, match="rejected a command: ReadOnlyError"):
+        with pytest.raises(StoreError, match="rejected a command: a replica can only be read"):
             await store.open()
         await store.aclose()
 
@@ -353,7 +353,7 @@ async def test_a_sqlite_file_that_is_only_readable_is_an_error_at_the_start(tmp_
     with path.open("r+b") as file:  # permissions do not hold for root
         file.seek(_SQLITE_WRITE_VERSION)
         file.write(b"\x03")
-    with pytest.raises(StoreError, match="SQLite failed: SQLITE_READONLY"):
+    with pytest.raises(StoreError, match="SQLite failed: SQLITE_READONLY: it is read-only"):
         await store.open()
     await store.aclose()
 
@@ -385,7 +385,7 @@ async def test_redis_at_another_address_is_found_after_a_failover() -> None:
             await store.open()
             observer.execute_command("REPLICAOF", "127.0.0.1", "1")
             target = urllib.parse.urlsplit(new.url).port
-            with pytest.raises(StoreError, match="ReadOnlyError"):
+            with pytest.raises(StoreError, match="a replica can only be read"):
                 await swap(store, "key", 0, b"value")
             assert await swap(store, "key", 0, b"value")
             await store.aclose()
@@ -639,6 +639,22 @@ async def test_a_postgres_that_does_not_respond_is_down() -> None:
         with pytest.raises(StoreError, match="does not respond"):
             await load(store, "key")
         await store.aclose()
+
+
+@pytest.mark.parametrize("kind", ["redis", "postgres"])
+async def test_a_process_that_stands_still_does_not_count_as_an_outage(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    """On a busy machine, the response may have been there before the process had its turn."""
+    url = request.getfixturevalue(f"{kind}_url")
+    store: Store = RedisStore(url) if kind == "redis" else PostgresStore(url)
+    await store.open()
+    loading = asyncio.create_task(load(store, "key"))
+    for _ in range(5):  # the command is on its way
+        await asyncio.sleep(0)
+    time.sleep(0.7)  # noqa: ASYNC251  the process stands still
+    assert (await loading).version == 0
+    await store.aclose()
 
 
 async def test_a_host_that_is_gone_is_passed_over(postgres_url: str, key: str) -> None:
