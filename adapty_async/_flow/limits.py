@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -129,6 +129,9 @@ _CHECK_SECONDS = 1.0
 _CHECKS = 5
 # A check later than this multiple of its interval means a blocked event loop.
 _LATE = 1.25
+# Seconds after which a permit is void whose item waits for the journal. Commits to a database at a
+# distance take less.
+_VOID = 0.5
 
 
 class RunLimits(msgspec.Struct, frozen=True):
@@ -295,6 +298,36 @@ class RunLimiter(BucketLimiter):
             await self._queue.acquire(operation)
         finally:
             concurrency.wait_ended()
+
+    async def until_stored(self, operation: str, stored: Awaitable[None]) -> float:
+        """
+        Wait with a permit until a write-ahead entry is stored; return the seconds of the wait.
+
+        The wait is not charged to the item, and a disk that hangs is no outage. A long wait makes
+        the permit void: the items that waited would otherwise all be sent at once.
+
+        Raises:
+            JournalError: the entry cannot be stored.
+            AdaptyError: as `acquire` does for another permit.
+        """
+        began, is_valid = self._state.clock(), False
+        self._timer.end(worked=False)
+        try:
+            await stored
+            is_valid = self._state.clock() - began <= _VOID
+        finally:
+            if is_valid:
+                self._timer.start()
+            else:
+                self._give_back(operation)
+        if not is_valid and not self.try_acquire(operation, math.inf):
+            await self.acquire(operation, math.inf)
+        return self._state.clock() - began
+
+    def _give_back(self, operation: str) -> None:
+        if self._concurrency is not None:
+            self._concurrency.in_flight -= 1
+        self._revoke(operation)
 
     def _start(self, operation: str) -> None:
         self._timer.start()

@@ -413,6 +413,33 @@ async def test_a_disk_that_hangs_holds_up_no_call(gated: GatedJournal) -> None:
     assert statuses(await run) == {"done": 200}
 
 
+@pytest.mark.parametrize("build", [delete_profile, create_profile], ids=["delete", "create"])
+async def test_a_disk_that_hangs_for_long_fails_no_item_and_ends_no_run(
+    build: Callable[..., Operation[Any]], gated: GatedJournal
+) -> None:
+    """The wait is neither an outage nor part of an item's deadline, since nothing is sent."""
+    sent = 0
+
+    async def transport(_request: Request) -> Response:
+        nonlocal sent
+        sent += 1
+        if sent == 20:
+            gated.gate.clear()
+            asyncio.get_running_loop().call_later(0.5, gated.gate.set)
+        return CREATED
+
+    adapty = AdaptyClient(KEY, transport=transport, retry=RetryPolicy(deadline=0.3))
+    report = await adapty.bulk(
+        ids(600),
+        build=lambda item: build(customer_user_id=item),
+        journal=gated,
+        job_id="job",
+        max_outage=0.3,
+    )
+
+    assert statuses(report) == {"done": 600}
+
+
 @pytest.mark.parametrize("watched", [False, True], ids=["create", "on_outcome"])
 async def test_what_must_survive_a_loss_of_power_waits_for_the_disk(
     watched: bool,  # noqa: FBT001  a case
