@@ -138,10 +138,10 @@ class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
 def build(layers: PipelineConfig, policy: RetryPolicy, run: RunLimits | None = None) -> Layer:
     """Compose the layers into one function from a request to a successful response."""
     timing, emitter = layers.timing, layers.emitter
-    send = layers.transport
+    send, stopping = layers.transport, None if run is None else run.stopping
     for middleware in layers.middlewares:
-        send = with_middleware(send, middleware)
-    send = check(send, None if run is None else run.stopping)
+        send = with_middleware(send, middleware, stopping)
+    send = check(send, stopping)
     if emitter is not None:
         send = observe_attempts(send, emitter, timing.clock)
     send = limit(send, layers.connections, layers.limiters, timing.clock, run)
@@ -171,11 +171,22 @@ def without_state(send: Send) -> Layer:
     return send_request
 
 
-def with_middleware(send: Layer, middleware: Middleware) -> Layer:
-    """Pass each attempt through a middleware of the caller's, which does not see the call state."""
+def with_middleware(
+    send: Layer, middleware: Middleware, stopping: asyncio.Event | None = None
+) -> Layer:
+    """
+    Pass each attempt through a middleware of the caller's, which does not see the call state.
+
+    A middleware that stops its run sends nothing after that; see `check`.
+    """
 
     async def send_through(request: Request, state: CallState) -> Response:
-        return _in_any_case(await middleware(request, lambda changed: send(changed, state)))
+        def send_next(changed: Request) -> Awaitable[Response]:
+            if stopping is not None and stopping.is_set():
+                raise asyncio.CancelledError
+            return send(changed, state)
+
+        return _in_any_case(await middleware(request, send_next))
 
     return send_through
 
