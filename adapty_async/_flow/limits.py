@@ -410,7 +410,7 @@ class RunLimiter(BucketLimiter):
                 if seconds > CLOCK_RESOLUTION:
                     wait = _Wait(seconds, state.run_order)
             if wait is not None:
-                self._require_patience(operation, wait.seconds, wait.seconds if is_slowed else 0.0)
+                self._require_patience(operation, wait.seconds, is_slowed=is_slowed)
                 return wait
             state.record_sent(paced=is_limited)
             if self._run.rate_limiter is not None:
@@ -436,14 +436,16 @@ class RunLimiter(BucketLimiter):
             wait, order = delay, None
         return _Wait(wait, order) if wait > CLOCK_RESOLUTION else None
 
-    def _require_patience(self, operation: str, wait: float, slowed: float) -> None:
+    def _require_patience(self, operation: str, wait: float, *, is_slowed: bool) -> None:
         """
         Raise if the run has waited for too long, or will have at the end of the pause.
 
         Items of a throttled endpoint give up earlier, unless the run has no others. Waits for a
-        configured rate or for single calls do not count.
+        configured rate or for single calls do not count. A wait for the rate source counts while
+        the server rejects everything: otherwise calls or other processes may use the rate up.
         """
         state, timer = self._state, self._timer
+        slowed = wait if is_slowed and state.rate_source.probing else 0.0
         held = max(slowed, state.breaker.delay(), state.paused_for)
         if held > CLOCK_RESOLUTION:
             timer.hold(min(held, RECHECK))

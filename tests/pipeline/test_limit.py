@@ -375,6 +375,28 @@ async def test_items_that_waited_for_the_disk_are_not_sent_at_once(
     assert sum(clock.sleeps) == pytest.approx(wait)
 
 
+async def test_a_rate_that_others_use_up_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An item waits for the rate that single calls use, for longer than `max_outage`."""
+    begin_at(monkeypatch, 200.0, min_rate=1.0)
+
+    class Busy(FakeClock):
+        async def sleep(self, seconds: float) -> None:
+            if self.now < 150.0:  # a single call is sent first
+                source.count()
+            await super().sleep(seconds)
+
+    clock = Busy(100.0)
+    passed = limiters(clock)
+    source = passed.get("test").rate_source
+    source.expect(1.0)
+    source.count()
+    transport = unwritten(FakeTransport([REPLY]))
+    send = limit(transport, connections(), passed, clock, RunLimits(max_outage=20.0))
+    await send(a_request(low_priority=True), CallState())
+
+    assert clock.now > 150.0
+
+
 async def test_a_run_that_stops_appends_no_further_entry() -> None:
     """An item whose run was stopped by its own callback is not recorded as started."""
     clock, run = FakeClock(), RunLimits()
