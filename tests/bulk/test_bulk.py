@@ -469,7 +469,7 @@ async def test_a_slow_first_item_holds_the_reading_up_when_ordered(
 @pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
 async def test_few_of_many_workers_continue_at_once(streamed: bool) -> None:  # noqa: FBT001
     """Thousands of workers whose items need no request do not block the event loop together."""
-    items, outcomes = ids(20_000), list[Outcome[str, None]]()
+    items, outcomes = ids(6000), list[Outcome[str, None]]()
     most, built = 0, 0
 
     def reject(item: str) -> Operation[None]:
@@ -478,7 +478,7 @@ async def test_few_of_many_workers_continue_at_once(streamed: bool) -> None:  # 
         raise InvalidInputError("item", "must be another")
 
     adapty = AdaptyClient(KEY, transport=Api())
-    run = adapty.bulk(items, build=reject, concurrency=10_000)
+    run = adapty.bulk(items, build=reject, concurrency=3000)
     task = asyncio.create_task(consume(run, outcomes) if streamed else run._complete())
     while not task.done():
         before = built
@@ -486,9 +486,27 @@ async def test_few_of_many_workers_continue_at_once(streamed: bool) -> None:  # 
         most = max(most, built - before)
     await task
 
-    assert_adds_up(run.report, 20_000)
-    assert run.report.failed == 20_000
+    assert_adds_up(run.report, 6000)
+    assert run.report.failed == 6000
     assert most <= 2 * 256  # those that continue, and those that start
+
+
+async def test_workers_that_do_not_continue_yet_end_with_their_run() -> None:
+    """A stop cancels those of many workers that wait for a later iteration of the loop."""
+    built = 0
+
+    def reject(item: str) -> Operation[None]:
+        nonlocal built
+        built += 1
+        if built == 3000:
+            run.stop()
+        raise InvalidInputError("item", "must be another")
+
+    run = AdaptyClient(KEY, transport=Api()).bulk(ids(9000), build=reject, concurrency=1000)
+    report = await run
+
+    assert (report.total, report.failed) == (built, built)
+    assert built < 3000 + 256
 
 
 @pytest.mark.parametrize("count", [3, 300])
