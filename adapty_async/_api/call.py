@@ -445,7 +445,7 @@ class CallState(msgspec.Struct):
             Creation layer: `creation_started`, `creation_ended`.
         on_first_send: the first-send callback, which appends the call's write-ahead entry before
             the first attempt. It is called again if the server certainly processed no attempt
-            before, before a creation, and after one whose outcome is known. The check layer awaits
+            before, before a creation, and after one whose outcome is known. The limit layer awaits
             its result. None without a journal.
         on_refusal: retracts that entry after an attempt that the server certainly did not process.
         on_creation: makes the next entry one of a request that must not be retried.

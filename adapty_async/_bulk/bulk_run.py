@@ -31,7 +31,7 @@ from adapty_async._bulk.outcome import (
     StopReason,
 )
 from adapty_async._bulk.settings import RunSettings, WorkerLimit
-from adapty_async._bulk.workers import Source, Worker, WorkerPool
+from adapty_async._bulk.workers import PER_ITERATION, Source, Worker, WorkerPool
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._runtime.loop import PatientTimer, until_ended
 from adapty_async.errors import AdaptyError, strip_traceback
@@ -49,8 +49,6 @@ StopCheck: TypeAlias = Callable[[Outcome[Any, Any]], StopReason | None]
 #: Returns the earlier status of the item at a position; None if no earlier status is known.
 Earlier: TypeAlias = Callable[[int], EarlierStatus | None]
 
-# Unsent items that are counted in one iteration of the event loop.
-_ITEMS_PER_ITERATION = 256
 # Checks of a run, after it has spawned workers, in the interval of one.
 _LOOKS_WHILE_GROWING = 20
 
@@ -277,8 +275,12 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._is_over = True  # a stop while the lifespan closes is not why the run ended
 
     def _spawn(self, workers: int) -> None:
-        if not self._stopping.is_set():
-            self._workers.spawn(self._work, workers)
+        if not self._stopping.is_set() and (rest := self._workers.spawn(self._work, workers)):
+            self._loop.call_soon(self._spawn_rest, rest, len(self._workers))
+
+    def _spawn_rest(self, workers: int, before: int) -> None:
+        if len(self._workers) >= before:  # otherwise one has ended: there are no more items
+            self._spawn(workers)
 
     def _adapt(self, worker_limit: WorkerLimit) -> bool:
         """Spawn the workers that have become useful; return whether one should end instead."""
@@ -358,7 +360,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
                 if worker.failure is not None:
                     raise worker.failure
                 if not outcome.attempts:  # many invalid items in a row must not block the loop
-                    await asyncio.sleep(0)
+                    await self._workers.pause()
                 elif worker_limit is not None and self._adapt(worker_limit):
                     break
         except GeneratorExit:  # the loop is gone
@@ -481,7 +483,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._emit(outcome)
             if waiting is not None:
                 await waiting
-            if outcome.index % _ITEMS_PER_ITERATION == 0:
+            if outcome.index % PER_ITERATION == 0:
                 await asyncio.sleep(0)
 
     async def _next_of_rest(self) -> tuple[int, ItemT] | None:

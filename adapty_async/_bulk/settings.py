@@ -53,8 +53,8 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
             end.
         drain: seconds that requests in flight get to end when the run is stopped; 5 by default.
         max_outage: seconds without any success, whatever the server responds, that end the run;
-            900 by default. Time in which the run sends nothing because of ``rate`` or of a slow
-            source does not count.
+            900 by default. Time in which the run sends nothing because of ``rate``, of a slow
+            source or of the journal's disk does not count.
         journal: the path of a file that makes the run resumable: a further run with the same
             journal skips the items that are done. Or another `Journal`.
         dedupe: send each request once, and skip items with an equal request. A journal without a

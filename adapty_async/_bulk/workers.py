@@ -2,12 +2,14 @@
 The workers of a run, and the source from which they take items.
 
 A worker is a task of one event loop that processes items, and can be cancelled. Each method of the
-pool visits each worker at most once, so that a run with thousands of workers ends quickly.
+pool visits each worker at most once, so that a run with thousands of workers ends quickly. In one
+iteration of the loop, only some of thousands start, or continue without a wait.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sized
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -18,10 +20,14 @@ from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("Source", "Worker", "WorkerPool", "source_of")
+__all__ = ("PER_ITERATION", "Source", "Worker", "WorkerPool", "source_of")
 
 ItemT = TypeVar("ItemT")
 ItemT_co = TypeVar("ItemT_co", covariant=True)
+
+#: Maximum of items that end in one iteration of the event loop without a wait, and of workers that
+#: start in one.
+PER_ITERATION = 256
 
 
 class Source(Protocol[ItemT_co]):
@@ -123,6 +129,7 @@ class WorkerPool:
     def __init__(self, size: int) -> None:
         self._size = size
         self._workers: dict[asyncio.Task[None], Worker] = {}
+        self._paused: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -132,14 +139,42 @@ class WorkerPool:
         """The number of requests on the wire."""
         return sum(worker.is_on_wire for worker in self._workers.values())
 
-    def spawn(self, work: Callable[[Worker], Coroutine[Any, Any, None]], count: int) -> None:
-        """Spawn workers that run `work`, up to the pool's size."""
-        for _ in range(min(count, self._size - len(self._workers))):
+    def spawn(self, work: Callable[[Worker], Coroutine[Any, Any, None]], count: int) -> int:
+        """
+        Spawn workers that run `work`, up to the pool's size, or as many as may start at once.
+
+        Return how many of `count` are left for the next iteration of the loop.
+        """
+        count = min(count, self._size - len(self._workers))
+        for _ in range(min(count, PER_ITERATION)):
             worker = Worker()
             task = asyncio.create_task(work(worker))
             self._workers[task] = worker
             # a task that is cancelled before it starts never runs
             task.add_done_callback(self.remove)
+        return max(0, count - PER_ITERATION)
+
+    async def pause(self) -> None:
+        """Let a worker whose item needed no wait continue in a later iteration of the loop."""
+        if len(self._workers) <= PER_ITERATION:
+            await asyncio.sleep(0)
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._paused.append(turn)
+        if len(self._paused) == 1:
+            self._schedule()
+        await turn
+
+    def _schedule(self) -> None:
+        asyncio.get_running_loop().call_soon(self._continue_some)
+
+    def _continue_some(self) -> None:
+        for _ in range(min(PER_ITERATION, len(self._paused))):
+            turn = self._paused.popleft()
+            if not turn.done():  # otherwise its worker was cancelled
+                turn.set_result(None)
+        if self._paused:
+            self._schedule()
 
     def remove(self, task: asyncio.Task[None]) -> None:
         """Remove a worker that ends."""

@@ -242,7 +242,7 @@ class OutageTimer:
 
     Each success resets it to 0. It runs while requests are in flight, and while they wait because
     of a response: for a retry, a pause, the end of an outage. It stands still while the run sends
-    nothing for another reason: a configured rate, or a slow source.
+    nothing for another reason: a configured rate, a slow source, or the disk of its journal.
 
     Args:
         clock: returns monotonic seconds.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -129,6 +129,9 @@ _CHECK_SECONDS = 1.0
 _CHECKS = 5
 # A check later than this multiple of its interval means a blocked event loop.
 _LATE = 1.25
+# Seconds after which a permit is void whose item waits for the journal. Commits to a database at a
+# distance take less.
+_VOID = 0.5
 
 
 class RunLimits(msgspec.Struct, frozen=True):
@@ -296,6 +299,36 @@ class RunLimiter(BucketLimiter):
         finally:
             concurrency.wait_ended()
 
+    async def until_stored(self, operation: str, stored: Awaitable[None]) -> float:
+        """
+        Wait with a permit until a write-ahead entry is stored; return the seconds of the wait.
+
+        The wait is not charged to the item, and a disk that hangs is no outage. A long wait makes
+        the permit void: the items that waited would otherwise all be sent at once.
+
+        Raises:
+            JournalError: the entry cannot be stored.
+            AdaptyError: as `acquire` does for another permit.
+        """
+        began, is_valid = self._state.clock(), False
+        self._timer.end(worked=False)
+        try:
+            await stored
+            is_valid = self._state.clock() - began <= _VOID
+        finally:
+            if is_valid:
+                self._timer.start()
+            else:
+                self._give_back(operation)
+        if not is_valid and not self.try_acquire(operation, math.inf):
+            await self.acquire(operation, math.inf)
+        return self._state.clock() - began
+
+    def _give_back(self, operation: str) -> None:
+        if self._concurrency is not None:
+            self._concurrency.in_flight -= 1
+        self._revoke(operation)
+
     def _start(self, operation: str) -> None:
         self._timer.start()
         if self._concurrency is None:
@@ -377,7 +410,7 @@ class RunLimiter(BucketLimiter):
                 if seconds > CLOCK_RESOLUTION:
                     wait = _Wait(seconds, state.run_order)
             if wait is not None:
-                self._require_patience(operation, wait.seconds, wait.seconds if is_slowed else 0.0)
+                self._require_patience(operation, wait.seconds, is_slowed=is_slowed)
                 return wait
             state.record_sent(paced=is_limited)
             if self._run.rate_limiter is not None:
@@ -403,14 +436,16 @@ class RunLimiter(BucketLimiter):
             wait, order = delay, None
         return _Wait(wait, order) if wait > CLOCK_RESOLUTION else None
 
-    def _require_patience(self, operation: str, wait: float, slowed: float) -> None:
+    def _require_patience(self, operation: str, wait: float, *, is_slowed: bool) -> None:
         """
         Raise if the run has waited for too long, or will have at the end of the pause.
 
         Items of a throttled endpoint give up earlier, unless the run has no others. Waits for a
-        configured rate or for single calls do not count.
+        configured rate or for single calls do not count. A wait for the rate source counts while
+        the server rejects everything: otherwise calls or other processes may use the rate up.
         """
         state, timer = self._state, self._timer
+        slowed = wait if is_slowed and state.rate_source.probing else 0.0
         held = max(slowed, state.breaker.delay(), state.paused_for)
         if held > CLOCK_RESOLUTION:
             timer.hold(min(held, RECHECK))

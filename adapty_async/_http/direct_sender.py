@@ -102,14 +102,15 @@ class DirectSender:
         connect_request = self._connect_requests.get(target.origin) or self._connect_request(target)
         connection = await self._connector.connect(connect_request, traces=[], timeout=_NO_TIMEOUTS)
         if connection.protocol.should_close:  # unread bytes arrived before the request
-            _drop(connection)
+            _drop(connection, connection.transport)
             connection = await self._connect_anew(connect_request)
+        protocol = connection.protocol
+        transport = protocol.transport  # a connector that is closed forgets it
         try:
-            protocol = connection.protocol
             if is_kept(protocol, self._kept):
                 state.connection_reused()
             else:
-                _read_less(connection.transport)
+                _read_less(transport)
             protocol.set_response_params(read_until_eof=True)
             state.sent()
             await self._write(protocol, request, target)
@@ -120,10 +121,10 @@ class DirectSender:
             if body is None:
                 body = await read(content, request, message.code, message.headers)
         except BaseException:
-            _drop(connection)
+            _drop(connection, transport)
             raise
         if message.code == SWITCHING or may_be_unread(request, message.code, protocol.transport):
-            _drop(connection)
+            _drop(connection, transport)
         else:
             connection.release()
         return Response(message.code, message.headers, body)
@@ -136,7 +137,7 @@ class DirectSender:
             )
             if not connection.protocol.should_close:
                 return connection
-            _drop(connection)
+            _drop(connection, connection.transport)
 
         raise ConnectError(DESYNCHRONISED)
 
@@ -162,10 +163,10 @@ class DirectSender:
             writer.send_headers()
 
 
-def _drop(connection: Any) -> None:
+def _drop(connection: Any, transport: Any) -> None:
     """Abort a connection; an orderly close would first wait for the server to read the request."""
-    if connection.transport is not None:
-        connection.transport.abort()
+    if transport is not None:
+        transport.abort()
     connection.close()
 
 

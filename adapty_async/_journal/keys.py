@@ -26,6 +26,8 @@ _MAY_BE_CREATED = frozenset({ItemState.STARTED, ItemState.UNKNOWN})
 _IN_MEMORY = 50_000
 # Keys that are loaded in one transaction.
 _BATCH = 20_000
+# Maximum of keys that are looked up at once; their items continue in one iteration of the loop.
+_AT_ONCE = 256
 _CACHE_KIB = 16_384
 _KEYS = """WITH RECURSIVE number (n) AS (
   SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < :count
@@ -56,6 +58,7 @@ class KeyIndex:
         self._loaded = 0
         self._thread: DatabaseThread[_KeyTable] | None = None
         self._pending: list[_PendingClaim] = []
+        self._is_claiming = False
         self._failure: BaseException | None = None  # after it, the table is unreliable
 
     @property
@@ -101,12 +104,13 @@ class KeyIndex:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[tuple[int, bool]] = loop.create_future()
         self._pending.append((key, future))
-        if len(self._pending) == 1:  # with all others of this iteration of the loop
+        if not self._is_claiming:  # with all others of this iteration of the loop
+            self._is_claiming = True
             loop.call_soon(self._claim_pending)
         return await future
 
     def _claim_pending(self) -> None:
-        claims, self._pending = self._pending, []
+        claims, self._pending = self._pending[:_AT_ONCE], self._pending[_AT_ONCE:]
         keys = [key for key, _ in claims]
         finding = self._table().run(lambda table: table.claim(keys))
         finding.add_done_callback(lambda done: self._deliver(claims, done))
@@ -117,10 +121,13 @@ class KeyIndex:
         failure = done.exception()
         self._failure = self._failure or failure
         if self._failure is not None:
-            for _, future in claims:
+            for _, future in (*claims, *self._pending):
                 if not future.done():
                     future.set_exception(self._failure)
             return
+        self._is_claiming = bool(self._pending)
+        if self._is_claiming:
+            self._claim_pending()
         for (key, future), found in zip(claims, done.result(), strict=True):
             if found[1] and self._on_new is not None:
                 self._on_new(key)

@@ -138,10 +138,10 @@ class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
 def build(layers: PipelineConfig, policy: RetryPolicy, run: RunLimits | None = None) -> Layer:
     """Compose the layers into one function from a request to a successful response."""
     timing, emitter = layers.timing, layers.emitter
-    send = layers.transport
+    send, stopping = layers.transport, None if run is None else run.stopping
     for middleware in layers.middlewares:
-        send = with_middleware(send, middleware)
-    send = check(send, None if run is None else run.stopping)
+        send = with_middleware(send, middleware, stopping)
+    send = check(send, stopping)
     if emitter is not None:
         send = observe_attempts(send, emitter, timing.clock)
     send = limit(send, layers.connections, layers.limiters, timing.clock, run)
@@ -151,7 +151,7 @@ def build(layers: PipelineConfig, policy: RetryPolicy, run: RunLimits | None = N
     def send_or_create(request: Request, state: CallState) -> Awaitable[Response]:
         if request.if_missing is None:
             return send(request, state)
-        return create_missing(send, request, request.if_missing, state)
+        return create_missing(send, request, request.if_missing, state, timing.clock)
 
     return send_or_create
 
@@ -171,11 +171,22 @@ def without_state(send: Send) -> Layer:
     return send_request
 
 
-def with_middleware(send: Layer, middleware: Middleware) -> Layer:
-    """Pass each attempt through a middleware of the caller's, which does not see the call state."""
+def with_middleware(
+    send: Layer, middleware: Middleware, stopping: asyncio.Event | None = None
+) -> Layer:
+    """
+    Pass each attempt through a middleware of the caller's, which does not see the call state.
+
+    A middleware that stops its run sends nothing after that; see `check`.
+    """
 
     async def send_through(request: Request, state: CallState) -> Response:
-        return _in_any_case(await middleware(request, lambda changed: send(changed, state)))
+        def send_next(changed: Request) -> Awaitable[Response]:
+            if stopping is not None and stopping.is_set():
+                raise asyncio.CancelledError
+            return send(changed, state)
+
+        return _in_any_case(await middleware(request, send_next))
 
     return send_through
 
@@ -192,8 +203,7 @@ def check(send: Layer, stopping: asyncio.Event | None = None) -> Layer:
     """
     Count attempts, and convert responses that are not a success of the API into errors.
 
-    The first-send callback is called here, at the last moment: an item that waits for a permit has
-    not started. An attempt that is cancelled before it is written does not count.
+    An attempt that is cancelled before it is written does not count.
 
     A worker whose own callback stops its run is cancelled. The cancellation is raised here, since
     a kept connection may be written to before the worker's next wait.
@@ -202,10 +212,6 @@ def check(send: Layer, stopping: asyncio.Event | None = None) -> Layer:
     async def send_checked(request: Request, state: CallState) -> Response:
         if stopping is not None and stopping.is_set():
             raise asyncio.CancelledError
-        if state.on_first_send is not None and state.is_first_send:
-            waiting = state.on_first_send()
-            if waiting is not None:
-                await waiting
         state.attempt_started()
         try:
             response = await send(request, state)
@@ -280,6 +286,9 @@ def limit(
     This layer sets the deadline of a call: that of a single call on its arrival, that of an item
     with a permit, so that an item is not charged for its waits in the queue. Each run has its own
     wait queues, so that a slow run delays no other.
+
+    The first-send callback is called here, with the permit: an item that waits for one has not
+    started.
     """
     return _LimitLayer(send, connections, registry, clock, run).send
 
@@ -300,6 +309,7 @@ class _LimitLayer:
         self._registry = registry
         self._clock = clock
         self._run = run
+        self._stopping = asyncio.Event() if run is None else run.stopping
         self._limiters = _limiters_of_loop(run)
 
     async def send(self, request: Request, state: CallState) -> Response:
@@ -312,15 +322,17 @@ class _LimitLayer:
             state.start_deadline(self._clock(), request.total_timeout)
         if not limiter.try_acquire(operation, state.deadline):
             state.extend_deadline(await limiter.acquire(operation, state.deadline))
+        if state.on_first_send is not None and state.is_first_send and not self._stopping.is_set():
+            stored = state.on_first_send()
+            if stored is not None:
+                assert isinstance(limiter, RunLimiter)  # noqa: S101  single calls have no entry
+                state.extend_deadline(await limiter.until_stored(operation, stored))
         sent = self._clock()
         state.start_deadline(sent, request.total_timeout)
         try:
             response = await self._next(request, state)
         except AdaptyError as error:
-            if limiter.release(operation, error, sent) is Verdict.OUTAGE:
-                state.failed_in_outage()
-            if is_requeued(request, state, error):
-                state.requeued(limiter.requeue_within)
+            _release_failed(limiter, request, state, error, sent)
             raise
         except BaseException:
             limiter.release(operation, _NO_RESPONSE, sent)
@@ -344,6 +356,15 @@ class _LimitLayer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({'calls' if self._run is None else self._run})"
+
+
+def _release_failed(
+    limiter: BucketLimiter, request: Request, state: CallState, error: AdaptyError, sent: float
+) -> None:
+    if limiter.release(request.operation, error, sent) is Verdict.OUTAGE:
+        state.failed_in_outage()
+    if is_requeued(request, state, error):
+        state.requeued(limiter.requeue_within)
 
 
 def _limiters_of_loop(run: RunLimits | None) -> Callable[[], dict[str, BucketLimiter]]:

@@ -11,7 +11,7 @@ The creation layer creates an object that a call finds missing, and never create
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import tenacity
@@ -278,10 +278,14 @@ class _RetryLoop:
 
 
 def create_missing(
-    send: Layer, request: Request, creation: Request, state: CallState
+    send: Layer,
+    request: Request,
+    creation: Request,
+    state: CallState,
+    clock: Callable[[], float],
 ) -> Awaitable[Response]:
     """Send a request, and its creation if the server finds no such object."""
-    return _Creation(send, request, creation, state).run()
+    return _Creation(send, request, creation, state, clock).run()
 
 
 def lost_creation(request: Request) -> ConnectionLostError:
@@ -296,11 +300,19 @@ def lost_creation(request: Request) -> ConnectionLostError:
 class _Creation:
     """A call of an operation, and of the one that creates its object if that is missing."""
 
-    def __init__(self, send: Layer, request: Request, creation: Request, state: CallState) -> None:
+    def __init__(
+        self,
+        send: Layer,
+        request: Request,
+        creation: Request,
+        state: CallState,
+        clock: Callable[[], float],
+    ) -> None:
         self._send = send
         self._request = request
         self._creation = creation
         self._state = state
+        self._clock = clock
 
     async def run(self) -> Response:
         """
@@ -358,7 +370,9 @@ class _Creation:
         state = self._state
         state.creation_ended()
         if state.on_creation_end is not None:
+            began = self._clock()
             await state.on_creation_end()
+            state.extend_deadline(self._clock() - began)
 
     async def _look_again(self, failure: AdaptyError) -> Response:
         try:

@@ -466,6 +466,71 @@ async def test_a_slow_first_item_holds_the_reading_up_when_ordered(
     assert [outcome.index for outcome in outcomes] == list(range(100))
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
+async def test_few_of_many_workers_continue_at_once(streamed: bool) -> None:  # noqa: FBT001
+    """Thousands of workers whose items need no request do not block the event loop together."""
+    items, outcomes = ids(6000), list[Outcome[str, None]]()
+    most, built = 0, 0
+
+    def reject(item: str) -> Operation[None]:
+        nonlocal built
+        built += 1
+        raise InvalidInputError("item", "must be another")
+
+    adapty = AdaptyClient(KEY, transport=Api())
+    run = adapty.bulk(items, build=reject, concurrency=3000)
+    task = asyncio.create_task(consume(run, outcomes) if streamed else run._complete())
+    while not task.done():
+        before = built
+        await asyncio.sleep(0)
+        most = max(most, built - before)
+    await task
+
+    assert_adds_up(run.report, 6000)
+    assert run.report.failed == 6000
+    assert most <= 2 * 256  # those that continue, and those that start
+
+
+async def test_workers_that_do_not_continue_yet_end_with_their_run() -> None:
+    """A stop cancels those of many workers that wait for a later iteration of the loop."""
+    built = 0
+
+    def reject(item: str) -> Operation[None]:
+        nonlocal built
+        built += 1
+        if built == 3000:
+            run.stop()
+        raise InvalidInputError("item", "must be another")
+
+    run = AdaptyClient(KEY, transport=Api()).bulk(ids(9000), build=reject, concurrency=1000)
+    report = await run
+
+    assert (report.total, report.failed) == (built, built)
+    assert built < 3000 + 256
+
+
+@pytest.mark.parametrize("count", [3, 300])
+async def test_no_more_workers_start_than_there_are_items(count: int) -> None:
+    """Of many workers, those that start first may find the end of the input."""
+    report = await erase(Api(), ids(count), concurrency=10_000)
+
+    assert (report.done, report.total) == (count, count)
+
+
+async def test_a_run_that_is_stopped_while_its_workers_start_starts_no_more() -> None:
+    """Its items have outcomes; those that were not sent are not sent."""
+    api = Api(hold=ids(10_000))
+    run = erase(api, ids(10_000), concurrency=10_000)
+    task = asyncio.create_task(run._complete())
+    await api.until_sent(10)
+    run.stop()
+    api.release()
+    report = await task
+
+    assert report.total == sum(report.counts.values()) < 5000
+    assert len(api.sent) == report.requests == report.done
+
+
 async def test_stopping_does_not_lift_the_bound() -> None:
     """Reading what was not sent after several failures at once waits for the consumer too."""
     source = SizedReading(ids(5000))

@@ -46,6 +46,7 @@ from adapty_async.bulk import (
     copy_journal,
     summarise,
 )
+from adapty_async.endpoints import Endpoint
 from adapty_async.mail import TransactionEvent
 from adapty_async.testing import FakeTransport, MemoryJournal
 from adapty_async.v1 import GET_PROFILE, create_profile, delete_profile
@@ -411,6 +412,53 @@ async def test_a_disk_that_hangs_holds_up_no_call(gated: GatedJournal) -> None:
     gated.gate.set()
 
     assert statuses(await run) == {"done": 200}
+
+
+@pytest.mark.parametrize("build", [delete_profile, create_profile], ids=["delete", "create"])
+async def test_a_disk_that_hangs_for_long_fails_no_item_and_ends_no_run(
+    build: Callable[..., Operation[Any]], gated: GatedJournal
+) -> None:
+    """The wait is neither an outage nor part of an item's deadline, since nothing is sent."""
+    sent = 0
+
+    async def transport(_request: Request) -> Response:
+        nonlocal sent
+        sent += 1
+        if sent == 20:
+            gated.gate.clear()
+            asyncio.get_running_loop().call_later(0.5, gated.gate.set)
+        return CREATED
+
+    adapty = AdaptyClient(KEY, transport=transport, retry=RetryPolicy(deadline=0.3))
+    report = await adapty.bulk(
+        ids(600),
+        build=lambda item: build(customer_user_id=item),
+        journal=gated,
+        job_id="job",
+        max_outage=0.3,
+    )
+
+    assert statuses(report) == {"done": 600}
+
+
+async def test_a_disk_that_hangs_after_a_creation_fails_no_item(gated: GatedJournal) -> None:
+    """The wait between a creation and the request that needs it is not part of the deadline."""
+    replies = [MISSING, CREATED, CREATED]
+
+    async def transport(_request: Request) -> Response:
+        if len(replies) == 2:
+            gated.gate.clear()
+            asyncio.get_running_loop().call_later(0.5, gated.gate.set)
+        return replies.pop(0)
+
+    call = Operation(
+        Endpoint(name="x.add", method="POST", path="/x/", decode=bytes),
+        if_missing=create_profile(customer_user_id="u1"),
+        is_done_by_creation=False,
+    )
+    adapty = AdaptyClient(KEY, transport=transport, retry=RetryPolicy(deadline=0.3))
+
+    assert statuses(await adapty.bulk([call], journal=gated)) == {"done": 1}
 
 
 @pytest.mark.parametrize("watched", [False, True], ids=["create", "on_outcome"])

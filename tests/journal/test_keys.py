@@ -61,6 +61,7 @@ async def main():
     while texts == {None}:
         tried = [os.urandom(16) for _ in range(5000)]
         texts = {str(each) if isinstance(each, Exception) else None for each in await claim(tried)}
+    texts -= {None}
     print(*texts)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     print({str(each) for each in await claim([*tried, first, last])} == texts)
@@ -170,6 +171,31 @@ async def test_claims_that_come_with_or_after_the_end_fail(index: KeyIndex, coun
         assert found == [(count + n, True) for n in range(3)]
     with pytest.raises(JournalError, match="closed"):
         await index.claim(key_of(3))
+
+
+async def test_few_of_many_claims_continue_at_once(index: KeyIndex) -> None:
+    """Thousands of tasks whose keys are in the table do not block the event loop together."""
+    await asyncio.to_thread(filled, index, IN_MEMORY + 1)
+    found: list[int] = []
+    most, is_done = 0, False
+
+    async def claim(number: int) -> None:
+        found.append((await index.claim(key_of(number)))[0])
+
+    async def count() -> None:
+        nonlocal most
+        while not is_done:
+            before = len(found)
+            await asyncio.sleep(0)
+            most = max(most, len(found) - before)
+
+    counting = asyncio.create_task(count())
+    await asyncio.gather(*(claim(IN_MEMORY + number) for number in range(1, 3001)))
+    is_done = True
+    await counting
+
+    assert found == [IN_MEMORY + number for number in range(1, 3001)]
+    assert 0 < most <= 256
 
 
 def child(code: str, folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import warnings
 import weakref
 from collections import Counter
@@ -26,9 +27,10 @@ from adapty_async import (
 )
 from adapty_async._http.attempt import next_block
 from adapty_async.bulk import BulkRun
+from adapty_async.endpoints import Endpoint
 from adapty_async.errors import AdaptyError, ConnectionLostError, RequestTimeoutError
 from adapty_async.v1 import create_profile, delete_profile
-from tests._support import loop_turns
+from tests._support import LOOPS, loop_turns
 from tests.lifecycle.test_cancellation import is_free, left_by
 from tests.raw_server import DONE, HOLD, STALL, RawServer, Received, Steps, own_tasks, page
 
@@ -78,6 +80,33 @@ async def test_a_call_whose_body_has_not_arrived_ends_when_its_client_is_closed(
             assert left_by(client) == {}
 
     assert ends == {"ConnectionLostError", "RequestTimeoutError"}
+
+
+@pytest.mark.parametrize("anyio_backend", LOOPS)
+@pytest.mark.parametrize("trust_env", [False, True], ids=["fast", "standard"])
+async def test_a_server_that_reads_nothing_holds_up_no_close(
+    trust_env: bool,  # noqa: FBT001  a case
+) -> None:
+    """A connection with unsent bytes of a large body is aborted, not flushed first."""
+    upload = Operation(
+        Endpoint(name="x.upload", method="POST", path="/x/", decode=bytes), body="x" * 32_000_000
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.0)
+        client = AdaptyClient(
+            "secret_live_x.y",
+            base_url=f"http://127.0.0.1:{listener.getsockname()[1]}",
+            trust_env=trust_env,
+            retry=RetryPolicy(attempts=1),
+        )
+        call = asyncio.create_task(client.execute(upload))
+        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+        with connection:
+            await loop_turns(50)
+            async with asyncio.timeout(5):
+                await client.aclose()
+            with pytest.raises((ConnectionLostError, RequestTimeoutError)):
+                await call
 
 
 async def test_a_call_over_a_kept_connection_that_ends_with_its_client_opens_no_session() -> None:

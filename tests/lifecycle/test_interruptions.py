@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from adapty_async import AdaptyClient, BulkRun, Operation, Outcome, OutcomeStatus, RetryPolicy
-from adapty_async._api.call import Request, Response
+from adapty_async._api.call import Request, Response, Send
 from adapty_async.bulk import ItemState, StopReason, summarise
 from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, RetryScheduled
 from adapty_async.v1 import create_profile, delete_profile
@@ -99,6 +99,18 @@ def stopped_in_build(stopper: Stopper) -> BulkRun[str, None]:
     return AdaptyClient(KEY, transport=stopper).bulk(ids(), build=stopper.build, concurrency=1)
 
 
+def stopped_in_middleware(stopper: Stopper) -> BulkRun[str, None]:
+    """Make a run that a middleware stops before it sends the third request."""
+
+    async def middleware(request: Request, send: Send) -> Response:
+        stopper.stop_at(request.headers["adapty-customer-user-id"])
+        return await send(request)
+
+    client = AdaptyClient(KEY, transport=stopper)
+    client.add_middleware(middleware)
+    return client.bulk(ids(), build=plain, concurrency=1)
+
+
 def stopped_at_start(stopper: Stopper) -> BulkRun[str, None]:
     """Make a run that a hook stops when a call starts."""
 
@@ -130,6 +142,7 @@ Start: TypeAlias = Callable[[Stopper], BulkRun[str, None]]
     [
         pytest.param(stopped_in_source, 2, OutcomeStatus.NOT_SENT, id="source"),
         pytest.param(stopped_in_build, 2, OutcomeStatus.NOT_SENT, id="build"),
+        pytest.param(stopped_in_middleware, 2, OutcomeStatus.NOT_SENT, id="middleware"),
         pytest.param(stopped_at_start, 2, OutcomeStatus.NOT_SENT, id="hook at the start"),
         pytest.param(stopped_at_retry, 3, OutcomeStatus.FAILED, id="hook before a retry"),
     ],

@@ -25,7 +25,7 @@ from adapty_async._api.call import (
 from adapty_async._api.codec import RequestDefaults
 from adapty_async._bulk.executor import BulkExecutor
 from adapty_async._flow.circuit_breaker import RetryBudget
-from adapty_async._flow.limits import LimiterRegistry
+from adapty_async._flow.limits import LimiterRegistry, RunLimits
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._pipeline.layers import (
@@ -153,13 +153,13 @@ class Entries:
 
     def begin(self) -> Awaitable[None]:
         """Append the entry after a loop iteration."""
-        if self._failure is not None:
-            raise self._failure
         self._record("asked")
         return self._begin()
 
     async def _begin(self) -> None:
         await asyncio.sleep(0)
+        if self._failure is not None:
+            raise self._failure
         self._record("begun")
 
     def retract(self) -> None:
@@ -193,23 +193,27 @@ async def test_an_attempt_has_its_write_ahead_entry_before_it_is_sent(
     clock = FakeClock()
     transport = FakeTransport([reply, DELETED])
     entries = Entries(transport)
-    rate_limiter = FixedRateLimiter(0.5, 1, clock)
+    rate_limiter = FixedRateLimiter(1.0, 1, clock)
     rate_limiter.acquire()
-    send = build(layers(transport, clock, rate_limiter=rate_limiter), RetryPolicy())
-    await send(a_request(), entries.call())
+    config = layers(transport, clock, rate_limiter=rate_limiter)
+    await build(config, RetryPolicy(), RunLimits())(a_request(), entries.call())
 
     assert entries.seen == [("asked", 0), ("begun", 0), *again]
-    assert clock.sleeps[0] == 2.0
+    assert clock.sleeps[0] == 1.0
     assert len(transport.requests) == 2
 
 
 async def test_a_request_is_not_sent_if_its_write_ahead_entry_fails() -> None:
-    """The request does not count as an attempt."""
+    """The request does not count as an attempt, and its permit is free again."""
     transport = FakeTransport([DELETED])
+    config = layers(transport, FakeClock())
     state = Entries(transport, JournalError("full")).call()
     with pytest.raises(JournalError, match="full"):
-        await check(unwritten(transport))(a_request(), state)
+        await build(config, RetryPolicy(), RunLimits())(a_request(), state)
+
     assert (transport.requests, state.attempts) == ([], 0)
+    assert config.connections.get().available == 1
+    assert config.limiters.get("test").in_flight == 0
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 
 from adapty_async._api.call import CallState, Request, Response
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
-from adapty_async._flow.limits import LimiterRegistry, RunLimits
+from adapty_async._flow.limits import LimiterRegistry, RunLimits, look
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._pipeline.layers import limit
+from adapty_async._pipeline.layers import check, limit
 from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.errors import (
     AdaptyError,
@@ -310,6 +310,105 @@ async def test_an_item_is_not_charged_for_its_wait_before_a_retry() -> None:
     await asyncio.gather(*tasks)
 
     assert [state.deadline for state in states] == [130.0, 180.0]
+
+
+class Stalled:
+    """
+    The write-ahead entries of two items, which are stored when the test says so.
+
+    Attributes:
+        states: their call states.
+    """
+
+    def __init__(self) -> None:
+        self._stored = asyncio.Event()
+        self.states = [CallState(on_first_send=self._begin) for _ in range(2)]
+
+    async def _begin(self) -> None:
+        await self._stored.wait()
+
+    def store(self) -> None:
+        """Store both entries."""
+        self._stored.set()
+
+
+@pytest.mark.parametrize(
+    "concurrency", [None, ConcurrencyLimit(4, FakeClock())], ids=["concurrency", "adaptive"]
+)
+async def test_a_disk_that_hangs_is_no_outage(concurrency: ConcurrencyLimit | None) -> None:
+    """The wait for a write-ahead entry neither counts as an outage nor uses up a deadline."""
+    clock, stalled = FakeClock(100.0), Stalled()
+    run = RunLimits(max_outage=20.0, concurrency=concurrency)
+    passed, transport = limiters(clock), unwritten(FakeTransport([REPLY] * 2))
+    send = limit(transport, connections(), passed, clock, run)
+    request = a_request(total_timeout=60.0, low_priority=True)
+    tasks = [asyncio.ensure_future(send(request, state)) for state in stalled.states]
+    await settle()
+    clock.now += 5000.0
+    waiting = look(passed, run)
+    stalled.store()
+    await asyncio.gather(*tasks)
+
+    assert waiting == 20.0
+    assert [state.deadline for state in stalled.states] == [5160.0] * 2
+    assert passed.get("test").in_flight == 0
+    assert concurrency is None or (concurrency.in_flight, concurrency.limit) == (0, 4)
+
+
+@pytest.mark.parametrize(("seconds", "wait"), [(0.5, 0.0), (0.6, 1.4)], ids=["soon", "late"])
+async def test_items_that_waited_for_the_disk_are_not_sent_at_once(
+    seconds: float, wait: float
+) -> None:
+    """After a long wait for its write-ahead entry, an item needs another permit."""
+    clock, stalled = FakeClock(100.0), Stalled()
+    run = RunLimits(rate_limiter=FixedRateLimiter(1.0, 2, clock))
+    transport = unwritten(FakeTransport([REPLY] * 2))
+    send = limit(transport, connections(), limiters(clock), clock, run)
+    tasks = [
+        asyncio.ensure_future(send(a_request(low_priority=True), state)) for state in stalled.states
+    ]
+    await settle()
+    clock.now += seconds
+    stalled.store()
+    await asyncio.gather(*tasks)
+
+    assert sum(clock.sleeps) == pytest.approx(wait)
+
+
+async def test_a_rate_that_others_use_up_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An item waits for the rate that single calls use, for longer than `max_outage`."""
+    begin_at(monkeypatch, 200.0, min_rate=1.0)
+
+    class Busy(FakeClock):
+        async def sleep(self, seconds: float) -> None:
+            if self.now < 150.0:  # a single call is sent first
+                source.count()
+            await super().sleep(seconds)
+
+    clock = Busy(100.0)
+    passed = limiters(clock)
+    source = passed.get("test").rate_source
+    source.expect(1.0)
+    source.count()
+    transport = unwritten(FakeTransport([REPLY]))
+    send = limit(transport, connections(), passed, clock, RunLimits(max_outage=20.0))
+    await send(a_request(low_priority=True), CallState())
+
+    assert clock.now > 150.0
+
+
+async def test_a_run_that_stops_appends_no_further_entry() -> None:
+    """An item whose run was stopped by its own callback is not recorded as started."""
+    clock, run = FakeClock(), RunLimits()
+    transport = FakeTransport([REPLY])
+    send = limit(
+        check(unwritten(transport), run.stopping), connections(), limiters(clock), clock, run
+    )
+    run.stopping.set()
+    with pytest.raises(asyncio.CancelledError):
+        await send(a_request(low_priority=True), CallState(on_first_send=pytest.fail))
+
+    assert transport.requests == []
 
 
 async def test_a_run_ends_by_a_pause_that_is_too_long() -> None:
