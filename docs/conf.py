@@ -44,6 +44,7 @@ html_theme_options: dict[str, list[str]] = {"top_of_page_buttons": []}
 copybutton_prompt_text = "$ "
 copybutton_line_continuation_character = "\\"
 exclude_patterns = ["_build"]
+autoclass_content = "both"  # the docstring of __init__ describes the arguments
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
@@ -178,6 +179,7 @@ _MENDS: dict[str, str | Callable[[re.Match[str]], str]] = {
     '<div class="highlight"><pre>': '<div class="highlight"><pre tabindex="0">',  # it may scroll
     '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',  # so may this
     r'<th class="head[^"]*"><p></p></th>': "<td></td>",  # an empty cell is no header
+    r'<span class="pre">(--[^<]*)</span>': r'<span class="option">\1</span>',
     r'<span class="pre">[^<]*</span>': _breakable,
     '<div id="search-results">': '<h1>Search</h1>\n<div class="results" id="search-results">',
 }
