@@ -170,8 +170,9 @@ def _breakable(name: re.Match[str]) -> str:
     return re.sub(r"(?<=\w)[._=(/](?=\w)", r"\g<0><wbr>", name[0])
 
 
-# Mends of the theme's pages for people who use a keyboard, a screen reader (as axe asks for them)
-# or a telephone: patterns of HTML and their replacements, which match none of the patterns.
+# Mends of the pages for people who use a keyboard, a screen reader (as axe asks for them) or a
+# telephone, and of what autodoc says of a class without a public base: patterns of HTML and their
+# replacements, which match none of the patterns.
 _MENDS: dict[str, str | Callable[[re.Match[str]], str]] = {
     '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="Pages">',
     '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="On this page">',
@@ -181,6 +182,7 @@ _MENDS: dict[str, str | Callable[[re.Match[str]], str]] = {
     r'<th class="head[^"]*"><p></p></th>': "<td></td>",  # an empty cell is no header
     r'<span class="pre">(--[^<]*)</span>': r'<span class="option">\1</span>',
     r'<span class="pre">[^<]*</span>': _breakable,
+    r"<p>Bases:(?: <a [^>]*#object[^>]*><code[^>]*><span[^>]*>object</span></code></a>)?</p>": "",
     '<div id="search-results">': '<h1>Search</h1>\n<div class="results" id="search-results">',
 }
 
