@@ -20,7 +20,7 @@ MODULES = {
     "_bulk/item_processor": ("bulk/test_bulk", "bulk/test_run_journal", "test_secrets"),
     "_bulk/outcome": ("bulk/test_outcome", "bulk/test_report_html", "bulk/test_stop"),
     "_bulk/run_journal": ("bulk/test_run_journal",),
-    "_bulk/workers": ("bulk/test_bulk", "bulk/test_source"),
+    "_bulk/workers": ("bulk/test_bulk", "bulk/test_source", "bulk/test_workers"),
     "_flow/adaptive_rate": ("flow/test_adaptive_rate",),
     "_flow/bucket_limiter": ("flow/test_bucket_limiter", "pipeline/test_limit"),
     "_flow/circuit_breaker": ("flow/test_circuit_breaker",),
@@ -40,7 +40,12 @@ MODULES = {
     "_journal/schema": ("bulk/test_run_journal", "journal/test_schema"),
     "_journal/sqlite": ("bulk/test_run_journal", "journal/test_sqlite", "journal/test_conformance"),
     "_journal/writer": ("bulk/test_run_journal", "journal/test_writer"),
-    "_pipeline/layers": ("pipeline/test_limit", "pipeline/test_compose"),
+    "_pipeline/layers": (
+        "pipeline/test_compose",
+        "pipeline/test_limit",
+        "test_endpoints",
+        "test_statistics",
+    ),
     "_pipeline/retry": ("pipeline/test_retry", "v2/test_creation"),
 }
 #: Tests in other processes, which run the unchanged code.
