@@ -44,6 +44,7 @@ html_theme_options: dict[str, list[str]] = {"top_of_page_buttons": []}
 copybutton_prompt_text = "$ "
 copybutton_line_continuation_character = "\\"
 exclude_patterns = ["_build"]
+autoclass_content = "both"  # the docstring of __init__ describes the arguments
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
@@ -169,8 +170,9 @@ def _breakable(name: re.Match[str]) -> str:
     return re.sub(r"(?<=\w)[._=(/](?=\w)", r"\g<0><wbr>", name[0])
 
 
-# Mends of the theme's pages for people who use a keyboard, a screen reader (as axe asks for them)
-# or a telephone: patterns of HTML and their replacements, which match none of the patterns.
+# Mends of the pages for people who use a keyboard, a screen reader (as axe asks for them) or a
+# telephone, and of what autodoc says of a class without a public base: patterns of HTML and their
+# replacements, which match none of the patterns.
 _MENDS: dict[str, str | Callable[[re.Match[str]], str]] = {
     '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="Pages">',
     '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="On this page">',
@@ -178,7 +180,9 @@ _MENDS: dict[str, str | Callable[[re.Match[str]], str]] = {
     '<div class="highlight"><pre>': '<div class="highlight"><pre tabindex="0">',  # it may scroll
     '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',  # so may this
     r'<th class="head[^"]*"><p></p></th>': "<td></td>",  # an empty cell is no header
+    r'<span class="pre">(--[^<]*)</span>': r'<span class="option">\1</span>',
     r'<span class="pre">[^<]*</span>': _breakable,
+    r"<p>Bases:(?: <a [^>]*#object[^>]*><code[^>]*><span[^>]*>object</span></code></a>)?</p>": "",
     '<div id="search-results">': '<h1>Search</h1>\n<div class="results" id="search-results">',
 }
 

@@ -107,6 +107,8 @@ def _find(env: BuildEnvironment, text: str) -> ObjectEntry | None:
     way, _, method = name.rpartition(".")
     if way in _resources():
         return domain.objects.get(f"{_resources()[way]}.{method}")
+    if name == "client":
+        return None  # `adapty.client` is an attribute of metrics, and no resource of a client
     found = {
         (entry.docname, entry.node_id): entry
         for _, entry in domain.find_obj(env, "adapty_async", "", name, None, searchmode=1)

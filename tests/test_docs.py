@@ -51,6 +51,15 @@ def test_every_page_is_found() -> None:
     assert len(_EXAMPLES) >= 9
 
 
+@pytest.mark.parametrize("page", _PAGES, ids=attrgetter("stem"))
+def test_examples_of_a_page_do_not_share_a_journal(page: Path) -> None:
+    """A reader may copy all examples of a page into one folder: no journal is of another run."""
+    blocks = re.findall(r"^```\w+\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    named = [set(re.findall(r'(?:journal="|--journal )([\w.-]+)', block)) for block in blocks]
+
+    assert sum(map(len, named)) == len(set().union(*named))
+
+
 _CALLS = {
     page.stem: set(
         re.findall(r"\b(v[12](?:\.\w+)+|web(?:\.\w+){2,})\(", page.read_text(encoding="utf-8"))

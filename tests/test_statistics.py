@@ -8,6 +8,7 @@ import pytest
 
 from adapty_async import AdaptyClient, Limits, OutcomeStatus, RetryPolicy
 from adapty_async._api.call import Request, Response
+from adapty_async._pipeline.layers import ItemCounter
 from adapty_async.errors import ServerError
 from adapty_async.statistics import BucketStatistics, CircuitState, Statistics
 from adapty_async.testing import FakeTransport
@@ -125,3 +126,19 @@ async def test_items_of_a_stopped_run_are_counted() -> None:
 
     assert report.not_sent
     assert client.statistics().bulk_items == report.counts
+
+
+def test_a_forked_process_counts_no_items_of_its_parent() -> None:
+    """Neither the runs that have ended count in the child, nor those that end in the parent."""
+    counter = ItemCounter()
+    counter.start(ended := {"done": 3})
+    counter.end(ended)
+    counter.start(running := {"done": 2})
+    assert counter.counts() == {"done": 5}
+
+    counter.after_fork()
+    counter.end(running)
+
+    assert counter.counts() == {}
+    counter.start({"done": 1})
+    assert counter.counts() == {"done": 1}

@@ -276,7 +276,7 @@ class PauseState:
     def record_probe(self, now: float, round_trip: float) -> None:
         """Record that a probe is sent; the next one waits for its response, if not forever."""
         self.early_probe = math.inf
-        self.probe_until = now + max(1.0, 4 * round_trip)
+        self.probe_until = now + min(_MAX_PAUSE, max(1.0, 4 * round_trip))
 
     def record_throttled(
         self,

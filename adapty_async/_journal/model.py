@@ -79,6 +79,8 @@ STATES: dict[int, ItemState] = {int(state): state for state in ItemState}
 _VALUES = bytes(STATES)
 # The error of an item whose key was rejected.
 _REJECTED = AuthenticationError.__name__
+# Ways to identify items, in the words of callers.
+_KEYS = {"position": "position (of a file, or with job_id)"}
 # The states of items that certainly were not done.
 _NOT_DONE = bytes((ItemState.NONE, ItemState.FAILED, ItemState.NOT_SENT, ItemState.DUPLICATE))
 
@@ -117,9 +119,12 @@ def differences(found: JournalIdentity, wanted: JournalIdentity, check: InputChe
     """Return the differences between two identities as text; empty if a run may resume."""
     texts = [
         f"{name}: {getattr(found, name)} there, {getattr(wanted, name)} here"
-        for name in ("operation", "origin", "keys")
+        for name in ("operation", "origin")
         if getattr(found, name) != getattr(wanted, name)
     ]
+    if found.keys != wanted.keys:
+        there, here = _KEYS.get(found.keys, found.keys), _KEYS.get(wanted.keys, wanted.keys)
+        texts.append(f"keys: {there} there, {here} here")
     if found.account != wanted.account:
         texts.append("account: another key")
     if found.keys == wanted.keys and (difference := check(found.input)):

@@ -420,6 +420,9 @@ def retry(name: str, store: str | None) -> None:
 
     with _exit_on_error():
         count = _run(run())
+        if not count:
+            click.echo(f"{name} has ended: no item is left to send again.")
+            return
         parts = "1 part is open" if count == 1 else f"{count:,} parts are open"
         working = next_command("work", name, _store_shown(store))
         click.echo(f"{parts} now; next: {working}")

@@ -19,7 +19,7 @@ __all__ = ("check_lines", "next_steps", "status_json", "status_text")
 
 _STATES = {
     ItemState.DONE: "",
-    ItemState.ABSENT: "the server said that they do not exist",
+    ItemState.ABSENT: "the server responded that they do not exist",
     ItemState.DUPLICATE: "the same as an earlier row",
     ItemState.FAILED: "not done; a resumed run sends them again",
     ItemState.LOST: "outcome unknown; a resumed run sends them again, which changes nothing more",

@@ -53,7 +53,7 @@ _FIRST_BYTES = b'{"line":'
 # The words next to the count of each status.
 _MEANING = {
     OutcomeStatus.DONE: "",
-    OutcomeStatus.ABSENT: "the server says that they do not exist",
+    OutcomeStatus.ABSENT: "the server responded that they do not exist",
     OutcomeStatus.FAILED: "not done, or not for certain; the reasons follow",
     OutcomeStatus.UNKNOWN: "sent; the response was lost, or the server failed after it may have "
     "processed the request; check before you send them again",

@@ -17,11 +17,14 @@ from functools import partial
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from opentelemetry import context, metrics, propagate, trace
-from opentelemetry.instrumentation.utils import suppress_http_instrumentation
-from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
-from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider
-from opentelemetry.util.types import AttributeValue
+try:
+    from opentelemetry import context, metrics, propagate, trace
+    from opentelemetry.instrumentation.utils import suppress_http_instrumentation
+    from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+    from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider
+    from opentelemetry.util.types import AttributeValue
+except ModuleNotFoundError as error:
+    raise ImportError("OpenTelemetry is missing: pip install 'adapty-async[otel]'") from error
 
 from adapty_async._client.base import BaseClient, original_of
 from adapty_async._version import __version__

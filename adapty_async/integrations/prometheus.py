@@ -9,13 +9,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import REGISTRY, CollectorRegistry, Histogram
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.registry import Collector
+except ModuleNotFoundError as error:
+    missing = "prometheus_client is missing: pip install 'adapty-async[prometheus]'"
+    raise ImportError(missing) from error
 
 from adapty_async._client.base import BaseClient, original_of
 from adapty_async.hooks import CallEnded, Event

@@ -88,12 +88,12 @@ class Sandbox:
         body_timeout: float = 10.0,
     ) -> None:
         """
-        Configure a server, which `start()` or `async with` starts.
+        Configure a server, which `start()` or ``async with`` starts.
 
         Args:
             host: the address to listen on.
             port: the port to listen on; 0 picks a free one, and reuses it at a later start.
-            db: an SQLite file, which outlives the server, or `:memory:`, which does not.
+            db: an SQLite file, which outlives the server, or ``:memory:``, which does not.
             api_key: the key that the server-side API accepts.
             mail_api_key: the key that the Mail API accepts.
             public_key: the key that the web API accepts.
@@ -108,16 +108,16 @@ class Sandbox:
             log_size: number of arrivals that are kept; the oldest are dropped first.
             virtual_currencies: whether the app may use them; otherwise their calls get a 403.
             webhook_url: receives the webhooks of version 2; see `webhook_deliveries()`.
-            webhook_authorization: the `Authorization` header of the webhooks.
+            webhook_authorization: the ``Authorization`` header of the webhooks.
             webhook_time_scale: multiplies the waits before retries, which begin with a minute.
             strict: whether request bodies are held to Adapty's OpenAPI documents to the letter:
                 required properties, such as `installation_meta` of a profile in version 2, types,
                 formats and lengths. By default, only what the pages of the documentation ask for
                 is checked.
             unknown_products: what a purchase of a product does that the app does not have: the
-                purchase is recorded and grants nothing, or grants the access level `premium`.
+                purchase is recorded and grants nothing, or grants the access level ``premium``.
             unset_refund_saver: the settings of Refund Saver before they are set: both null, or
-                `consent` false and `custom_preference` `no_preference`.
+                ``consent`` false and ``custom_preference`` ``no_preference``.
             export_rate: requests per second that the export analytics API allows, and at once
                 after a pause; `None` is no limit.
             export_segments: rows of an export for each period; a large number makes a large

@@ -1,8 +1,8 @@
 """
 Run the parts of a job in workers of procrastinate, whose queue is in the same PostgreSQL database.
 
-Start workers with ``python procrastinate_worker.py work``, and deliver the parts with ``python
-procrastinate_worker.py``.
+First deliver the parts with ``python procrastinate_worker.py``, which also creates the tables of
+the queue, then start workers with ``python procrastinate_worker.py work``.
 
 ``ADAPTY_STORE_URL`` is the address of the job store, and ``ADAPTY_JOB`` the name of a job that was
 planned with ``adapty-async job plan``.

@@ -81,9 +81,11 @@ def test_a_report_counts_requests_that_were_sent() -> None:
     failed = OutcomeStatus.FAILED
     for number, (attempts, refused) in enumerate([(5, 5), (3, 2), (1, 0), (0, 0)]):
         recorder.add(Outcome(number, "", failed, attempts, connect_failures=refused))
+    for number, attempts in enumerate([1, 1, 2], 4):
+        recorder.add(Outcome(number, "", OutcomeStatus.DONE, attempts))
     report = recorder.report(elapsed=1.0, stop_reason=None)
 
-    assert (report.requests, report.connect_failures, report.sent) == (2, 7, 2)
+    assert (report.requests, report.connect_failures, report.sent) == (6, 7, 5)
 
 
 @pytest.mark.parametrize("status", OutcomeStatus)

@@ -326,6 +326,15 @@ def test_a_cancelled_job_is_resumable(invoke: Invoke, put: Put, sandbox: Sandbox
     assert invoke("job", "work", "j").exit_code == 0
 
 
+@pytest.mark.usefixtures("sandbox")
+def test_a_job_without_failed_items_has_nothing_to_retry(invoke: Invoke, put: Put) -> None:
+    """The message names no next command, which would do nothing."""
+    plan(invoke, put("ids.txt", "anna\n"))
+    invoke("job", "work", "j")
+
+    assert invoke("job", "retry", "j").stdout == "j has ended: no item is left to send again.\n"
+
+
 def test_a_job_that_has_ended_cannot_be_cancelled(
     invoke: Invoke, put: Put, sandbox: Sandbox
 ) -> None:

@@ -409,7 +409,7 @@ def test_status_shows_how_far_a_run_is(sandbox: Sandbox, invoke: Invoke, put: Pu
         "v1 delete by customer-user-id, column customer_user_id, from text, at http://127.0.0.1:"
     )
     assert "  done               2\n" in result.stdout
-    assert "  absent             1   the server said that they do not exist\n" in result.stdout
+    assert "  absent             1   the server responded that they do not exist\n" in result.stdout
     assert "  duplicate          1   the same as an earlier row\n" in result.stdout
     assert "  left               0   for the same command to resume with\n" in result.stdout
     assert "first entry 20" in result.stdout

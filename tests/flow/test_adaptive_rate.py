@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
@@ -910,6 +910,18 @@ class Checked:
             assert math.isfinite(self.limiter.paused_until)
 
 
+# Responses that took hours, as after a process that stood still: the probe after them is lost.
+STOOD_STILL: list[tuple[str, int, *tuple[float | None, ...]]] = [
+    ("send", 25),
+    ("succeed", 1),
+    ("fail", 10, None),
+    ("send", 24),
+    ("succeed", 12),
+    ("send", 2),
+]
+
+
+@example(steps=STOOD_STILL, rate=0.125, late=0.0)
 @given(
     steps=st.lists(STEPS, max_size=80),
     rate=st.none() | st.floats(0.01, 1e6),

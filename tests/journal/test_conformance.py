@@ -151,7 +151,7 @@ async def test_nothing_else_may_open_a_journal_that_is_open(storage: Storage) ->
     [
         ({"operation": "v1.profiles.create"}, "operation: v1.*delete.* there, v1.*create here"),
         ({"origin": "https://other"}, "origin: https://api.* there, https://other here"),
-        ({"keys": "digest"}, "keys: position there, digest here$"),
+        ({"keys": "digest"}, r"keys: position \(of a file, or with job_id\) there, digest here$"),
         ({"account": "other"}, "account: another key$"),
     ],
     ids=["operation", "origin", "keys", "account"],

@@ -266,7 +266,9 @@ async def middleware_in_lower_case(request: Request, send: Send) -> Response:
     [
         pytest.param(without_state(transport_in_lower_case), id="transport"),
         pytest.param(
-            with_middleware(unwritten(FakeTransport([DELETED])), middleware_in_lower_case),
+            with_middleware(
+                unwritten(FakeTransport(itertools.repeat(DELETED))), middleware_in_lower_case
+            ),
             id="middleware",
         ),
     ],

@@ -1,9 +1,10 @@
 """
 Check a built site: ``python -m tests.site FOLDER [--pictures FOLDER] [URL...]``.
 
-The links between its pages and the names in its inventory are checked without a browser, then some
-pages of it in Chromium, by axe. Further pages, such as that of the sandbox, are given by their URL.
-Lighthouse, which comes from npm, checks the home page, a how-to guide and the page of the sandbox.
+The links between its pages, the names in its inventory and the descriptions of arguments are
+checked without a browser, then some pages of it in Chromium, by axe. Further pages, such as that of
+the sandbox, are given by their URL. Lighthouse, which comes from npm, checks the home page, a
+how-to guide and the page of the sandbox.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from adapty_async.sandbox import Sandbox
 from tests.chromium import CHROMIUM
 from tests.site import lighthouse
 from tests.site.browser import complaints_about, open_browser
-from tests.site.inventory import missing_names
+from tests.site.inventory import missing_arguments, missing_names
 from tests.site.links import broken_links
 
 # The home page, two how-to guides, a page with wide tables, and one of the reference.
@@ -69,6 +70,7 @@ def main() -> int:
     folder = options.folder.resolve()
     complaints = broken_links(folder)
     complaints += [f"{name}: is on no page of the reference" for name in missing_names(folder)]
+    complaints += [f"{name} is not described" for name in missing_arguments(folder)]
     if CHROMIUM is None:
         print("Chromium is not installed: pages are not looked at in a browser")
     else:

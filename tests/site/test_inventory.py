@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.site.inventory import missing_names, names_in
+from tests.site.inventory import missing_arguments, missing_names, names_in
 
 
 @pytest.fixture
@@ -34,3 +34,16 @@ def test_a_public_name_that_is_missing_is_found(folder: Path) -> None:
     assert {"adapty_async.Limits", "adapty_async.v2.Profile"} <= set(missing)
     assert "adapty_async.AdaptyClient" not in missing
     assert not any("._" in name for name in missing)
+
+
+def test_an_argument_of_a_class_that_its_page_does_not_describe_is_found(folder: Path) -> None:
+    """Arguments are looked for in the description of their own class."""
+    (folder / "api").mkdir()
+    (folder / "api" / "client.html").write_text(
+        '<dl class="py class"><dt id="adapty_async.client.AdaptyClient"><strong>api_key</strong>'
+        '<dl class="py class"><dt id="adapty_async.client.Other"><strong>timeout</strong>'
+    )
+    missing = missing_arguments(folder)
+
+    assert "adapty_async.client.AdaptyClient: timeout" in missing
+    assert "adapty_async.client.AdaptyClient: api_key" not in missing

@@ -185,8 +185,10 @@ async def test_a_framework_lets_a_failed_event_come_again(post: Post, events: Ev
 ALONE = """
 import adapty_async.webhooks, sys
 assert not {"starlette", "fastapi", "aiohttp.web", "cachetools"} & sys.modules.keys()
-sys.modules["starlette"] = sys.modules["cachetools"] = None
-for module in ("webhooks.starlette", "access"):
+for library in ("starlette", "cachetools", "opentelemetry", "prometheus_client"):
+    sys.modules[library] = None
+for module in ("webhooks.starlette", "access", "integrations.opentelemetry",
+               "integrations.prometheus"):
     try:
         __import__(f"adapty_async.{module}")
     except ImportError as error:
@@ -204,4 +206,6 @@ def test_the_core_needs_no_framework_and_a_missing_extra_is_named() -> None:
     assert done.stdout.splitlines() == [
         "Starlette is missing: pip install 'adapty-async[starlette]'",
         "cachetools is missing: pip install 'adapty-async[cache]'",
+        "OpenTelemetry is missing: pip install 'adapty-async[otel]'",
+        "prometheus_client is missing: pip install 'adapty-async[prometheus]'",
     ]
