@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 import warnings
@@ -24,7 +25,6 @@ import anyio
 
 from adapty_async._bulk.outcome import (
     BulkReport,
-    EarlierStatus,
     Outcome,
     OutcomeStatus,
     ReportBuilder,
@@ -46,13 +46,15 @@ Process: TypeAlias = Callable[[int, ItemT, Worker], Awaitable[Outcome[ItemT, Res
 #: Returns the context manager that is open during a run.
 Lifespan: TypeAlias = Callable[["BulkRun[Any, Any]"], AbstractAsyncContextManager[object]]
 StopCheck: TypeAlias = Callable[[Outcome[Any, Any]], StopReason | None]
-#: Returns the earlier status of the item at a position; None if no earlier status is known.
-Earlier: TypeAlias = Callable[[int], EarlierStatus | None]
 
 # Unsent items that are counted in one iteration of the event loop.
 _ITEMS_PER_ITERATION = 256
 # Checks of a run, after it has spawned workers, in the interval of one.
 _LOOKS_WHILE_GROWING = 20
+
+
+async def _not_sent(index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, Any]:  # noqa: ARG001  the interface
+    return Outcome(index, item, OutcomeStatus.NOT_SENT)
 
 
 class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, ResultT]):
@@ -79,14 +81,14 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         stop_check: StopCheck,
         settings: RunSettings,
         lifespan: Lifespan = lambda _: nullcontext(),
-        earlier: Earlier = lambda _: None,
+        pass_over: Process[ItemT, ResultT] = _not_sent,
     ) -> None:
         self._source = source
         self._process = process
         self._check = stop_check
         self._settings = settings
         self._lifespan = lifespan
-        self._earlier = earlier
+        self._pass_over = pass_over
         self._report_builder: ReportBuilder[ItemT, ResultT] = ReportBuilder()
         self._coroutine: Coroutine[Any, Any, BulkReport[ItemT, ResultT]] | None = None
         self._main: asyncio.Task[None]  # set when the run starts, as are the next two
@@ -386,20 +388,15 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             return None
         if self._is_bounded:
             await self._room.acquire()
-        return self._unless_stopping(await self._source.read())
-
-    def _unless_stopping(self, entry: tuple[int, ItemT] | None) -> tuple[int, ItemT] | None:
+        entry = await self._source.read()
         if entry is None or not self._stopping.is_set():
             return entry
-        outcome = self._not_sent(*entry)  # the source yielded it after the stop
-        self._settings.record(outcome)  # at most one per worker, so there is room
-        self._deliver(outcome)
+        # the source yielded it after the stop
+        passing_over = asyncio.ensure_future(self._pass_over(*entry, Worker()))
+        with contextlib.suppress(asyncio.CancelledError):  # this worker ends anyway
+            await until_ended(passing_over)
+        self._deliver(passing_over.result())
         return None
-
-    def _not_sent(self, index: int, item: ItemT) -> Outcome[ItemT, ResultT]:
-        earlier = self._earlier(index)
-        status = OutcomeStatus.NOT_SENT if earlier is None else OutcomeStatus.SKIPPED
-        return Outcome(index, item, status, earlier=earlier)
 
     def _deliver(self, outcome: Outcome[ItemT, ResultT]) -> None:
         """Count an outcome and deliver it; stop the run if `fail_fast` or the policy says so."""
@@ -474,13 +471,11 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     async def _report_rest(self) -> None:
         """Report the items that were not sent, if the input certainly has an end."""
+        worker = Worker()
         while (entry := await self._next_of_rest()) is not None:
-            outcome = self._not_sent(*entry)
-            waiting = self._settings.record(outcome)
+            outcome = await self._pass_over(*entry, worker)
             self._report_builder.add(outcome)
             self._emit(outcome)
-            if waiting is not None:
-                await waiting
             if outcome.index % _ITEMS_PER_ITERATION == 0:
                 await asyncio.sleep(0)
 

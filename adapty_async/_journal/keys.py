@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from adapty_async._journal.model import KEY_SIZE, SPAN_SIZE, ItemState, Spans
 from adapty_async._runtime.database import DatabaseThread, explain
+from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import JournalError
 
 __all__ = ("OBJECT_KEY_SIZE", "EntryKeys", "KeyIndex")
@@ -84,6 +85,8 @@ class KeyIndex:
         """
         Return the ordinal of a key and whether it is new, and add a new key.
 
+        A cancellation meanwhile is not raised, as the key is added all the same.
+
         Raises:
             JournalError: the temporary database cannot be used, or could not be used before.
         """
@@ -103,7 +106,26 @@ class KeyIndex:
         self._pending.append((key, future))
         if len(self._pending) == 1:  # with all others of this iteration of the loop
             loop.call_soon(self._claim_pending)
-        return await future
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            with contextlib.suppress(asyncio.CancelledError):
+                await until_ended(future)
+            return future.result()
+
+    async def find(self, key: bytes) -> int | None:
+        """
+        Return the ordinal of a key, which is not added; None if it is new.
+
+        Raises:
+            JournalError: the temporary database cannot be used, or could not be used before.
+        """
+        if self._failure is not None:
+            raise self._failure
+        ordinal = self._known.get(key)
+        if ordinal is not None or self._thread is None:
+            return ordinal
+        return await self._thread.run(lambda table: table.find(key))
 
     def _claim_pending(self) -> None:
         claims, self._pending = self._pending, []
@@ -207,6 +229,18 @@ class EntryKeys:
         self._seen[position] = 1
         return position
 
+    async def find(self, key: bytes) -> tuple[int, bool] | None:
+        """
+        Return the position of a key, and whether this run claimed it; None if the key is new.
+
+        Raises:
+            JournalError: the temporary database cannot be used.
+        """
+        position = await self._index.find(key)
+        if position is None:
+            return None
+        return position, position >= len(self._seen) or bool(self._seen[position])
+
     def _add(self, key: bytes) -> None:
         self._new += key
 
@@ -294,6 +328,10 @@ class _KeyTable:
                 self._db.execute(_ADD, _values(new, first=self._count))
             self._count += len(new)
         return claims
+
+    def find(self, key: bytes) -> int | None:
+        """Return the ordinal of a key; None if it is new."""
+        return self._find([key]).get(0)
 
     def _find(self, keys: list[bytes]) -> dict[int, int]:
         with _named():

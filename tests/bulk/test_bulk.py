@@ -896,7 +896,9 @@ def plain_run(
     settings: dict[str, Any] = {"concurrency": 10, "fail_fast": False, "ordered": False}
     settings |= {"drain": 1.0, "on_outcome": None}
     more = {
-        name: changes.pop(name) for name in ("lifespan", "earlier", "stop_check") if name in changes
+        name: changes.pop(name)
+        for name in ("lifespan", "pass_over", "stop_check")
+        if name in changes
     }
     stop_check = more.pop("stop_check", lambda _: None)
     run_settings = RunSettings(**{**settings, **changes})
@@ -1056,14 +1058,16 @@ async def test_the_lifespan_knows_whether_outcomes_are_delivered_early(
 async def test_the_caller_says_what_is_left_of_each_item_that_was_not_sent() -> None:
     """The run calls it with the position of each of them."""
 
-    def earlier(index: int) -> EarlierStatus | None:
-        return EarlierStatus.ABSENT if index >= 7 else None
+    async def pass_over(index: int, item: str, worker: Worker) -> Outcome[str, None]:
+        if index < 7:
+            return Outcome(index, item, OutcomeStatus.NOT_SENT)
+        return Outcome(index, item, OutcomeStatus.SKIPPED, earlier=EarlierStatus.ABSENT)
 
     outcomes: list[Outcome[str, None]] = []
     run = plain_run(
         ids(10),
         sent,
-        earlier=earlier,
+        pass_over=pass_over,
         stop_check=lambda _: StopReason.OUTAGE,
         concurrency=1,
         on_outcome=outcomes.append,
