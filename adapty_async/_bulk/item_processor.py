@@ -228,21 +228,25 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         return unprocessed(index, item, await self._last_state(index, item, worker))
 
     async def _last_state(self, index: int, item: ItemT, worker: Worker) -> ItemState:
-        """Return the last known state of an item; its digest is not added to an index."""
+        """Return the last known state of an item; nothing is added to the journal."""
         state, journal = ItemState.NONE, self._journal
         if journal is not None and self._by_position:
             state = journal.state(index)
-        if state in EARLIER or not self._identifies:
+        if not self._identifies:
             return state
         try:
             operation = worker.operation = self._build(item)
             digest = self._digester.of(operation, self._client.encode(operation))
         except Exception:  # noqa: BLE001  without a request, it was never sent
             return state
-        if self._seen is not None:
-            return state if await self._seen.find(digest) is None else ItemState.DUPLICATE
-        assert journal is not None  # noqa: S101  it identifies items by digests
-        return await journal.find(digest)
+        if self._seen is None:
+            assert journal is not None  # noqa: S101  it identifies items by digests
+            return await journal.find(digest)
+        if self._is_resumed:  # earlier runs may have settled this item, and not its duplicates
+            _, is_new = await self._seen.claim(digest)
+        else:
+            is_new = await self._seen.find(digest) is None
+        return state if is_new or state in EARLIER else ItemState.DUPLICATE
 
     def _earlier(self, index: int) -> EarlierStatus | None:
         """Return the earlier status of an item if its position identifies it; None otherwise."""
@@ -417,9 +421,14 @@ async def _saved(entry: ItemEntry, outcome: Outcome[ItemT, ResultT]) -> Outcome[
 def _recorded_call(entry: ItemEntry, request: Request) -> CallState:
     """Return the state of a call whose write-ahead entry is stored before it is sent."""
     if request.retry_safety is _ALWAYS and request.if_missing is None:  # most requests
-        return CallState(ambiguous=entry.is_ambiguous, on_first_send=entry.begin)
+        return CallState(
+            ambiguous=entry.is_ambiguous,
+            was_sent_earlier=entry.was_sent_earlier,
+            on_first_send=entry.begin,
+        )
     return CallState(
         ambiguous=entry.is_ambiguous,
+        was_sent_earlier=entry.was_sent_earlier,
         is_creating=entry.is_creation_lost,
         is_creation_lost=entry.is_creation_lost,
         on_first_send=entry.begin,
@@ -493,7 +502,7 @@ def _not_done(
     else:
         status, reason = _when_cancelled(request, state)
     # what is known of it, if anything, is what an earlier run left
-    is_earlier = status is OutcomeStatus.NOT_SENT or (state.ambiguous and not state.attempts)
+    is_earlier = status is OutcomeStatus.NOT_SENT or (state.was_sent_earlier and not state.attempts)
     if isinstance(reason, AdaptyError):
         reason.attempts = state.attempts
         strip_traceback(reason)  # a report outlives the run, and frames hold items and requests
@@ -522,7 +531,7 @@ def _status_of(request: Request | None, state: CallState, error: Exception) -> O
         # an attempt ends with a ConfigError if the client was closed meanwhile
         is_closed = isinstance(error, ConfigError) and state.attempts > 0
         ends_run = is_closed or isinstance(error, CircuitOpenError | JournalError)
-        is_unsent = ends_run and not state.ambiguous
+        is_unsent = ends_run and not state.was_sent_earlier
         return OutcomeStatus.NOT_SENT if is_unsent else OutcomeStatus.FAILED
     if isinstance(error, NotFoundError) and request.absent_if_missing:
         return OutcomeStatus.ABSENT
@@ -553,7 +562,7 @@ def _when_cancelled(
     if request is None or not state.attempts:
         if request is not None and state.is_creation_lost:
             return OutcomeStatus.UNKNOWN, lost_creation(request)
-        if state.ambiguous:
+        if state.was_sent_earlier:
             return OutcomeStatus.FAILED, may_be_done()
         return OutcomeStatus.NOT_SENT, None
     error = state.error
@@ -565,5 +574,5 @@ def _when_cancelled(
         )
     if _must_not_repeat(request, state) and (is_lost or state.is_uncertain):
         return OutcomeStatus.UNKNOWN, error
-    written = is_lost or state.written or state.ambiguous
+    written = is_lost or state.written or state.was_sent_earlier
     return (OutcomeStatus.FAILED if written else OutcomeStatus.NOT_SENT), error

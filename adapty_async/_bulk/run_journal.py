@@ -294,6 +294,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
     Attributes:
         object_key: the key of the object that the item creates if it is missing; set before the
             item is sent.
+        was_sent_earlier: an earlier run may have sent the item, and has no outcome.
         is_ambiguous: an earlier run sent the item and lost the response.
         is_creation_lost: an earlier run sent the creation of a missing object and lost the
             response.
@@ -305,6 +306,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
     _must_not_repeat: bool
     _begun: bool = False  # the journal has an entry that the present attempt needs
     object_key: bytes = b""
+    was_sent_earlier: bool = False
     is_ambiguous: bool = False
     is_creation_lost: bool = False
 
@@ -334,6 +336,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
         """
         before = self._writer.state(self._position)
         self.is_ambiguous = before in _AMBIGUOUS
+        self.was_sent_earlier = self.is_ambiguous or before in _RETRIED
         if before in _NOT_REPEATABLE and self._request.if_missing and not self._must_not_repeat:
             self.is_ambiguous = self.is_creation_lost = self._begun = True
             return None
@@ -400,6 +403,8 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
             return
         if not self._begun and not outcome.attempts:
             return
+        if self.was_sent_earlier and not (outcome.requests or self.is_ambiguous):
+            return  # it stays reserved: neither sent by this run nor certainly by the earlier one
         error, ended = outcome.error, _STATE_OF[outcome.status]
         if outcome.status in _NOT_DONE and _may_be_done(state, error):
             ended = ItemState.LOST

@@ -140,14 +140,12 @@ class KeyIndex:
         self._failure = self._failure or failure
         if self._failure is not None:
             for _, future in claims:
-                if not future.done():
-                    future.set_exception(self._failure)
+                future.set_exception(self._failure)
             return
         for (key, future), found in zip(claims, done.result(), strict=True):
             if found[1] and self._on_new is not None:
                 self._on_new(key)
-            if not future.done():
-                future.set_result(found)
+            future.set_result(found)
 
     def _table(self) -> DatabaseThread[_KeyTable]:
         if self._thread is None:

@@ -548,20 +548,58 @@ async def test_an_item_that_may_be_done_and_is_not_sent_again_keeps_its_line(pat
     assert last(path)["a"]["request_id"] == "r5"
 
 
+async def test_an_item_that_was_in_flight_in_a_crash_may_be_done(path: Path) -> None:
+    """It waits for its turn in a run that is stopped, and stays reserved."""
+    journal = MemoryJournal()
+    keep: Any = {**BY, "journal": journal, "job_id": "j", "concurrency": 2}
+    async with fake() as client:
+        await client.v1.profiles.bulk_delete([], **keep)
+        journal.spans[0] = b".r".ljust(512, b".")
+        run = client.v1.profiles.bulk_delete(
+            ["b", "a"], **keep, outcomes=path, rate=0.01, on_outcome=lambda _: run.stop()
+        )
+        report = await run
+
+    assert (report.done, report.failed, report.not_sent) == (1, 1, 0)
+    assert [line["status"] for line in lines(path)] == ["done", "failed"]
+    assert journal.spans[0].startswith(b"dr")
+
+
+async def test_a_duplicate_of_a_row_that_a_run_does_not_come_to_is_one(path: Path) -> None:
+    """An earlier run has settled the first row of an id, and was stopped before the second."""
+    keep: Any = {**BY, "job_id": "j", "dedupe": True, "concurrency": 1, "fail_fast": True}
+    keep |= {"journal": path.with_suffix(".db"), "outcomes": path}
+    async with fake() as client:
+        await client.v1.profiles.bulk_delete(["x", "a", "", "a", "a"], **keep)
+    clear(path)
+    async with fake() as client:
+        report = await client.v1.profiles.bulk_delete(["", "a", "c", "a", "a"], **keep)
+
+    assert report.skipped_earlier == {"done": 1, "absent": 0, "duplicate": 2}
+    found = [(line["line"], line["status"], line.get("earlier")) for line in lines(path)]
+    assert found == [
+        (1, "failed", None),
+        (2, "skipped", "done"),
+        (3, "not_sent", None),
+        (4, "skipped", "duplicate"),
+        (5, "skipped", "duplicate"),
+    ]
+
+
 async def test_an_outage_does_not_make_an_item_one_that_was_not_sent(path: Path) -> None:
     """No attempt has a connection, but the one of an earlier run had."""
     journal = MemoryJournal()
     keep: Any = {**BY, "journal": journal, "job_id": "j", "concurrency": 1}
     async with fake(itertools.repeat(ConnectError("refused"))) as client:
         await client.v1.profiles.bulk_delete([], **keep)
-        journal.spans[0] = b"ll".ljust(512, b".")
+        journal.spans[0] = b"lr".ljust(512, b".")
         report = await client.v1.profiles.bulk_delete(
             ["a", "b", "c"], **keep, outcomes=path, max_outage=0.2
         )
 
     assert report.stop_reason is StopReason.OUTAGE
     assert [line["status"] for line in lines(path)] == ["failed", "failed", "not_sent"]
-    assert journal.spans[0].startswith(b"ll")
+    assert journal.spans[0].startswith(b"lr")
 
 
 async def test_a_line_is_replaced_only_by_one_that_shows_more(path: Path) -> None:
