@@ -49,6 +49,8 @@ StopCheck: TypeAlias = Callable[[Outcome[Any, Any]], StopReason | None]
 
 # Unsent items that are counted in one iteration of the event loop.
 _ITEMS_PER_ITERATION = 256
+# Tasks that read the rest of an input.
+_READERS_OF_REST = 64
 # Checks of a run, after it has spawned workers, in the interval of one.
 _LOOKS_WHILE_GROWING = 20
 
@@ -268,14 +270,10 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._spawn(self._settings.concurrency if worker_limit is None else worker_limit.limit)
             self._look()
             await self._until_workers_ended()
-            try:
-                await self._report_rest()
-            except asyncio.CancelledError as error:
-                if self._main.cancelling():
-                    raise
-                self._fail(error)
-            except BaseException as error:  # noqa: BLE001  raised by the source or on_outcome
-                self._fail(error)
+            # several at once, since each may wait for its journal; one if their order matters
+            readers = 1 if self._is_bounded else _READERS_OF_REST
+            each = _ITEMS_PER_ITERATION // readers
+            await asyncio.gather(*(self._report_rest(each) for _ in range(readers)))
             self._is_over = True  # a stop while the lifespan closes is not why the run ended
 
     def _spawn(self, workers: int) -> None:
@@ -469,15 +467,23 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         if not self._is_open:
             self._main.cancel()
 
-    async def _report_rest(self) -> None:
+    async def _report_rest(self, items_per_iteration: int) -> None:
         """Report the items that were not sent, if the input certainly has an end."""
-        worker = Worker()
-        while (entry := await self._next_of_rest()) is not None:
-            outcome = await self._pass_over(*entry, worker)
-            self._report_builder.add(outcome)
-            self._emit(outcome)
-            if outcome.index % _ITEMS_PER_ITERATION == 0:
-                await asyncio.sleep(0)
+        worker, task = Worker(), asyncio.current_task()
+        assert task is not None  # noqa: S101  a reader is a task
+        try:
+            while (entry := await self._next_of_rest()) is not None:
+                outcome = await self._pass_over(*entry, worker)
+                self._report_builder.add(outcome)
+                self._emit(outcome)
+                if outcome.index % items_per_iteration == 0:
+                    await asyncio.sleep(0)
+        except GeneratorExit:  # the loop is gone
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and task.cancelling():
+                raise
+            self._fail(error)  # raised by the source, on_outcome or the journal
 
     async def _next_of_rest(self) -> tuple[int, ItemT] | None:
         if self._streamed and self._read_rest:

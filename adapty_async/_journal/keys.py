@@ -57,6 +57,7 @@ class KeyIndex:
         self._loaded = 0
         self._thread: DatabaseThread[_KeyTable] | None = None
         self._pending: list[_PendingClaim] = []
+        self._searches: list[tuple[bytes, asyncio.Future[int | None]]] = []
         self._failure: BaseException | None = None  # after it, the table is unreliable
 
     @property
@@ -125,7 +126,27 @@ class KeyIndex:
         ordinal = self._known.get(key)
         if ordinal is not None or self._thread is None:
             return ordinal
-        return await self._thread.run(lambda table: table.find(key))
+        future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._searches.append((key, future))
+        if len(self._searches) == 1:  # with all others of this iteration of the loop
+            future.get_loop().call_soon(self._search, self._thread)
+        return await future
+
+    def _search(self, thread: DatabaseThread[_KeyTable]) -> None:
+        searches, self._searches = self._searches, []
+
+        def found(done: asyncio.Future[dict[int, int]]) -> None:
+            failure = done.exception()
+            for number, (_, future) in enumerate(searches):
+                if future.done():  # it was cancelled
+                    continue
+                if failure is None:
+                    future.set_result(done.result().get(number))
+                else:
+                    future.set_exception(failure)
+
+        keys = [key for key, _ in searches]
+        thread.run(lambda table: table.find(keys)).add_done_callback(found)
 
     def _claim_pending(self) -> None:
         claims, self._pending = self._pending, []
@@ -313,7 +334,7 @@ class _KeyTable:
 
     def claim(self, keys: list[bytes]) -> list[tuple[int, bool]]:
         """Return the ordinal of each key and whether it is new, and add the new keys."""
-        found = self._find(keys)
+        found = self.find(keys)
         new: dict[bytes, int] = {}
         claims: list[tuple[int, bool]] = []
         for number, key in enumerate(keys):
@@ -327,11 +348,8 @@ class _KeyTable:
             self._count += len(new)
         return claims
 
-    def find(self, key: bytes) -> int | None:
-        """Return the ordinal of a key; None if it is new."""
-        return self._find([key]).get(0)
-
-    def _find(self, keys: list[bytes]) -> dict[int, int]:
+    def find(self, keys: list[bytes]) -> dict[int, int]:
+        """Return the ordinals of keys by their number in the list; new keys are left out."""
         with _named():
             text = self._db.execute(_FIND, _values(keys)).fetchone()[0]
         numbers = map(int, text.split()) if text else iter(())

@@ -160,6 +160,26 @@ async def test_a_search_adds_no_key(index: KeyIndex, count: int) -> None:
         await index.find(key_of(count))
 
 
+@pytest.mark.parametrize("is_closed", [False, True], ids=["open", "closed"])
+async def test_searches_at_once_are_one_query(
+    index: KeyIndex,
+    is_closed: bool,  # noqa: FBT001  passed by name
+) -> None:
+    """A search that is cancelled disturbs no other, and none waits for an index that is closed."""
+    await asyncio.to_thread(filled, index, IN_MEMORY + 5)
+    waiting = [asyncio.create_task(index.find(key_of(IN_MEMORY + n))) for n in range(6)]
+    await asyncio.sleep(0)
+    waiting[1].cancel()
+    if is_closed:
+        index.close()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(found.pop(1), asyncio.CancelledError)
+    if is_closed:
+        assert {type(each) for each in found} == {JournalError}
+    else:
+        assert found == [*(IN_MEMORY + n for n in (0, 2, 3, 4)), None]
+
+
 async def test_a_closed_index_rejects_claims_and_loads(index: KeyIndex) -> None:
     """A closed index never blocks, in the event loop or in a thread."""
     await asyncio.to_thread(filled, index, IN_MEMORY + 1)
