@@ -271,7 +271,8 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._look()
             await self._until_workers_ended()
             # several at once, since each may wait for its journal; one if their order matters
-            readers = 1 if self._is_bounded else _READERS_OF_REST
+            most = min(_READERS_OF_REST, 2 * self._settings.concurrency)
+            readers = 1 if self._is_bounded else most
             each = _ITEMS_PER_ITERATION // readers
             await asyncio.gather(*(self._report_rest(each) for _ in range(readers)))
             self._is_over = True  # a stop while the lifespan closes is not why the run ended
