@@ -479,10 +479,9 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
                 self._emit(outcome)
                 if outcome.index % items_per_iteration == 0:
                     await asyncio.sleep(0)
-        except GeneratorExit:  # the loop is gone
-            raise
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and task.cancelling():
+            is_cancelled = isinstance(error, asyncio.CancelledError) and task.cancelling()
+            if is_cancelled or isinstance(error, GeneratorExit):  # then the loop is gone
                 raise
             self._fail(error)  # raised by the source, on_outcome or the journal
 

@@ -1055,6 +1055,15 @@ async def test_the_lifespan_knows_whether_outcomes_are_delivered_early(
     assert delivered == [streamed or has_callback]
 
 
+async def test_the_rest_of_a_run_of_any_function_is_not_sent() -> None:
+    """Nobody knows more about its items."""
+    run = plain_run(ids(600), sent, stop_check=lambda _: StopReason.OUTAGE, concurrency=2)
+    report = await run
+
+    assert report.total == 600
+    assert report.not_sent == 600 - report.done
+
+
 async def test_the_caller_says_what_is_left_of_each_item_that_was_not_sent() -> None:
     """The run calls it with the position of each of them."""
 

@@ -592,14 +592,14 @@ async def test_an_outage_does_not_make_an_item_one_that_was_not_sent(path: Path)
     keep: Any = {**BY, "journal": journal, "job_id": "j", "concurrency": 1}
     async with fake(itertools.repeat(ConnectError("refused"))) as client:
         await client.v1.profiles.bulk_delete([], **keep)
-        journal.spans[0] = b"lr".ljust(512, b".")
+        journal.spans[0] = b"rl".ljust(512, b".")
         report = await client.v1.profiles.bulk_delete(
             ["a", "b", "c"], **keep, outcomes=path, max_outage=0.2
         )
 
     assert report.stop_reason is StopReason.OUTAGE
     assert [line["status"] for line in lines(path)] == ["failed", "failed", "not_sent"]
-    assert journal.spans[0].startswith(b"lr")
+    assert journal.spans[0].startswith(b"rl")
 
 
 async def test_a_line_is_replaced_only_by_one_that_shows_more(path: Path) -> None:
