@@ -431,6 +431,7 @@ class CallState(msgspec.Struct):
             although its `Retry-After` may be longer. Limit layer: `requeued`.
         ambiguous: a response was lost, here or in an earlier run, and may have been a success.
             Check layer: `response_lost`.
+        was_sent_earlier: an earlier run may have sent the request, and has no outcome.
         error: the error of the latest attempt that ended, None if it succeeded. Check layer:
             `attempt_ended`, `attempt_failed`.
         written: an attempt before this one was written to a socket. Check layer: `attempt_failed`.
@@ -463,6 +464,7 @@ class CallState(msgspec.Struct):
     deadline: float = math.inf
     requeue_within: float = math.inf
     ambiguous: bool = False
+    was_sent_earlier: bool = False
     error: Exception | None = None
     written: bool = False
     call_id: int = 0

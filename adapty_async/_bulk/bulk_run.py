@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 import warnings
@@ -24,7 +25,6 @@ import anyio
 
 from adapty_async._bulk.outcome import (
     BulkReport,
-    EarlierStatus,
     Outcome,
     OutcomeStatus,
     ReportBuilder,
@@ -46,11 +46,15 @@ Process: TypeAlias = Callable[[int, ItemT, Worker], Awaitable[Outcome[ItemT, Res
 #: Returns the context manager that is open during a run.
 Lifespan: TypeAlias = Callable[["BulkRun[Any, Any]"], AbstractAsyncContextManager[object]]
 StopCheck: TypeAlias = Callable[[Outcome[Any, Any]], StopReason | None]
-#: Returns the earlier status of the item at a position; None if no earlier status is known.
-Earlier: TypeAlias = Callable[[int], EarlierStatus | None]
 
+# Tasks that read the rest of an input.
+_READERS_OF_REST = 64
 # Checks of a run, after it has spawned workers, in the interval of one.
 _LOOKS_WHILE_GROWING = 20
+
+
+async def _not_sent(index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, Any]:  # noqa: ARG001  the interface
+    return Outcome(index, item, OutcomeStatus.NOT_SENT)
 
 
 class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, ResultT]):
@@ -77,14 +81,14 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         stop_check: StopCheck,
         settings: RunSettings,
         lifespan: Lifespan = lambda _: nullcontext(),
-        earlier: Earlier = lambda _: None,
+        pass_over: Process[ItemT, ResultT] = _not_sent,
     ) -> None:
         self._source = source
         self._process = process
         self._check = stop_check
         self._settings = settings
         self._lifespan = lifespan
-        self._earlier = earlier
+        self._pass_over = pass_over
         self._report_builder: ReportBuilder[ItemT, ResultT] = ReportBuilder()
         self._coroutine: Coroutine[Any, Any, BulkReport[ItemT, ResultT]] | None = None
         self._main: asyncio.Task[None]  # set when the run starts, as are the next two
@@ -264,14 +268,11 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._spawn(self._settings.concurrency if worker_limit is None else worker_limit.limit)
             self._look()
             await self._until_workers_ended()
-            try:
-                await self._report_rest()
-            except asyncio.CancelledError as error:
-                if self._main.cancelling():
-                    raise
-                self._fail(error)
-            except BaseException as error:  # noqa: BLE001  raised by the source or on_outcome
-                self._fail(error)
+            # several at once, since each may wait for its journal; one if their order matters
+            most = min(_READERS_OF_REST, 2 * self._settings.concurrency)
+            readers = 1 if self._is_bounded else most
+            each = PER_ITERATION // readers
+            await asyncio.gather(*(self._report_rest(each) for _ in range(readers)))
             self._is_over = True  # a stop while the lifespan closes is not why the run ended
 
     def _spawn(self, workers: int) -> None:
@@ -388,20 +389,15 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             return None
         if self._is_bounded:
             await self._room.acquire()
-        return self._unless_stopping(await self._source.read())
-
-    def _unless_stopping(self, entry: tuple[int, ItemT] | None) -> tuple[int, ItemT] | None:
+        entry = await self._source.read()
         if entry is None or not self._stopping.is_set():
             return entry
-        outcome = self._not_sent(*entry)  # the source yielded it after the stop
-        self._settings.record(outcome)  # at most one per worker, so there is room
-        self._deliver(outcome)
+        # the source yielded it after the stop
+        passing_over = asyncio.ensure_future(self._pass_over(*entry, Worker()))
+        with contextlib.suppress(asyncio.CancelledError):  # this worker ends anyway
+            await until_ended(passing_over)
+        self._deliver(passing_over.result())
         return None
-
-    def _not_sent(self, index: int, item: ItemT) -> Outcome[ItemT, ResultT]:
-        earlier = self._earlier(index)
-        status = OutcomeStatus.NOT_SENT if earlier is None else OutcomeStatus.SKIPPED
-        return Outcome(index, item, status, earlier=earlier)
 
     def _deliver(self, outcome: Outcome[ItemT, ResultT]) -> None:
         """Count an outcome and deliver it; stop the run if `fail_fast` or the policy says so."""
@@ -474,17 +470,22 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         if not self._is_open:
             self._main.cancel()
 
-    async def _report_rest(self) -> None:
+    async def _report_rest(self, items_per_iteration: int) -> None:
         """Report the items that were not sent, if the input certainly has an end."""
-        while (entry := await self._next_of_rest()) is not None:
-            outcome = self._not_sent(*entry)
-            waiting = self._settings.record(outcome)
-            self._report_builder.add(outcome)
-            self._emit(outcome)
-            if waiting is not None:
-                await waiting
-            if outcome.index % PER_ITERATION == 0:
-                await asyncio.sleep(0)
+        worker, task = Worker(), asyncio.current_task()
+        assert task is not None  # noqa: S101  a reader is a task
+        try:
+            while (entry := await self._next_of_rest()) is not None:
+                outcome = await self._pass_over(*entry, worker)
+                self._report_builder.add(outcome)
+                self._emit(outcome)
+                if outcome.index % items_per_iteration == 0:
+                    await asyncio.sleep(0)
+        except BaseException as error:
+            is_cancelled = isinstance(error, asyncio.CancelledError) and task.cancelling()
+            if is_cancelled or isinstance(error, GeneratorExit):  # then the loop is gone
+                raise
+            self._fail(error)  # raised by the source, on_outcome or the journal
 
     async def _next_of_rest(self) -> tuple[int, ItemT] | None:
         if self._streamed and self._read_rest:

@@ -28,7 +28,7 @@ from adapty_async._flow.concurrency_limit import ConcurrencyLimit
 from adapty_async._flow.limits import RunLimits, wakeful
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._input.items import TableItems, checked, require_no_table
-from adapty_async._journal import SqliteJournal, belongs_to_journal
+from adapty_async._journal import RunName, SqliteJournal, belongs_to_journal
 from adapty_async._pipeline.layers import Executor, build
 from adapty_async.config import positive
 from adapty_async.errors import ConfigError
@@ -77,7 +77,10 @@ class BulkExecutor(Executor):
             limits,
         )
         records = Records(
-            journal=journal, outcomes=_outcomes_of(options), dedupe=options.get("dedupe", False)
+            journal=journal,
+            outcomes=_outcomes_of(options),
+            dedupe=options.get("dedupe", False),
+            is_id_enough=RunName.parse(name).is_id_enough,
         )
         return run_calls(items, build_operation, client, settings, records)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
 import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable
@@ -23,16 +22,23 @@ from adapty_async._api.call import (
     lock_key_of,
     request_id_in,
 )
-from adapty_async._api.codec import ResultDecoder, plain
+from adapty_async._api.codec import ResultDecoder
 from adapty_async._bulk.bulk_run import BulkRun
+from adapty_async._bulk.digester import Digester
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus, StopPolicy
 from adapty_async._bulk.recording import OutcomesPath, Recording, numbering_of
-from adapty_async._bulk.run_journal import ItemEntry, RunJournal
+from adapty_async._bulk.run_journal import (
+    EARLIER,
+    ItemEntry,
+    RunJournal,
+    may_be_done,
+    unprocessed,
+)
 from adapty_async._bulk.settings import BulkOptions, RunSettings
 from adapty_async._bulk.workers import Worker, source_of
 from adapty_async._flow.limits import LimiterRegistry, RunLimits, look, look_every
 from adapty_async._flow.queues import KeyedLock
-from adapty_async._journal import KEY_SIZE, OBJECT_KEY_SIZE, KeyIndex
+from adapty_async._journal import ItemState, KeyIndex
 from adapty_async._pipeline.layers import ItemCounter
 from adapty_async._pipeline.retry import lost_creation, may_have_worked
 from adapty_async.errors import (
@@ -40,7 +46,6 @@ from adapty_async.errors import (
     CircuitOpenError,
     ConfigError,
     ConnectionLostError,
-    InvalidInputError,
     JournalError,
     NotFoundError,
     strip_traceback,
@@ -110,11 +115,13 @@ class Records(msgspec.Struct, frozen=True, kw_only=True):
         journal: its journal; None without one.
         outcomes: its outcomes file; None without one.
         dedupe: equal requests are sent once.
+        is_id_enough: every request of an id is the same.
     """
 
     journal: RunJournal | None = None
     outcomes: OutcomesPath | None = None
     dedupe: bool = False
+    is_id_enough: bool = False
 
 
 def run_calls(
@@ -125,7 +132,8 @@ def run_calls(
     records: Records,
 ) -> BulkRun[ItemT, ResultT]:
     """Return a run that sends one operation for each item, and records the outcomes."""
-    calls = ItemProcessor(build, client, records.journal, dedupe=records.dedupe)
+    journal = records.journal
+    calls = ItemProcessor(build, client, journal, dedupe=records.dedupe)
     settings = msgspec.structs.replace(
         settings,
         patience=functools.partial(look, client.limiters, client.limits),
@@ -133,18 +141,19 @@ def run_calls(
     )
     source, stop_check = source_of(items), StopPolicy().check
     if records.outcomes is None:
-        return BulkRun(source, calls.process, stop_check, settings, calls.open, calls.earlier)
+        return BulkRun(source, calls.process, stop_check, settings, calls.open, calls.pass_over)
     numbering = numbering_of(items)
     recording = Recording(
         records.outcomes,
         build,
-        calls.process,
-        calls.open,
+        calls,
         numbering,
-        has_journal=records.journal is not None,
+        has_journal=journal is not None,
+        by_id=journal is not None and not journal.by_position and records.is_id_enough,
     )
-    settings = msgspec.structs.replace(settings, record=recording.record)
-    return BulkRun(source, recording.process, stop_check, settings, recording.open, calls.earlier)
+    return BulkRun(
+        source, recording.process, stop_check, settings, recording.open, recording.pass_over
+    )
 
 
 class ItemProcessor(Generic[ItemT, ResultT]):
@@ -177,7 +186,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         self._by_digest = journal is not None and not journal.by_position
         self._seen = KeyIndex() if dedupe and not self._by_digest else None
         self._identifies = self._by_digest or self._seen is not None
-        self._digester = _Digester(os.urandom(32) if journal is None else journal.digest_key)
+        self._digester = Digester(os.urandom(32) if journal is None else journal.digest_key)
         self._is_resumed = False  # an earlier run used the journal
         self._keyed_lock = KeyedLock()
         self._lost_creations: set[bytes] = set()  # the keys of their objects
@@ -208,7 +217,38 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             if self._seen is not None:
                 self._seen.close()
 
-    def earlier(self, index: int) -> EarlierStatus | None:
+    async def pass_over(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
+        """
+        Return the outcome of an item that is not processed: not sent, or as the journal knows it.
+
+        Raises:
+            JournalError: the index of digests cannot be used.
+        """
+        worker.operation = None
+        return unprocessed(index, item, await self._last_state(index, item, worker))
+
+    async def _last_state(self, index: int, item: ItemT, worker: Worker) -> ItemState:
+        """Return the last known state of an item; nothing is added to the journal."""
+        state, journal = ItemState.NONE, self._journal
+        if journal is not None and self._by_position:
+            state = journal.state(index)
+        if not self._identifies:
+            return state
+        try:
+            operation = worker.operation = self._build(item)
+            digest = self._digester.of(operation, self._client.encode(operation))
+        except Exception:  # noqa: BLE001  without a request, it was never sent
+            return state
+        if self._seen is None:
+            assert journal is not None  # noqa: S101  it identifies items by digests
+            return await journal.find(digest)
+        if self._is_resumed:  # earlier runs may have settled this item, and not its duplicates
+            _, is_new = await self._seen.claim(digest)
+        else:
+            is_new = await self._seen.find(digest) is None
+        return state if is_new or state in EARLIER else ItemState.DUPLICATE
+
+    def _earlier(self, index: int) -> EarlierStatus | None:
         """Return the earlier status of an item if its position identifies it; None otherwise."""
         if self._journal is None or not self._by_position:
             return None
@@ -216,7 +256,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
 
     async def process(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
         """Return the outcome of an item. An exception that ends the run is stored in the worker."""
-        if self._is_resumed and self._seen is None and (earlier := self.earlier(index)):
+        if self._is_resumed and self._seen is None and (earlier := self._earlier(index)):
             return _skipped(index, item, earlier)
         client, started = self._client, self._client.clock()
         request: Request | None = None
@@ -311,10 +351,23 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         request: Request,
         entry: ItemEntry | None,
     ) -> Outcome[ItemT, ResultT] | None:
-        """Return the outcome of an item that is settled or a duplicate; None if it is sent."""
+        """
+        Return the outcome of an item that is settled or a duplicate; None if it is sent.
+
+        Raises:
+            CancelledError: it is neither, and was cancelled while its digest was claimed.
+        """
         is_duplicate = False
         if self._identifies:
             is_duplicate = not await self._claim(self._digester.of(operation, request), entry)
+        known = self._recall(index, item, entry, is_duplicate=is_duplicate)
+        if known is None and _is_cancelled():
+            raise asyncio.CancelledError
+        return known
+
+    def _recall(
+        self, index: int, item: ItemT, entry: ItemEntry | None, *, is_duplicate: bool
+    ) -> Outcome[ItemT, ResultT] | None:
         if is_duplicate and not self._by_position:
             return _skipped(index, item, EarlierStatus.DUPLICATE)
         if entry is None:
@@ -368,9 +421,14 @@ async def _saved(entry: ItemEntry, outcome: Outcome[ItemT, ResultT]) -> Outcome[
 def _recorded_call(entry: ItemEntry, request: Request) -> CallState:
     """Return the state of a call whose write-ahead entry is stored before it is sent."""
     if request.retry_safety is _ALWAYS and request.if_missing is None:  # most requests
-        return CallState(ambiguous=entry.is_ambiguous, on_first_send=entry.begin)
+        return CallState(
+            ambiguous=entry.is_ambiguous,
+            was_sent_earlier=entry.was_sent_earlier,
+            on_first_send=entry.begin,
+        )
     return CallState(
         ambiguous=entry.is_ambiguous,
+        was_sent_earlier=entry.was_sent_earlier,
         is_creating=entry.is_creation_lost,
         is_creation_lost=entry.is_creation_lost,
         on_first_send=entry.begin,
@@ -378,52 +436,6 @@ def _recorded_call(entry: ItemEntry, request: Request) -> CallState:
         on_creation=entry.create,
         on_creation_end=entry.created,
     )
-
-
-class _Digester:
-    """
-    Keyed digests of requests, without the headers of their client.
-
-    Args:
-        key: a secret.
-    """
-
-    def __init__(self, key: bytes) -> None:
-        # the key is a prefix of the hashed data, which is as secure for BLAKE2 as its `key`; most
-        # requests then fit into the same block, which halves the time
-        self._keyed = hashlib.blake2b(key, digest_size=KEY_SIZE)
-        # a set, such as a lock key, has another order in each process
-        self._pack = msgspec.msgpack.Encoder(enc_hook=plain, order="deterministic").encode
-
-    def of(self, operation: Operation[Any], request: Request) -> bytes:
-        """Return the digest of a request. It begins with the key of the object it may create."""
-        identity = operation.endpoint.name, operation.headers, operation.parameters, request.body
-        if operation.if_missing is None or request.if_missing is None:
-            return self._digest(identity)
-        creation = self.of(operation.if_missing, request.if_missing)
-        object_key = self.object_key(operation, request)
-        return object_key + self._digest((*identity, creation))[OBJECT_KEY_SIZE:]
-
-    def object_key(self, operation: Operation[Any], request: Request) -> bytes:
-        """
-        Return the key of the object that an operation is about, such as a profile.
-
-        Raises:
-            InvalidInputError: the lock key has a type of which there is no digest.
-        """
-        about = lock_key_of(operation)
-        if about == id(operation):  # no headers or parameters; another process has another id
-            about = operation.endpoint.path, request.body
-        try:
-            return self._digest(about)[:OBJECT_KEY_SIZE]
-        except (NotImplementedError, OverflowError, UnicodeEncodeError):
-            rule = "must return text, numbers or tuples of them, if the operation has an if_missing"
-            raise InvalidInputError("Endpoint.lock_key", rule) from None
-
-    def _digest(self, value: Any) -> bytes:
-        digest = self._keyed.copy()
-        digest.update(self._pack(value))
-        return digest.digest()
 
 
 def _skipped(index: int, item: ItemT, earlier: EarlierStatus) -> Outcome[ItemT, Any]:
@@ -489,6 +501,8 @@ def _not_done(
         status, reason = _status_of(request, state, error), error
     else:
         status, reason = _when_cancelled(request, state)
+    # what is known of it, if anything, is what an earlier run left
+    is_earlier = status is OutcomeStatus.NOT_SENT or (state.was_sent_earlier and not state.attempts)
     if isinstance(reason, AdaptyError):
         reason.attempts = state.attempts
         strip_traceback(reason)  # a report outlives the run, and frames hold items and requests
@@ -504,7 +518,7 @@ def _not_done(
         reason,
         connect_failures=state.connect_failures,
         http_status=getattr(reason, "status", None) if state.attempts else None,
-        _ended=None if status is OutcomeStatus.NOT_SENT else time.time(),
+        _ended=None if is_earlier else time.time(),
         _request_id=getattr(reason, "request_id", None),
     )
 
@@ -517,7 +531,8 @@ def _status_of(request: Request | None, state: CallState, error: Exception) -> O
         # an attempt ends with a ConfigError if the client was closed meanwhile
         is_closed = isinstance(error, ConfigError) and state.attempts > 0
         ends_run = is_closed or isinstance(error, CircuitOpenError | JournalError)
-        return OutcomeStatus.NOT_SENT if ends_run else OutcomeStatus.FAILED
+        is_unsent = ends_run and not state.was_sent_earlier
+        return OutcomeStatus.NOT_SENT if is_unsent else OutcomeStatus.FAILED
     if isinstance(error, NotFoundError) and request.absent_if_missing:
         return OutcomeStatus.ABSENT
     # a defect, such as a transport's, unless the server certainly processed nothing
@@ -538,15 +553,17 @@ def _when_cancelled(
     """
     Return the status and the error of an item whose processing was cancelled.
 
-    1. No attempt was made: the item was not sent, or is unknown since an earlier run.
+    1. No attempt was made: the item was not sent, or its outcome is uncertain since an earlier run.
     2. An attempt is on the wire: its response is lost.
     3. An attempt succeeded, and a hook raised a BaseException: its response is lost, too.
     4. It waits for a retry: the earlier attempts decide. It was not sent if none of them had a
-       connection.
+       connection, unless an earlier run may have sent it.
     """
     if request is None or not state.attempts:
         if request is not None and state.is_creation_lost:
             return OutcomeStatus.UNKNOWN, lost_creation(request)
+        if state.was_sent_earlier:
+            return OutcomeStatus.FAILED, may_be_done()
         return OutcomeStatus.NOT_SENT, None
     error = state.error
     is_lost = state.on_wire or error is None
@@ -557,5 +574,5 @@ def _when_cancelled(
         )
     if _must_not_repeat(request, state) and (is_lost or state.is_uncertain):
         return OutcomeStatus.UNKNOWN, error
-    written = is_lost or state.written
+    written = is_lost or state.written or state.was_sent_earlier
     return (OutcomeStatus.FAILED if written else OutcomeStatus.NOT_SENT), error

@@ -138,7 +138,7 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
         The date and time at which it ended, in UTC.
 
         None for an item that this run did not process: one that is skipped, not sent, or unknown
-        since an earlier run.
+        or failed since an earlier run.
         """
         return None if self._ended is None else dt.datetime.fromtimestamp(self._ended, dt.UTC)
 

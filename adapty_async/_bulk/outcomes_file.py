@@ -5,7 +5,7 @@ Invariants:
 
 - An outcome is one line. A line is ASCII, so no reader sees a line break within it.
 - Lines are only appended. The last line of an item counts, and contains no less than an earlier
-  one: a skipped item gets no line if its last line is final.
+  one: an item that a run does not process gets no line, unless it shows more than its last one.
 - A run holds the file's lock, so two runs never write to one file.
 - Each group of lines is flushed before the next group is written. A crash leaves at most one
   incomplete line, and the next opening removes it.
@@ -24,9 +24,9 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -48,7 +48,16 @@ _GROUP = 256
 _LINES_PER_WRITE = 64
 # Pending lines from which on no more items are processed until they are written.
 _MAX_PENDING = 16 * _GROUP
-_FINAL = frozenset({OutcomeStatus.DONE, OutcomeStatus.ABSENT, OutcomeStatus.SKIPPED})
+# How much a line shows of its item's outcome.
+_RANKS = {
+    OutcomeStatus.NOT_SENT: 1,
+    OutcomeStatus.FAILED: 2,
+    OutcomeStatus.UNKNOWN: 3,
+    OutcomeStatus.DONE: 4,
+    OutcomeStatus.ABSENT: 4,
+    OutcomeStatus.SKIPPED: 4,
+}
+_RANK_BITS = 0b111
 _NEXT_KEY = b'"id":'
 _FIRST_KEY = b'{"line":'
 _FIRST_PAIR = re.compile(rb'\{"line":[0-9]+')
@@ -89,13 +98,14 @@ class Entry(NamedTuple):
         line: the line of the item.
         id: its id.
         outcome: the outcome.
-        keeps_final: whether it is not written if the last line of the item is final.
+        is_earlier: the run did not process the item, so the outcome is written only if it shows
+            more than the item's last line.
     """
 
     line: int
     id: str | None
     outcome: Outcome[Any, Any]
-    keeps_final: bool = False
+    is_earlier: bool = False
 
 
 _read_line = msgspec.json.Decoder(OutcomeLine).decode
@@ -160,11 +170,23 @@ def _encoded(entry: Entry) -> bytes:
     )
 
 
-class _FinalLines:
-    """
-    A compact map of the items whose last line is final: 8 bytes for each line number.
+class _LastLines(Protocol):
+    """The interface of a compact map from each item of a file to the rank of its last line."""
 
-    The line and the id together identify an item, so a line of another input does not match.
+    def load(self, line: OutcomeLine) -> None:
+        """Record an item's last line so far."""
+        ...
+
+    def rank_of(self, entry: Entry) -> int:
+        """Return the rank of an item's last line; 0 without one."""
+        ...
+
+
+class _ByLine:
+    """
+    The ranks of items that are identified by line and id; 8 bytes for each line number.
+
+    A line of another input does not match, since its id is another one.
 
     Args:
         max_line: the largest line number that is stored; later lines are not.
@@ -172,25 +194,73 @@ class _FinalLines:
 
     def __init__(self, max_line: int) -> None:
         self._max_line = max_line
-        self._hashes = array.array("q")
+        self._ranks = array.array("q")
 
     def load(self, line: OutcomeLine) -> None:
         """Record an item's last line so far."""
         if line.line > self._max_line:
             return
-        missing = line.line + 1 - len(self._hashes)
+        missing = line.line + 1 - len(self._ranks)
         if missing > 0:
-            self._hashes.frombytes(bytes(_HASH_BYTES * missing))
-        self._hashes[line.line] = _hash(line.id) if line.status in _FINAL else 0
+            self._ranks.frombytes(bytes(_HASH_BYTES * missing))
+        self._ranks[line.line] = _hash(line.id) | _RANKS[line.status]
 
-    def has(self, entry: Entry) -> bool:
-        """Return whether an item's last line is final."""
-        known = entry.line < len(self._hashes)
-        return known and self._hashes[entry.line] == _hash(entry.id)
+    def rank_of(self, entry: Entry) -> int:
+        """Return the rank of an item's last line; 0 without one."""
+        found = self._ranks[entry.line] if entry.line < len(self._ranks) else 0
+        return found & _RANK_BITS if found & ~_RANK_BITS == _hash(entry.id) else 0
 
 
-def _hash(text: str | None) -> int:
-    return hash(text) or 1
+class _ById:
+    """
+    The ranks of items that are identified by their ids, in a hash table of 8 bytes a cell.
+
+    A duplicate is another row of its id, so its line number identifies it, too.
+    """
+
+    def __init__(self) -> None:
+        self._cells = array.array("q", bytes(_HASH_BYTES << 10))
+        self._count = 0
+
+    def load(self, line: OutcomeLine) -> None:
+        """Record an item's last line so far."""
+        key = _hash_in_any_order(line.line, line.id, line.earlier)
+        cell = self._cell_of(key)
+        self._count += not self._cells[cell]
+        self._cells[cell] = key | _RANKS[line.status]
+        if 3 * self._count > 2 * len(self._cells):
+            self._grow()
+
+    def _cell_of(self, key: int) -> int:
+        cells, mask = self._cells, len(self._cells) - 1
+        cell = key // (_RANK_BITS + 1) & mask
+        while cells[cell] and cells[cell] & ~_RANK_BITS != key:
+            cell = (cell + 1) & mask
+        return cell
+
+    def _grow(self) -> None:
+        before, self._cells = (
+            self._cells,
+            array.array("q", bytes(2 * _HASH_BYTES * len(self._cells))),
+        )
+        for value in before:
+            if value:
+                self._cells[self._cell_of(value & ~_RANK_BITS)] = value
+
+    def rank_of(self, entry: Entry) -> int:
+        """Return the rank of an item's last line; 0 without one."""
+        key = _hash_in_any_order(entry.line, entry.id, entry.outcome.earlier)
+        return self._cells[self._cell_of(key)] & _RANK_BITS
+
+
+def _hash(value: Hashable) -> int:
+    """Return a hash whose lowest bits are free for a rank."""
+    return hash(value) & ~_RANK_BITS
+
+
+def _hash_in_any_order(line: int, name: str | None, earlier: object) -> int:
+    is_id_enough = name is not None and earlier is not EarlierStatus.DUPLICATE
+    return _hash(name if is_id_enough else (line, name))
 
 
 class OutcomesLog:
@@ -199,17 +269,21 @@ class OutcomesLog:
 
     Args:
         path: the path of the file; it is created if it does not exist.
+        by_id: an id alone identifies an item; otherwise line and id together do.
 
     Raises:
         JournalError: the file is in use, is not an outcomes file, or cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, by_id: bool = False) -> None:
         self._path = path.absolute()  # the run may change its directory
         self._handle = _opened(path)
         try:
             _lock(self._handle, path)
-            self._final, end = _read(self._handle, path)
+            # every line is longer than 8 bytes, so the map by line takes no more than the file
+            lines = os.fstat(self._handle).st_size // _HASH_BYTES
+            self._last: _LastLines = _ById() if by_id else _ByLine(lines)
+            end = _read(self._handle, path, self._last)
             os.ftruncate(self._handle, end)
             os.fchmod(self._handle, 0o600)
             if not end:
@@ -227,8 +301,11 @@ class OutcomesLog:
         Raises:
             JournalError: the lines could not be written.
         """
+        last = self._last
         missing = [
-            entry for entry in entries if not entry.keeps_final or not self._final.has(entry)
+            entry
+            for entry in entries
+            if not entry.is_earlier or _RANKS[entry.outcome.status] > last.rank_of(entry)
         ]
         try:
             for start in range(0, len(missing), _LINES_PER_WRITE):  # others may run in between
@@ -275,15 +352,14 @@ def _lock(handle: int, path: Path) -> None:
         raise JournalError(f"the outcomes file {path} is in use by another run")
 
 
-def _read(handle: int, path: Path) -> tuple[_FinalLines, int]:
+def _read(handle: int, path: Path, last: _LastLines) -> int:
     """
-    Return the items whose last line is final, and the size of the complete lines in bytes.
+    Load the last line of each item, and return the size of the complete lines in bytes.
 
     Raises:
         JournalError: a line is not an outcome.
     """
-    # every line is longer than 8 bytes, so the map never takes more memory than the file
-    final, end = _FinalLines(os.fstat(handle).st_size // _HASH_BYTES), 0
+    end = 0
     with os.fdopen(handle, "rb", closefd=False) as file:
         if not _FIRST_KEY.startswith(file.read(len(_FIRST_KEY)).rstrip(b"\0")):
             raise _unusable(path, "it is not an outcomes file")
@@ -292,11 +368,11 @@ def _read(handle: int, path: Path) -> tuple[_FinalLines, int]:
             whole = text.endswith(b"\n")
             line = parse_line(text) if whole else None
             if line is not None:
-                final.load(line)
+                last.load(line)
                 end += len(text)
             elif whole or not _may_be_torn(text):
                 raise _unusable(path, f"line {number} of it is not an outcome")
-    return final, end
+    return end
 
 
 def _may_be_torn(text: bytes) -> bool:
@@ -315,13 +391,18 @@ class OutcomesFile:
     """
     A buffered writer of outcomes for one event loop; a thread of its own writes them in groups.
 
+    Args:
+        path: the path of the file.
+        by_id: an id alone identifies an item; otherwise line and id together do.
+
     Attributes:
         path: the path of the file.
         failure: why nothing more can be written; None if it can.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, by_id: bool = False) -> None:
         self.path = path
+        self._by_id = by_id
         self.failure: BaseException | None = None
         self._pending: list[Entry] = []
         self._waiting: list[asyncio.Future[None]] = []
@@ -346,7 +427,7 @@ class OutcomesFile:
         """
         self._loop, self._on_failure = asyncio.get_running_loop(), on_failure
         self._disk = concurrent.futures.ThreadPoolExecutor(1, "adapty-outcomes")
-        self._job = opening = self._disk.submit(OutcomesLog, self.path)
+        self._job = opening = self._disk.submit(OutcomesLog, self.path, by_id=self._by_id)
         try:
             self._log = await asyncio.wrap_future(opening)
         except BaseException:

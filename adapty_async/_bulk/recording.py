@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -12,8 +13,8 @@ import msgspec
 
 from adapty_async._api.call import IDENTITIES, Operation
 from adapty_async._api.validation import exact_text
-from adapty_async._bulk.bulk_run import BulkRun, Lifespan, Process
-from adapty_async._bulk.outcome import Outcome, OutcomeStatus
+from adapty_async._bulk.bulk_run import BulkRun
+from adapty_async._bulk.outcome import Outcome
 from adapty_async._bulk.outcomes_file import Entry, OutcomesFile
 from adapty_async._bulk.workers import Worker
 
@@ -61,6 +62,22 @@ def _counted(position: int) -> int:
     return position + 1
 
 
+class _Processor(Protocol[ItemT, ResultT]):
+    """The interface of an item processor."""
+
+    def open(self, run: BulkRun[ItemT, ResultT]) -> AbstractAsyncContextManager[object]:
+        """Keep what it needs open during a run."""
+        ...
+
+    async def process(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
+        """Return the outcome of an item."""
+        ...
+
+    async def pass_over(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
+        """Return the outcome of an item that is not processed."""
+        ...
+
+
 class Recording(Generic[ItemT, ResultT]):
     """
     A decorator of a run's item processor that appends each outcome to an outcomes file.
@@ -68,36 +85,35 @@ class Recording(Generic[ItemT, ResultT]):
     Args:
         outcomes: the file.
         build: makes the operation of an item.
-        process: processes an item.
-        lifespan: keeps what `process` needs open.
+        processor: the item processor.
         line_of: returns the line of the item at a position.
         has_journal: whether the run has a journal, so that earlier lines are of the same runs.
+        by_id: whether an id alone identifies an item, in any order of the items.
     """
 
     def __init__(
         self,
         outcomes: OutcomesPath,
         build: Callable[[ItemT], Operation[ResultT]],
-        process: Process[ItemT, ResultT],
-        lifespan: Lifespan,
+        processor: _Processor[ItemT, ResultT],
         line_of: Callable[[int], int],
         *,
         has_journal: bool,
+        by_id: bool,
     ) -> None:
         self._has_journal = has_journal
-        self._file = OutcomesFile(outcomes.path)
+        self._file = OutcomesFile(outcomes.path, by_id=by_id)
         self._line_of = line_of
         self._identify = outcomes.identify
         self._build = build
-        self._process = process
-        self._lifespan = lifespan
+        self._processor = processor
         self._watched = False
 
     @contextlib.asynccontextmanager
     async def open(self, run: BulkRun[ItemT, ResultT]) -> AsyncIterator[None]:
         """Keep the outcomes file of a run open; the run stops if nothing more can be recorded."""
         self._watched = run.is_watched
-        async with self._lifespan(run):
+        async with self._processor.open(run):
             await self._file.open(run.stop)
             try:
                 yield
@@ -111,30 +127,28 @@ class Recording(Generic[ItemT, ResultT]):
         If outcomes are delivered during the run, the outcome of a sent item is on the disk first.
         """
         worker.operation = None
-        outcome = await self._process(index, item, worker)
+        outcome = await self._processor.process(index, item, worker)
         self._add(outcome, worker.operation)
         if self._file.is_full or (self._watched and outcome.attempts):
             await self._file.saved()
         return outcome
 
-    def record(self, outcome: Outcome[ItemT, ResultT]) -> Awaitable[None] | None:
-        """
-        Record the outcome of an item that is not processed.
-
-        The caller awaits the result, if there is one, before it records more.
-        """
-        self._add(outcome, None)
-        return self._file.flushed() if self._file.is_full else None
+    async def pass_over(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
+        """Record the outcome of an item that is not processed."""
+        if self._file.is_full:
+            await self._file.flushed()
+        outcome = await self._processor.pass_over(index, item, worker)
+        self._add(outcome, worker.operation)
+        return outcome
 
     def _add(self, outcome: Outcome[ItemT, ResultT], operation: Operation[Any] | None) -> None:
         if self._identify is not None:
             line, name = self._identify(outcome.item)
         else:
             line, name = self._line_of(outcome.index), self._id_of(outcome.item, operation)
-        # by digest, an item that was not read to its request may have ended in an earlier run
-        is_unread = self._has_journal and outcome.status is OutcomeStatus.NOT_SENT
-        keeps_final = outcome.earlier is not None or is_unread
-        self._file.add(Entry(line, name, outcome, keeps_final))
+        # an item that this run did not process may have ended in an earlier one
+        is_earlier = outcome.earlier is not None or (self._has_journal and outcome.at is None)
+        self._file.add(Entry(line, name, outcome, is_earlier))
 
     def _id_of(self, item: ItemT, operation: Operation[Any] | None) -> str | None:
         with contextlib.suppress(Exception):  # the error is in the item's outcome

@@ -24,6 +24,7 @@ from adapty_async.errors import (
 )
 
 __all__ = (
+    "EARLIER",
     "AnyOrder",
     "FileOfJob",
     "InputIdentity",
@@ -32,21 +33,24 @@ __all__ = (
     "RunIdentity",
     "RunJournal",
     "input_of",
+    "may_be_done",
+    "unprocessed",
 )
 
 # Constants, since the lookup of an enumeration member takes 0.1 µs in Python 3.11.
 _ALWAYS = RetrySafety.ALWAYS
 _DONE = OutcomeStatus.DONE
 _DONE_STATE = ItemState.DONE
-# The states with which a resumed run skips an item, by position or by digest, and the status that
-# its outcome has then. An item in any other state is sent again, unless `ItemEntry.recall` objects.
-_EARLIER = {
+#: The states with which a resumed run skips an item, by position or by digest, and the status that
+#: its outcome has then. Any other item is sent again, unless `ItemEntry.recall` objects.
+EARLIER = {
     ItemState.DONE: EarlierStatus.DONE,
     ItemState.ABSENT: EarlierStatus.ABSENT,
     ItemState.DUPLICATE: EarlierStatus.DUPLICATE,
 }
 _AMBIGUOUS = frozenset({ItemState.STARTED, ItemState.LOST})
 _NOT_REPEATABLE = frozenset({ItemState.STARTED, ItemState.UNKNOWN})
+_RETRIED = frozenset({ItemState.RESERVED, ItemState.LOST})
 _NOT_DONE = frozenset({OutcomeStatus.FAILED, OutcomeStatus.NOT_SENT})
 # The state that the journal records of an item that ended with a status.
 _STATE_OF = {
@@ -251,7 +255,22 @@ class RunJournal:
 
     def earlier(self, position: int) -> EarlierStatus | None:
         """Return the earlier status of an item; None if it is not settled."""
-        return _EARLIER.get(self._writer.state(position))
+        return EARLIER.get(self._writer.state(position))
+
+    def state(self, position: int) -> ItemState:
+        """Return the last known state of an item that is identified by its position."""
+        return self._writer.state(position)
+
+    async def find(self, digest: bytes) -> ItemState:
+        """
+        Return the last known state of an item by the digest of its request, which is not added.
+
+        It is a duplicate if an equal request came earlier in this run.
+
+        Raises:
+            JournalError: the index of digests cannot be used.
+        """
+        return await self._writer.find(digest)
 
     def release(self, position: int) -> None:
         """
@@ -275,6 +294,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
     Attributes:
         object_key: the key of the object that the item creates if it is missing; set before the
             item is sent.
+        was_sent_earlier: an earlier run may have sent the item, and has no outcome.
         is_ambiguous: an earlier run sent the item and lost the response.
         is_creation_lost: an earlier run sent the creation of a missing object and lost the
             response.
@@ -286,6 +306,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
     _must_not_repeat: bool
     _begun: bool = False  # the journal has an entry that the present attempt needs
     object_key: bytes = b""
+    was_sent_earlier: bool = False
     is_ambiguous: bool = False
     is_creation_lost: bool = False
 
@@ -304,7 +325,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
 
     def earlier(self) -> EarlierStatus | None:
         """Return the earlier status of the item; None if it is not settled."""
-        return _EARLIER.get(self._writer.state(self._position))
+        return EARLIER.get(self._writer.state(self._position))
 
     def recall(self) -> Exception | None:
         """
@@ -315,6 +336,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
         """
         before = self._writer.state(self._position)
         self.is_ambiguous = before in _AMBIGUOUS
+        self.was_sent_earlier = self.is_ambiguous or before in _RETRIED
         if before in _NOT_REPEATABLE and self._request.if_missing and not self._must_not_repeat:
             self.is_ambiguous = self.is_creation_lost = self._begun = True
             return None
@@ -322,11 +344,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
             if not self.is_ambiguous or not self._must_not_repeat:
                 return None
             self._writer.update(self._position, ItemState.UNKNOWN)
-        return ConnectionLostError(
-            "an earlier run sent this request and lost the response; not retried, since the server"
-            " may have processed it",
-            operation=self._request.operation,
-        )
+        return _lost_earlier(self._request.operation)
 
     def skip(self) -> None:
         """Record the item as a duplicate: an equal request comes earlier in the input."""
@@ -385,6 +403,8 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
             return
         if not self._begun and not outcome.attempts:
             return
+        if self.was_sent_earlier and not (outcome.requests or self.is_ambiguous):
+            return  # it stays reserved: neither sent by this run nor certainly by the earlier one
         error, ended = outcome.error, _STATE_OF[outcome.status]
         if outcome.status in _NOT_DONE and _may_be_done(state, error):
             ended = ItemState.LOST
@@ -404,6 +424,39 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
                 # the worker checks for it before its next item
                 with contextlib.suppress(asyncio.CancelledError):
                     await until_ended(self._writer.flush())
+
+
+def unprocessed(index: int, item: Any, state: ItemState) -> Outcome[Any, Any]:
+    """
+    Return the outcome of an item that a run does not process, by its last known state.
+
+    It is "not sent" only if no earlier run may have sent it.
+    """
+    error: ConnectionLostError | None = None
+    if (earlier := EARLIER.get(state)) is not None:
+        status = OutcomeStatus.SKIPPED
+    elif state in _NOT_REPEATABLE:
+        status, error = OutcomeStatus.UNKNOWN, _lost_earlier()
+    elif state in _RETRIED:
+        status, error = OutcomeStatus.FAILED, may_be_done()
+    else:
+        status = OutcomeStatus.NOT_SENT
+    return Outcome(index, item, status, error=error, earlier=earlier)
+
+
+def may_be_done() -> ConnectionLostError:
+    """Return the error of an item that an earlier run may have sent, and that may be retried."""
+    return ConnectionLostError(
+        "an earlier run sent this request, or was about to, and got no response; a retry is safe"
+    )
+
+
+def _lost_earlier(operation: str | None = None) -> ConnectionLostError:
+    return ConnectionLostError(
+        "an earlier run sent this request and lost the response; not retried, since the server may"
+        " have processed it",
+        operation=operation,
+    )
 
 
 def _require_utf8(*names: str) -> None:

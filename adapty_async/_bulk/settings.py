@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import msgspec
@@ -106,8 +106,6 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
         stopping: set when the run stops; the pipeline layers of its calls read it.
         patience: returns the seconds until an outage ends the run, if no request succeeds.
         look_every: seconds between two calls of `patience`.
-        record: receives the outcome of each item that is not processed; its result is awaited
-            before more items are read.
     """
 
     concurrency: int
@@ -119,4 +117,3 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     patience: Callable[[], float] = lambda: math.inf
     look_every: float = 1.0
-    record: Callable[[Outcome[Any, Any]], Awaitable[None] | None] = lambda _: None

@@ -19,6 +19,7 @@ from adapty_async._journal.model import (
     Resumed,
     Run,
 )
+from adapty_async._journal.run_name import RunName
 from adapty_async._journal.sqlite import (
     SqliteJournal,
     belongs_to_journal,
@@ -54,6 +55,7 @@ __all__ = (
     "Reason",
     "Resumed",
     "Run",
+    "RunName",
     "SqliteJournal",
     "belongs_to_journal",
     "copy_journal",

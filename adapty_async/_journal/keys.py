@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from adapty_async._journal.model import KEY_SIZE, SPAN_SIZE, ItemState, Spans
 from adapty_async._runtime.database import DatabaseThread, explain
+from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import JournalError
 
 __all__ = ("OBJECT_KEY_SIZE", "EntryKeys", "KeyIndex")
@@ -59,6 +60,7 @@ class KeyIndex:
         self._thread: DatabaseThread[_KeyTable] | None = None
         self._pending: list[_PendingClaim] = []
         self._is_claiming = False
+        self._searches: list[tuple[bytes, asyncio.Future[int | None]]] = []
         self._failure: BaseException | None = None  # after it, the table is unreliable
 
     @property
@@ -87,6 +89,8 @@ class KeyIndex:
         """
         Return the ordinal of a key and whether it is new, and add a new key.
 
+        A cancellation meanwhile is not raised, as the key is added all the same.
+
         Raises:
             JournalError: the temporary database cannot be used, or could not be used before.
         """
@@ -107,7 +111,46 @@ class KeyIndex:
         if not self._is_claiming:  # with all others of this iteration of the loop
             self._is_claiming = True
             loop.call_soon(self._claim_pending)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            with contextlib.suppress(asyncio.CancelledError):
+                await until_ended(future)
+            return future.result()
+
+    async def find(self, key: bytes) -> int | None:
+        """
+        Return the ordinal of a key, which is not added; None if it is new.
+
+        Raises:
+            JournalError: the temporary database cannot be used, or could not be used before.
+        """
+        if self._failure is not None:
+            raise self._failure
+        ordinal = self._known.get(key)
+        if ordinal is not None or self._thread is None:
+            return ordinal
+        future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._searches.append((key, future))
+        if len(self._searches) == 1:  # with all others of this iteration of the loop
+            future.get_loop().call_soon(self._search, self._thread)
         return await future
+
+    def _search(self, thread: DatabaseThread[_KeyTable]) -> None:
+        searches, self._searches = self._searches, []
+
+        def found(done: asyncio.Future[dict[int, int]]) -> None:
+            failure = done.exception()
+            for number, (_, future) in enumerate(searches):
+                if future.done():  # it was cancelled
+                    continue
+                if failure is None:
+                    future.set_result(done.result().get(number))
+                else:
+                    future.set_exception(failure)
+
+        keys = [key for key, _ in searches]
+        thread.run(lambda table: table.find(keys)).add_done_callback(found)
 
     def _claim_pending(self) -> None:
         claims, self._pending = self._pending[:_AT_ONCE], self._pending[_AT_ONCE:]
@@ -122,8 +165,7 @@ class KeyIndex:
         self._failure = self._failure or failure
         if self._failure is not None:
             for _, future in (*claims, *self._pending):
-                if not future.done():
-                    future.set_exception(self._failure)
+                future.set_exception(self._failure)
             return
         self._is_claiming = bool(self._pending)
         if self._is_claiming:
@@ -131,8 +173,7 @@ class KeyIndex:
         for (key, future), found in zip(claims, done.result(), strict=True):
             if found[1] and self._on_new is not None:
                 self._on_new(key)
-            if not future.done():
-                future.set_result(found)
+            future.set_result(found)
 
     def _table(self) -> DatabaseThread[_KeyTable]:
         if self._thread is None:
@@ -214,6 +255,18 @@ class EntryKeys:
         self._seen[position] = 1
         return position
 
+    async def find(self, key: bytes) -> tuple[int, bool] | None:
+        """
+        Return the position of a key, and whether this run claimed it; None if the key is new.
+
+        Raises:
+            JournalError: the temporary database cannot be used.
+        """
+        position = await self._index.find(key)
+        if position is None:
+            return None
+        return position, position >= len(self._seen) or bool(self._seen[position])
+
     def _add(self, key: bytes) -> None:
         self._new += key
 
@@ -288,7 +341,7 @@ class _KeyTable:
 
     def claim(self, keys: list[bytes]) -> list[tuple[int, bool]]:
         """Return the ordinal of each key and whether it is new, and add the new keys."""
-        found = self._find(keys)
+        found = self.find(keys)
         new: dict[bytes, int] = {}
         claims: list[tuple[int, bool]] = []
         for number, key in enumerate(keys):
@@ -302,7 +355,8 @@ class _KeyTable:
             self._count += len(new)
         return claims
 
-    def _find(self, keys: list[bytes]) -> dict[int, int]:
+    def find(self, keys: list[bytes]) -> dict[int, int]:
+        """Return the ordinals of keys by their number in the list; new keys are left out."""
         with _named():
             text = self._db.execute(_FIND, _values(keys)).fetchone()[0]
         numbers = map(int, text.split()) if text else iter(())

@@ -125,6 +125,19 @@ class JournalWriter:
         """
         return await self._keys.claim(key)
 
+    async def find(self, key: bytes) -> ItemState:
+        """
+        Return the last known state of the item with a key; a duplicate if this run claimed the key.
+
+        Raises:
+            JournalError: the index of keys cannot be used.
+        """
+        found = await self._keys.find(key)
+        if found is None:
+            return ItemState.NONE
+        position, is_claimed = found
+        return ItemState.DUPLICATE if is_claimed else self._states.get(position)
+
     def reserve(self, position: int) -> asyncio.Future[None] | None:
         """
         Store that an item may be sent; the caller awaits the result, if any, before it sends.

@@ -7,7 +7,6 @@ from adapty_async._report.figures import Report, as_json, figures_of, intervals,
 from adapty_async._report.file import require_replaceable, write_file
 from adapty_async._report.outcomes import ListedItem, OutcomesFile, name_of
 from adapty_async._report.page import page, verdict
-from adapty_async._report.run_name import RunName
 
 __all__ = (
     "Check",
@@ -15,7 +14,6 @@ __all__ = (
     "ListedItem",
     "OutcomesFile",
     "Report",
-    "RunName",
     "States",
     "as_json",
     "check",

@@ -14,8 +14,7 @@ from typing import Any, Self
 import msgspec
 
 from adapty_async._bulk.outcomes_file import OutcomeLine, parse_line
-from adapty_async._journal import ItemState, JournalSummary
-from adapty_async._report.run_name import RunName
+from adapty_async._journal import ItemState, JournalSummary, RunName
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary", "name_of")

@@ -18,7 +18,7 @@ from adapty_async._api.call import Operation
 from adapty_async._input.mapping import ColumnOptions, RowMapping
 from adapty_async._input.rows import Rows, SizedRows, open_rows
 from adapty_async._input.schema import ColumnSchema
-from adapty_async._report import RunName
+from adapty_async._journal import RunName
 from adapty_async._version import __version__
 from adapty_async.bulk import JournalSummary
 from adapty_async.cli import _demo

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from adapty_async import mail, v1
 from adapty_async._input.rows import Rows, open_rows
 from adapty_async._input.schema import id_columns, id_from, rows_of
-from adapty_async._report import RunName
+from adapty_async._journal import RunName
 from adapty_async._runtime.words import counted
 from adapty_async.cli._job import Exit, Job, perform
 from adapty_async.cli._report import report_text

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from adapty_async._report import RunName
+from adapty_async._journal import RunName
 from adapty_async.bulk import JournalSummary, summarise
 from adapty_async.errors import JournalError
 

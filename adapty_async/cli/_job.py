@@ -14,8 +14,7 @@ from adapty_async._api.call import Operation, Request, Response
 from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._bulk.settings import MOST_WORKERS
 from adapty_async._input.rows import Row, Rows, SizedRows
-from adapty_async._journal import Journal, belongs_to_journal
-from adapty_async._report import RunName
+from adapty_async._journal import Journal, RunName, belongs_to_journal
 from adapty_async.bulk import BulkReport, BulkRun, JournalSummary, StopReason
 from adapty_async.cli._dry_run import DryJournal
 from adapty_async.cli._feed import ThreadedReader

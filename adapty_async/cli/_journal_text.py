@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from adapty_async._report import Check, RunName, intervals
+from adapty_async._journal import RunName
+from adapty_async._report import Check, intervals
 from adapty_async._runtime.words import counted, each_of
 from adapty_async.bulk import ItemState, JournalSummary, summarise
 from adapty_async.cli._job import Exit, JobResult, exit_code

@@ -20,8 +20,8 @@ from adapty_async._input.rows import (
     open_rows,
 )
 from adapty_async._input.schema import id_columns
-from adapty_async._journal import JournalIdentity
-from adapty_async._report import InputRow, RunName
+from adapty_async._journal import JournalIdentity, RunName
+from adapty_async._report import InputRow
 from adapty_async.cli._columns import checked_header
 from adapty_async.errors import InvalidInputError
 

@@ -13,7 +13,7 @@ from adapty_async._api.call import Operation
 from adapty_async._input.mapping import RowMapping
 from adapty_async._input.rows import Rows
 from adapty_async._input.schema import ColumnSchema, rows_of
-from adapty_async._report import RunName
+from adapty_async._journal import RunName
 from adapty_async.cli._app import (
     _client,
     _exit_on_error,

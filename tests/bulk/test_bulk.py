@@ -961,7 +961,9 @@ def plain_run(
     settings: dict[str, Any] = {"concurrency": 10, "fail_fast": False, "ordered": False}
     settings |= {"drain": 1.0, "on_outcome": None}
     more = {
-        name: changes.pop(name) for name in ("lifespan", "earlier", "stop_check") if name in changes
+        name: changes.pop(name)
+        for name in ("lifespan", "pass_over", "stop_check")
+        if name in changes
     }
     stop_check = more.pop("stop_check", lambda _: None)
     run_settings = RunSettings(**{**settings, **changes})
@@ -1118,17 +1120,28 @@ async def test_the_lifespan_knows_whether_outcomes_are_delivered_early(
     assert delivered == [streamed or has_callback]
 
 
+async def test_the_rest_of_a_run_of_any_function_is_not_sent() -> None:
+    """Nobody knows more about its items."""
+    run = plain_run(ids(600), sent, stop_check=lambda _: StopReason.OUTAGE, concurrency=2)
+    report = await run
+
+    assert report.total == 600
+    assert report.not_sent == 600 - report.done
+
+
 async def test_the_caller_says_what_is_left_of_each_item_that_was_not_sent() -> None:
     """The run calls it with the position of each of them."""
 
-    def earlier(index: int) -> EarlierStatus | None:
-        return EarlierStatus.ABSENT if index >= 7 else None
+    async def pass_over(index: int, item: str, worker: Worker) -> Outcome[str, None]:
+        if index < 7:
+            return Outcome(index, item, OutcomeStatus.NOT_SENT)
+        return Outcome(index, item, OutcomeStatus.SKIPPED, earlier=EarlierStatus.ABSENT)
 
     outcomes: list[Outcome[str, None]] = []
     run = plain_run(
         ids(10),
         sent,
-        earlier=earlier,
+        pass_over=pass_over,
         stop_check=lambda _: StopReason.OUTAGE,
         concurrency=1,
         on_outcome=outcomes.append,

@@ -46,8 +46,9 @@ from adapty_async._bulk.outcomes_file import (
     parse_line,
 )
 from adapty_async._bulk.recording import id_of
+from adapty_async._journal import MemoryJournal
 from adapty_async.bulk import EarlierStatus, StopReason
-from adapty_async.errors import ApiError, ConnectionLostError, InvalidInputError
+from adapty_async.errors import ApiError, ConnectError, ConnectionLostError, InvalidInputError
 from adapty_async.mail import delete_profile
 from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeTransport
@@ -400,7 +401,7 @@ async def test_a_stopped_run_leaves_results_of_earlier_ones_as_they_are(
     has_journal: bool,  # noqa: FBT001  a case
     path: Path,
 ) -> None:
-    """Without a position, a run does not know how an item ended before; its last line does."""
+    """With a journal, a run knows how an item that it does not process ended before."""
     keep = {**BY, "outcomes": path, "concurrency": 1}
     if has_journal:
         keep["journal"] = path.with_suffix(".db")
@@ -414,10 +415,244 @@ async def test_a_stopped_run_leaves_results_of_earlier_ones_as_they_are(
         report = await client.v1.profiles.bulk_delete(items, **keep, fail_fast=True)
 
     assert read(path).startswith(before)
-    assert report.not_sent == (2 if has_journal else 3)
+    assert report.not_sent == (1 if has_journal else 3)
     assert last(path)["a"]["status"] == "done"
     assert last(path)["c"]["status"] == ("done" if has_journal else "not_sent")
     assert last(path)["d"]["status"] == "not_sent"
+
+
+@pytest.mark.parametrize("job_id", [None, "j"], ids=["by-key", "by-position"])
+async def test_an_id_that_is_done_is_never_not_sent(path: Path, job_id: str | None) -> None:
+    """The run stops before it comes to a second row of an id; the last line of the id counts."""
+    keep = {**BY, "journal": path.with_suffix(".db"), "job_id": job_id, "dedupe": True}
+    keep |= {"outcomes": path, "concurrency": 1, "fail_fast": True}
+    async with fake() as client:
+        items: list[Any] = ["a", "", "a", "b", "b", 7]
+        report = await client.v1.profiles.bulk_delete(items, **keep)
+
+    assert report.skipped_earlier == {"done": 0, "absent": 0, "duplicate": 1}
+    assert report.not_sent == 3
+    found = [(line["line"], line["status"], line.get("earlier")) for line in lines(path)]
+    assert found == [
+        (1, "done", None),
+        (2, "failed", None),
+        (3, "skipped", "duplicate"),
+        *((line, "not_sent", None) for line in (4, 5, 6)),
+    ]
+
+
+async def test_a_stopped_run_records_what_its_journal_knows(path: Path) -> None:
+    """A run by digest finds ids that are done in any order, though their lines were lost."""
+    keep = {**BY, "journal": path.with_suffix(".db"), "concurrency": 1, "fail_fast": True}
+    missing: Any = (404, {}, b'{"error_code": "profile_does_not_exist"}')
+    async with fake([(204, {}, b""), missing]) as client:
+        await client.v1.profiles.bulk_delete(["a", "b"], **keep)
+    async with fake([]) as client:
+        items = ["", "b", "c", "a"]
+        report = await client.v1.profiles.bulk_delete(items, **keep, outcomes=path)
+
+    assert report.skipped_earlier == {"done": 1, "absent": 1, "duplicate": 0}
+    assert {one: line.get("earlier") for one, line in last(path).items()} == {
+        "": None,
+        "a": "done",
+        "b": "absent",
+        "c": None,
+    }
+    assert last(path)["c"]["status"] == "not_sent"
+
+
+async def test_a_stop_while_items_are_identified_hides_nothing(path: Path) -> None:
+    """Beyond what memory holds, a temporary database knows the digests, and items wait for it."""
+    journal = MemoryJournal()
+    journal.keys = os.urandom(16 * 50_000)
+    keep: Any = {**BY, "journal": journal, "concurrency": 4}
+    async with fake() as client:
+        await client.v1.profiles.bulk_delete(ids(20), **keep)
+
+    def feed() -> Iterator[str]:
+        for number, one in enumerate([*ids(10), "new", *ids(20)]):
+            if number == 13:
+                run.stop()  # while three items are identified
+            yield one
+
+    async with fake() as client:
+        run = client.v1.profiles.bulk_delete(feed(), **keep, outcomes=path)
+        report = await run
+
+    assert (report.total, report.stop_reason) == (14, StopReason.STOPPED)
+    assert report.skipped_earlier == {"done": 10, "absent": 0, "duplicate": 3}
+    assert report.not_sent + report.done == 1
+    assert {line["id"] for line in lines(path) if line["status"] != "skipped"} == {"new"}
+
+
+async def test_an_item_that_is_unknown_stays_unknown(path: Path) -> None:
+    """A stopped run says "not sent" of no item that was sent; another caller might send it."""
+    keep: Any = {"journal": path.with_suffix(".db"), "job_id": "j", "outcomes": path}
+    keep |= {"concurrency": 1, "build": lambda one: v1.create_profile(customer_user_id=one)}
+    lost: Any = ConnectionLostError("lost")
+    async with fake([lost]) as client:
+        await client.bulk(["", "a"], **keep)
+    before = lines(path)
+    async with fake([]) as client:
+        stopped = await client.bulk(["", "a"], **keep, fail_fast=True)
+        again = await client.bulk(["", "a"], **keep)
+    clear(path)
+    async with fake([]) as client:
+        await client.bulk(["", "a"], **keep, fail_fast=True)
+
+    assert (before[1]["status"], before[1]["attempts"]) == ("unknown", 1)
+    assert [(report.unknown, report.not_sent) for report in (stopped, again)] == [(1, 0)] * 2
+    assert "lost the response" in str(stopped.failures[1].error)
+    assert (last(path)["a"]["status"], last(path)["a"]["at"]) == ("unknown", None)
+
+
+async def test_an_item_that_may_be_done_is_not_one_that_was_not_sent(path: Path) -> None:
+    """A stopped run does not come to items that a killed run had in flight, or lost."""
+    journal = MemoryJournal()
+    keep: Any = {**BY, "journal": journal, "job_id": "j", "concurrency": 1}
+    async with fake() as client:
+        await client.v1.profiles.bulk_delete([], **keep)
+        journal.spans[0] = b".rlf".ljust(512, b".")
+        items = ["", "a", "b", "c", "d"]
+        report = await client.v1.profiles.bulk_delete(items, **keep, outcomes=path, fail_fast=True)
+
+    assert (report.failed, report.not_sent) == (3, 2)
+    assert [outcome.item for outcome in report.failures] == ["", "a", "b"]
+    assert "a retry is safe" in str(report.failures[1].error)
+    found = [(line["id"], line["status"], line["at"]) for line in lines(path)[1:]]
+    assert found == [
+        ("a", "failed", None),
+        ("b", "failed", None),
+        ("c", "not_sent", None),
+        ("d", "not_sent", None),
+    ]
+
+
+async def test_an_item_that_may_be_done_and_is_not_sent_again_keeps_its_line(path: Path) -> None:
+    """It waits for its turn in a run that is stopped."""
+    keep: Any = {**BY, "journal": path.with_suffix(".db"), "outcomes": path, "concurrency": 2}
+    once = {"retry": RetryPolicy(attempts=1)}
+    async with fake([(500, {"Request-Id": "r5"}, b"")], **once) as client:
+        await client.v1.profiles.bulk_delete(["a"], **keep)
+    before = read(path)
+    async with fake(**once) as client:
+        run = client.v1.profiles.bulk_delete(
+            ["b", "a"], **keep, rate=0.01, on_outcome=lambda _: run.stop()
+        )
+        report = await run
+
+    assert (report.done, report.failed, report.not_sent) == (1, 1, 0)
+    assert report.failures[0].at is None
+    assert "a retry is safe" in str(report.failures[0].error)
+    assert read(path).startswith(before)
+    assert last(path)["a"]["request_id"] == "r5"
+
+
+async def test_an_item_that_was_in_flight_in_a_crash_may_be_done(path: Path) -> None:
+    """It waits for its turn in a run that is stopped, and stays reserved."""
+    journal = MemoryJournal()
+    keep: Any = {**BY, "journal": journal, "job_id": "j", "concurrency": 2}
+    async with fake() as client:
+        await client.v1.profiles.bulk_delete([], **keep)
+        journal.spans[0] = b".r".ljust(512, b".")
+        run = client.v1.profiles.bulk_delete(
+            ["b", "a"], **keep, outcomes=path, rate=0.01, on_outcome=lambda _: run.stop()
+        )
+        report = await run
+
+    assert (report.done, report.failed, report.not_sent) == (1, 1, 0)
+    assert [line["status"] for line in lines(path)] == ["done", "failed"]
+    assert journal.spans[0].startswith(b"dr")
+
+
+async def test_a_duplicate_of_a_row_that_a_run_does_not_come_to_is_one(path: Path) -> None:
+    """An earlier run has settled the first row of an id, and was stopped before the second."""
+    keep: Any = {**BY, "job_id": "j", "dedupe": True, "concurrency": 1, "fail_fast": True}
+    keep |= {"journal": path.with_suffix(".db"), "outcomes": path}
+    async with fake() as client:
+        await client.v1.profiles.bulk_delete(["x", "a", "", "a", "a"], **keep)
+    clear(path)
+    async with fake() as client:
+        report = await client.v1.profiles.bulk_delete(["", "a", "c", "a", "a"], **keep)
+
+    assert report.skipped_earlier == {"done": 1, "absent": 0, "duplicate": 2}
+    found = [(line["line"], line["status"], line.get("earlier")) for line in lines(path)]
+    assert found == [
+        (1, "failed", None),
+        (2, "skipped", "done"),
+        (3, "not_sent", None),
+        (4, "skipped", "duplicate"),
+        (5, "skipped", "duplicate"),
+    ]
+
+
+async def test_an_outage_does_not_make_an_item_one_that_was_not_sent(path: Path) -> None:
+    """No attempt has a connection, but the one of an earlier run had."""
+    journal = MemoryJournal()
+    keep: Any = {**BY, "journal": journal, "job_id": "j", "concurrency": 1}
+    async with fake(itertools.repeat(ConnectError("refused"))) as client:
+        await client.v1.profiles.bulk_delete([], **keep)
+        journal.spans[0] = b"rl".ljust(512, b".")
+        report = await client.v1.profiles.bulk_delete(
+            ["a", "b", "c"], **keep, outcomes=path, max_outage=0.2
+        )
+
+    assert report.stop_reason is StopReason.OUTAGE
+    assert [line["status"] for line in lines(path)] == ["failed", "failed", "not_sent"]
+    assert journal.spans[0].startswith(b"rl")
+
+
+async def test_a_line_is_replaced_only_by_one_that_shows_more(path: Path) -> None:
+    """A later run that does not come to an item leaves its time, error and request id."""
+    keep: Any = {"journal": path.with_suffix(".db"), "job_id": "j", "outcomes": path}
+    keep |= {"concurrency": 1, "build": lambda one: v1.create_profile(customer_user_id=one)}
+    rejected: Any = (400, {"Request-Id": "r2"}, b'{"error_code": "bad_request"}')
+    async with fake([rejected, ConnectionLostError("lost"), (201, {}, b"{}")]) as client:
+        await client.bulk(["", "failed", "lost", "done"], **keep)
+    before = last(path)
+    async with fake([]) as client:
+        await client.bulk(["", "failed", "lost", "done"], **keep, fail_fast=True)
+
+    found = last(path)
+    assert found.pop("")["status"] == before.pop("")["status"] == "failed"
+    assert found == before
+    assert (before["failed"]["request_id"], before["lost"]["attempts"]) == ("r2", 1)
+
+
+async def test_a_run_in_another_order_leaves_results_as_they_are(path: Path) -> None:
+    """If an id has one request, its line shows how it ended, at whichever line it was."""
+    keep = {**BY, "journal": path.with_suffix(".db"), "outcomes": path}
+    async with fake() as client:
+        await client.v1.profiles.bulk_delete([*ids(3000), "user-7"], **keep)
+    before = lines(path)
+    async with fake() as client:
+        items = ["new", *reversed(ids(3000))]
+        report = await client.v1.profiles.bulk_delete(items, **keep)
+        again = await client.v1.profiles.bulk_delete(["other", "user-7", "user-7", "new"], **keep)
+
+    assert (report.done, report.skipped, again.done, again.skipped) == (1, 3000, 1, 3)
+    added = lines(path)[len(before) :]
+    assert [(each["line"], each["id"], each["status"]) for each in added] == [
+        (1, "new", "done"),
+        (3, "user-7", "skipped"),
+        (1, "other", "done"),
+    ]
+    assert added[1]["earlier"] == "duplicate"
+
+
+async def test_an_id_with_several_requests_has_a_line_for_each(path: Path) -> None:
+    """By digest, a line of one request of an id says nothing about the others."""
+    keep = {**BY, "journal": path.with_suffix(".db")}
+    pairs = [("a", v1.ProfileAttributes(first_name=name)) for name in ("X", "Y")]
+    async with fake(itertools.repeat((200, {}, b"{}"))) as client:
+        await client.v1.profiles.bulk_update(pairs, **keep)
+        await client.v1.profiles.bulk_update(pairs[:1], **keep, outcomes=path)
+        await client.v1.profiles.bulk_update(pairs, **keep, outcomes=path)
+
+    assert [(line["line"], line["id"], line["earlier"]) for line in lines(path)] == [
+        (1, "a", "done"),
+        (2, "a", "done"),
+    ]
 
 
 async def test_the_line_of_another_input_is_not_an_items_own(path: Path) -> None:

@@ -558,6 +558,24 @@ async def test_items_by_key_get_positions_in_the_order_they_come(journal: Observ
     await writer.close()
 
 
+async def test_an_item_is_found_by_its_key(journal: Observed) -> None:
+    """A key that this run has claimed is one of a duplicate, and a search claims nothing."""
+    writer = await writer_on(journal, BY_KEY)
+    for number, state in enumerate((ItemState.DONE, ItemState.UNKNOWN)):
+        assert await writer.claim(key_of(number)) == number
+        writer.update(number, state)
+    assert await writer.find(key_of(1)) is ItemState.DUPLICATE
+    await writer.close()
+    writer = await writer_on(journal, BY_KEY)
+    for _ in range(2):
+        found = [await writer.find(key_of(n)) for n in range(3)]
+        assert found == [ItemState.DONE, ItemState.UNKNOWN, ItemState.NONE]
+    assert [await writer.claim(key_of(n)) for n in (1, 2)] == [1, 2]
+    found = [await writer.find(key_of(n)) for n in range(3)]
+    assert found == [ItemState.DONE, ItemState.DUPLICATE, ItemState.DUPLICATE]
+    await writer.close()
+
+
 async def test_keys_of_a_failed_commit_are_stored_later(journal: Observed) -> None:
     """A commit that failed loses no key and no position."""
     writer = await writer_on(journal, BY_KEY)

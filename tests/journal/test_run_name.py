@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from adapty_async._report.run_name import RunName
+from adapty_async._journal.run_name import RunName
 
 KINDS = ["profile-id", "customer-user-id", "external-profile-id", "email"]
 # a level or column may have any text but that of the parts that follow it
