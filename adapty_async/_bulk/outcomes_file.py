@@ -210,6 +210,7 @@ class OutcomesLog:
         try:
             _lock(self._handle, path)
             self._final, end = _read(self._handle, path)
+            self._size = end  # of the lines that are in it
             os.ftruncate(self._handle, end)
             os.fchmod(self._handle, 0o600)
             if not end:
@@ -225,7 +226,7 @@ class OutcomesLog:
         Append the lines of outcomes, and flush them.
 
         Raises:
-            JournalError: the lines could not be written.
+            JournalError: the lines could not be written, or earlier ones are gone.
         """
         missing = [
             entry for entry in entries if not entry.keeps_final or not self._final.has(entry)
@@ -234,9 +235,12 @@ class OutcomesLog:
             for start in range(0, len(missing), _LINES_PER_WRITE):  # others may run in between
                 data = b"".join(map(_encoded, missing[start : start + _LINES_PER_WRITE]))
                 while data:
-                    data = data[os.write(self._handle, data) :]
+                    count = os.write(self._handle, data)
+                    self._size += count
+                    data = data[count:]
             _sync(self._handle)
-            is_there = is_at(self._path, os.fstat(self._handle))
+            found = os.fstat(self._handle)
+            is_there = is_at(self._path, found)
         except OSError as error:
             raise JournalError(
                 f"the outcomes file {self._path} cannot be written: {error.strerror}"
@@ -245,6 +249,8 @@ class OutcomesLog:
             raise JournalError(
                 f"the outcomes file {self._path} was deleted, moved or replaced during the run"
             )
+        if found.st_size < self._size:
+            raise JournalError(f"the outcomes file {self._path} was shortened during the run")
 
     def close(self) -> None:
         """Close the file, which releases its lock; a second call does nothing."""
