@@ -353,6 +353,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
     async def _work(self, worker: Worker) -> None:
         task, worker_limit = asyncio.current_task(), self._settings.worker_limit
         assert task is not None  # noqa: S101  a worker is a task
+        worker.task = task
         try:
             while (entry := self._try_next(task) or await self._next(task)) is not None:
                 index, item = entry
@@ -364,9 +365,9 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
                     await self._workers.pause()
                 elif worker_limit is not None and self._adapt(worker_limit):
                     break
-        except GeneratorExit:  # the loop is gone
-            raise
         except BaseException as error:
+            if worker.is_closed_by(error):
+                raise
             # some tools print the local variables of every frame of a traceback
             entry = item = None
             if isinstance(error, asyncio.CancelledError) and task.cancelling():

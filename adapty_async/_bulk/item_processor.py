@@ -312,8 +312,13 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         1. An exception that ends the run is stored in the worker.
         2. The item has no valid request: withdraw the reservation that a killed run left for it.
         3. The item may have tried to create an object; see `_after_creation`.
+
+        Raises:
+            GeneratorExit: the event loop has ended, and nothing can be awaited any more.
         """
         state, elapsed = worker.call, self._client.clock() - started
+        if worker.is_closed_by(error):
+            raise error
         worker.failure = _run_ending(error, is_sending=state is not None)
         outcome: Outcome[ItemT, ResultT]
         outcome = _not_done(index, item, request, state, error, elapsed)
@@ -448,12 +453,7 @@ def _run_ending(error: BaseException, *, is_sending: bool) -> BaseException | No
 
     A cancellation ends the run only if a callback raised it before the item was sent. Otherwise the
     task is cancelled, and the item has an outcome.
-
-    Raises:
-        GeneratorExit: the event loop has ended, and nothing can be awaited any more.
     """
-    if isinstance(error, GeneratorExit):
-        raise error
     if isinstance(error, asyncio.CancelledError) and (is_sending or _is_cancelled()):
         return None
     return None if isinstance(error, Exception) else error

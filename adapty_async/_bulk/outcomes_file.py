@@ -284,6 +284,7 @@ class OutcomesLog:
             lines = os.fstat(self._handle).st_size // _HASH_BYTES
             self._last: _LastLines = _ById() if by_id else _ByLine(lines)
             end = _read(self._handle, path, self._last)
+            self._size = end  # of the lines that are in it
             os.ftruncate(self._handle, end)
             os.fchmod(self._handle, 0o600)
             if not end:
@@ -299,7 +300,7 @@ class OutcomesLog:
         Append the lines of outcomes, and flush them.
 
         Raises:
-            JournalError: the lines could not be written.
+            JournalError: the lines could not be written, or earlier ones are gone.
         """
         last = self._last
         missing = [
@@ -311,9 +312,12 @@ class OutcomesLog:
             for start in range(0, len(missing), _LINES_PER_WRITE):  # others may run in between
                 data = b"".join(map(_encoded, missing[start : start + _LINES_PER_WRITE]))
                 while data:
-                    data = data[os.write(self._handle, data) :]
+                    count = os.write(self._handle, data)
+                    self._size += count
+                    data = data[count:]
             _sync(self._handle)
-            is_there = is_at(self._path, os.fstat(self._handle))
+            found = os.fstat(self._handle)
+            is_there = is_at(self._path, found)
         except OSError as error:
             raise JournalError(
                 f"the outcomes file {self._path} cannot be written: {error.strerror}"
@@ -322,6 +326,8 @@ class OutcomesLog:
             raise JournalError(
                 f"the outcomes file {self._path} was deleted, moved or replaced during the run"
             )
+        if found.st_size < self._size:
+            raise JournalError(f"the outcomes file {self._path} was shortened during the run")
 
     def close(self) -> None:
         """Close the file, which releases its lock; a second call does nothing."""

@@ -106,16 +106,34 @@ class Worker(msgspec.Struct):
         call: the call state of the item that it sends; None while it sends none.
         failure: an error that ends the run once the item's outcome is delivered.
         operation: the operation built from its item; None if there is none.
+        task: its task; None before it starts.
     """
 
     call: CallState | None = None
     failure: BaseException | None = None
     operation: Operation[Any] | None = None
+    task: asyncio.Task[Any] | None = None
 
     @property
     def is_on_wire(self) -> bool:
         """Whether its request is on the wire."""
         return self.call is not None and self.call.on_wire
+
+    def is_closed_by(self, error: BaseException) -> bool:
+        """
+        Return whether an error closes its coroutine, since the event loop is gone.
+
+        The coroutine can then await nothing. A GeneratorExit that a callback raises in its task is
+        an error like any other.
+        """
+        return isinstance(error, GeneratorExit) and _running_task() is not self.task
+
+
+def _running_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs
+        return None
 
 
 class WorkerPool:

@@ -25,7 +25,7 @@ from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.errors import AdaptyError, AuthenticationError, ConfigError, InvalidInputError
 
-__all__ = ("Exit", "Job", "JobResult", "accept", "exit_code", "perform")
+__all__ = ("Exit", "Job", "JobResult", "accept", "exit_code", "perform", "stop_message")
 
 # Seconds to drain requests in flight after the first signal.
 _DRAIN_SECONDS = 5
@@ -190,7 +190,7 @@ def _stopped_by_signals(run: BulkRun[Any, Any], *, is_dry: bool) -> Iterator[lis
         seen.append(number)
         if len(seen) == 1:
             run.stop()
-            write_error(_stop_message(0 if is_dry else run.in_flight))
+            write_error(stop_message(0 if is_dry else run.in_flight))
         else:
             run.cut_off()
 
@@ -198,7 +198,8 @@ def _stopped_by_signals(run: BulkRun[Any, Any], *, is_dry: bool) -> Iterator[lis
         yield seen
 
 
-def _stop_message(in_flight: int) -> str:
+def stop_message(in_flight: int) -> str:
+    """Return what is shown when a signal stops a run: how many requests are drained."""
     if not in_flight:
         return "\nStopping: no request is in flight."
     one = in_flight == 1

@@ -15,7 +15,7 @@ import msgspec
 
 from adapty_async._runtime.words import counted
 from adapty_async.bulk import StopReason
-from adapty_async.cli._job import Exit
+from adapty_async.cli._job import Exit, stop_message
 from adapty_async.cli._job_text import report_line
 from adapty_async.cli._options import key_in
 from adapty_async.cli._proxies import client_with_hints, connection_hooks
@@ -163,8 +163,8 @@ def _stopped_by_signals(job: Job) -> Iterator[None]:
         if job.is_stopping:
             job.abort()
         else:
-            write_error("\nStopping: the requests in flight finish. Ctrl-C again cancels them.")
             job.stop()
+            write_error(stop_message(job.in_flight))
 
     with handled(stop):
         yield

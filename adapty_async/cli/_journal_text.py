@@ -12,7 +12,7 @@ import msgspec
 from adapty_async._journal import RunName
 from adapty_async._report import Check, intervals
 from adapty_async._runtime.words import counted, each_of
-from adapty_async.bulk import ItemState, JournalSummary, summarise
+from adapty_async.bulk import ItemState, JournalSummary, StopReason, summarise
 from adapty_async.cli._job import Exit, JobResult, exit_code
 from adapty_async.cli._report import count_line, per_second
 
@@ -31,6 +31,10 @@ _STATES = {
 }
 _SPANS = 10
 _RESUME = "Run the same command again to resume; rows that are done are skipped."
+_REMOVE_CAUSE = (
+    "The same command stops again while the cause lasts, such as missing profiles. Once the cause "
+    "is gone, the command resumes; rows that are done are skipped."
+)
 _CORRECT_KEY = (
     "Nothing was done. Correct the key, and run the same command again: it may use this journal."
 )
@@ -153,7 +157,9 @@ def next_steps(result: JobResult, journal: Path, name: RunName, failures: Path |
     if exit_code(result) == Exit.KEY_REJECTED:
         return [_after_rejected_key(summary)]
     lines = []
-    if result.error is not None or _is_resumable(summary):
+    if result.report.stop_reason is StopReason.SAME_ERROR:
+        lines.append(_REMOVE_CAUSE)
+    elif result.error is not None or _is_resumable(summary):
         lines.append(_RESUME)
     if result.report.unknown:
         lines.append(_UNKNOWN_CREATIONS if name.looks_first else _UNKNOWN)

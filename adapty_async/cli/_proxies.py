@@ -78,7 +78,7 @@ def proxy_hooks(origin: str, *, trust_env: bool) -> tuple[Hook, ...]:
 
 def connection_hooks(origin: str, *, trust_env: bool) -> tuple[Hook, ...]:
     """Return hooks that name the address, and an unused proxy, if a connection fails."""
-    hint = f"No connection to {origin}: retried until it succeeds or the run stops."
+    hint = f"No connection to {origin}: retrying. If this is no outage, check the address."
     return (*proxy_hooks(origin, trust_env=trust_env), _hint_once(hint))
 
 

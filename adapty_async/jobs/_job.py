@@ -132,6 +132,11 @@ class Job:
         """Whether `stop` was called."""
         return self._stopping.is_set()
 
+    @property
+    def in_flight(self) -> int:
+        """The number of requests of this process that are on the wire."""
+        return sum(run.in_flight for run in self._runs)
+
     def stop(self) -> None:
         """
         Stop the runs of this process: drain the requests on the wire, and begin no part.

@@ -1109,6 +1109,24 @@ async def test_a_file_that_is_gone_ends_the_run(path: Path) -> None:
     assert run.report.done < 100
 
 
+async def test_a_file_that_loses_lines_ends_the_run(path: Path) -> None:
+    """A file that somebody empties has no outcomes of the items before, so it is no record."""
+
+    def empty(outcome: Outcome[Any, Any]) -> None:
+        if outcome.index == 50:
+            os.truncate(path, 0)
+
+    async with fake() as client:
+        run = client.v1.profiles.bulk_delete(
+            ids(10_000), **BY, outcomes=path, on_outcome=empty, concurrency=1
+        )
+        with pytest.raises(JournalError, match="was shortened during the run"):
+            await run
+
+    assert run.report.stop_reason is StopReason.STOPPED
+    assert run.report.done < 10_000
+
+
 async def test_a_folder_that_is_gone_ends_the_run(tmp_path: Path) -> None:
     """A file whose folder cannot be looked into any more is not there either."""
     folder = tmp_path / "folder"

@@ -100,6 +100,25 @@ def test_the_advice_about_rows_that_cannot_be_sent_works(
     assert sandbox.customer_user_ids() == set()
 
 
+def test_a_run_that_stops_at_one_error_resumes_when_the_cause_is_gone(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """To run the same command again at once would not help: the same rows come first."""
+    path = put("ids.txt", "".join(f"u{number}\n" for number in range(200)))
+    options = ("--by", "customer-user-id", "--access-level", "premium", "--yes")
+    command = ("grant", path, *options, "--journal", path.with_name("journal"))
+    first, second = invoke(*command), invoke(*command)
+    sandbox.seed_profiles(f"u{number}" for number in range(200))
+    third = invoke(*command)
+
+    told = "The same command stops again while the cause lasts, such as missing profiles."
+    assert told in first.stdout
+    assert told in second.stdout
+    assert "Run the same command again" not in first.stdout + second.stdout
+    assert (first.exit_code, second.exit_code, third.exit_code) == (1, 1, 0), third.output
+    assert told not in third.stdout
+
+
 WRONG_KEY = "secret_live_wrong.KEY"
 
 

@@ -158,6 +158,7 @@ ERRORS = {
     "a failed test": pytest.fail.Exception("my reason"),
     "another": Mine("mine"),
     "CancelledError": asyncio.CancelledError("its own"),
+    "GeneratorExit": GeneratorExit("its own"),
     "Exception": LookupError("line 7"),
 }
 PLACES = [in_source, in_live_source, in_on_outcome, in_build, in_transport]
