@@ -20,9 +20,9 @@ from adapty_async.errors import StoreError
 __all__ = ("ExchangeLoop",)
 
 # Maximum seconds until the second attempt at a bucket for which another member was faster. They
-# double with each attempt, so that many members get through, up to a second.
+# double with each attempt, so that many members get through, up to half a second.
 _BACKOFF = 0.002
-_DOUBLINGS = 9
+_DOUBLINGS = 8
 # Maximum number of attempts to leave.
 _LEAVING = 5
 # Maximum seconds until a store that is down is tried again, after its first failure and after

@@ -229,7 +229,7 @@ def test_a_bucket_that_always_loses_does_not_hold_up_another_one() -> None:
         assert loser.is_alone
         assert not other.is_alone
         assert loser.exchanges == 0
-        assert alone == pytest.approx(4 * 0.5 * 100, rel=0.1)
+        assert 2.8 * 0.5 * 100 <= alone <= 4.4 * 0.5 * 100  # it backs off by up to half a second
         assert len(store.loads) <= 200
         await exchanges.aclose()
 
@@ -278,7 +278,7 @@ def test_many_processes_on_one_core_share_the_rate(caplog: pytest.LogCaptureFixt
 
         done = await asyncio.gather(*(join(number) for number in range(64)))
 
-        assert sum(done) >= 0.85 * 5.5 * limit
+        assert sum(done) >= 0.7 * 5.5 * limit  # they find the number of members meanwhile
         assert not caplog.messages
         await asyncio.gather(*(one.aclose() for one in crowd))
 
