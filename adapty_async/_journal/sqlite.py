@@ -34,6 +34,7 @@ from adapty_async._journal.model import (
     Run,
     adopted,
     require_same_run,
+    resumed,
 )
 from adapty_async._journal.schema import (
     create_schema,
@@ -160,13 +161,11 @@ class _JournalFile:
                 require_same_run(str(self._path), known, identity, check)
                 read_minutes(self._db)
                 load_keys(read_keys(self._db), spans)
-            now = clock()
-            run = Run(number=len(earlier) + 1, started_at=now, last_at=now)
-            self._begin(identity if found != identity else None, run, is_empty=is_empty)
-            rates = [each.rate for each in earlier if each.rate is not None]
+            content = resumed(earlier, spans, clock())
+            self._begin(identity if found != identity else None, content.run, is_empty=is_empty)
             undo.pop_all()
-            self._run = run
-            return Resumed(run=run, spans=spans, rate=rates[-1] if rates else None)
+            self._run = content.run
+            return content
 
     def _begin(self, identity: JournalIdentity | None, run: Run, *, is_empty: bool) -> None:
         for suffix in ("", *_SIDE_FILES):
@@ -531,7 +530,8 @@ def _verify_structure(db: sqlite3.Connection) -> None:
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """Return the paths of a journal: its file, and those that a run creates and removes."""
-    return tuple(Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm", "-lock", "-journal"))
+    suffixes = ("", *_SIDE_FILES, "-lock", "-journal")
+    return tuple(Path(f"{path}{suffix}") for suffix in suffixes)
 
 
 def belongs_to_journal(path: Path, journal: Path) -> bool:
