@@ -156,13 +156,8 @@ def open_part(
         " WHERE job = :job AND number = :part",
         {**key.values, "worker": runner.worker},
     )
-    yield Statement(_RUN, {**key.values, **msgspec.structs.asdict(run)})
-    resumed = Resumed(
-        run=run,
-        spans=spans,
-        rate=rate,
-    )
-    return TakenPart(key, size, resumed)
+    yield Statement(_RUN, key.values | msgspec.structs.asdict(run))
+    return TakenPart(key, size, Resumed(run=run, spans=spans, rate=rate))
 
 
 def _require_same_job(
@@ -239,9 +234,9 @@ def statements_of(key: RunKey, changes: Changes) -> list[Statement]:
             Statement(_KEYS, {**key.values, "first": changes.first_key, "keys": changes.new_keys})
         )
     for table, rows in ((_MINUTE, changes.minutes), (_REASON, changes.reasons)):
-        found += [Statement(table, {**key.values, **_values(each)}) for each in rows]
+        found += [Statement(table, key.values | msgspec.structs.asdict(each)) for each in rows]
     if changes.run is not None:
-        found.append(Statement(_RUN, {**key.values, **_values(changes.run)}))
+        found.append(Statement(_RUN, key.values | msgspec.structs.asdict(changes.run)))
     return found or [Statement(f"SELECT 1 FROM adapty_part part WHERE {_FENCE}", key.values)]  # noqa: S608  ours
 
 
@@ -252,10 +247,6 @@ def _save_spans(key: RunKey, spans: Mapping[int, bytes]) -> Statement:
         values[f"states_{at}"] = states
         values[f"checksum_{at}"] = _checksum(key.part, number, states)
     return Statement(_spans(len(spans)), values)
-
-
-def _values(row: msgspec.Struct) -> Mapping[str, Any]:
-    return msgspec.structs.asdict(row)
 
 
 def close_part(key: RunKey, counts: PartCounts, *, has_ended: bool) -> Statement:
