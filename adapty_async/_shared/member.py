@@ -6,6 +6,8 @@ import math
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
+
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._shared.exchange import AHEAD, Grant, Report, Response
 
@@ -252,7 +254,9 @@ class Member:
             hungry=self._is_hungry,
             calls=self._calls,
             responses=tuple(
-                Response(to_store(one.received), to_store(one.sent), *_rest(one))
+                msgspec.structs.replace(
+                    one, received=to_store(one.received), sent=to_store(one.sent)
+                )
                 for one in self._responses
             ),
             has_gap=self._has_gap,
@@ -328,27 +332,13 @@ class Member:
         elif self.late_since is None:
             self.late_since = self._clock()
 
-    def postpone(self, moment: float) -> None:
-        """Perform the next exchange at another time, since the present one had no result."""
-        self.due = moment
-
     def interrupt(self, moment: float) -> None:
         """Drop permits and responses, since the store is down; try again at a time."""
         self._permits.clear()
         self._responses.clear()
         self._calls = self._used = 0
         self._has_gap = True
-        self.postpone(moment)
-
-
-def _rest(response: Response) -> tuple[int, bool, bool, float | None, float]:
-    return (
-        response.epoch,
-        response.throttled,
-        response.paced,
-        response.retry_after,
-        response.within,
-    )
+        self.due = moment
 
 
 def limiter_alone(
