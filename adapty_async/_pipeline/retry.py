@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+import msgspec
 import tenacity
 
 from adapty_async._api.call import CallState, Layer, Request, Response, RetrySafety
@@ -141,30 +142,20 @@ class _TenacityState(Protocol):
     upcoming_sleep: float
 
 
-class _RetryLoop:
+class _RetryLoop(msgspec.Struct, eq=False):
     """A retry loop for one call whose first attempt failed."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  the arguments of `retry`, and a call
-        self,
-        request: Request,
-        state: CallState,
-        policy: RetryPolicy,
-        timing: Timing,
-        budget: RetryBudget,
-        emitter: Emitter | None,
-        run: RunLimits | None,
-    ) -> None:
-        self._request = request
-        self._state = state
-        self._policy = policy
-        self._timing = timing
-        self._budget = budget
-        self._emitter = emitter
-        self._run = run
-        self._error: AdaptyError = AdaptyError()
-        self._cost = 0
-        self._seen_outage_failures = 0  # its failures due to an outage, as of the last check
-        self._foreign = 0  # responses in an outage that were not the API's
+    _request: Request
+    _state: CallState
+    _policy: RetryPolicy
+    _timing: Timing
+    _budget: RetryBudget
+    _emitter: Emitter | None
+    _run: RunLimits | None
+    _error: AdaptyError = msgspec.field(default_factory=AdaptyError)  # the latest one
+    _cost: int = 0  # tokens of the retry budget, for the latest retry
+    _seen_outage_failures: int = 0  # its failures due to an outage, as of the last check
+    _foreign: int = 0  # responses in an outage that were not the API's
 
     async def run(self, send: Layer, first: AdaptyError) -> Response:
         """Retry until a success or a final error; a 404 after a lost deletion is a success."""
