@@ -265,7 +265,6 @@ class RunLimiter(BucketLimiter):
         """
         if deadline != math.inf and deadline <= self._state.clock():
             raise too_late(operation)
-        # as `WaitQueue.try_acquire` does, without the time of its call
         if self._queue.has_leader or not self._admit(operation):
             return False
         self._start(operation)
