@@ -289,11 +289,9 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             return outcome
         worker.call = None  # the worker is idle until its next item
         try:
-            return (
-                outcome
-                if entry is None or self._record(entry, state, outcome)
-                else await _saved(entry, outcome)
-            )
+            if entry is not None and self._record(entry, state, outcome):
+                await entry.saved()
+            return outcome
         finally:
             self._keyed_lock.release(lock_key)
 
@@ -413,14 +411,9 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         return await entry.claim(digest)
 
     def _record(self, entry: ItemEntry, state: CallState, outcome: Outcome[ItemT, ResultT]) -> bool:
-        """Record an outcome; return whether it is delivered before it is durable."""
+        """Record an outcome; return whether it has to be durable before it is delivered."""
         entry.end(outcome, state)
-        return not (self._watched and outcome.attempts)
-
-
-async def _saved(entry: ItemEntry, outcome: Outcome[ItemT, ResultT]) -> Outcome[ItemT, ResultT]:
-    await entry.saved()
-    return outcome
+        return self._watched and outcome.attempts > 0
 
 
 def _recorded_call(entry: ItemEntry, request: Request) -> CallState:
