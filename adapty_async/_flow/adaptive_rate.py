@@ -92,7 +92,8 @@ class AdaptiveRateLimiter:
 
     Args:
         clock: returns monotonic seconds.
-        rate: `estimate` of an earlier limiter, in requests per second; None if there is none.
+        rate: the limit that an earlier limiter measured, in requests per second; None if there is
+            none.
         min_rate: minimum requests per second, inclusive.
         max_rate: maximum requests per second, inclusive.
 
@@ -187,11 +188,6 @@ class AdaptiveRateLimiter:
         self._curve = copy.copy(snapshot.curve)
         self._throttling = copy.copy(snapshot.throttling)
         self._pause = copy.copy(snapshot.pause)
-
-    @property
-    def estimate(self) -> float:
-        """The limit, or the rate during a search for it; a later limiter starts with it."""
-        return self.rate if self.limit is None else self.limit
 
     @property
     def paused_until(self) -> float:

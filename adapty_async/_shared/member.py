@@ -127,11 +127,6 @@ class Member:
         return self._fresh.rate if self._grant is None else self._grant.rate
 
     @property
-    def estimate(self) -> float:
-        """The limit, or the rate during a search for it; a later source may start with it."""
-        return self.rate if self.limit is None else self.limit
-
-    @property
     def known(self) -> float:
         """The last known limit; without one, the rate at which a search starts."""
         return self._fresh.rate if self._known is None else self._known
