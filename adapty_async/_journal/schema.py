@@ -186,11 +186,9 @@ def verify_schema(db: sqlite3.Connection) -> bool:
     Raises:
         DamageError: it is another database, has another format, or is damaged.
     """
-    application, version, found = (
-        db.execute("PRAGMA application_id").fetchone()[0],
-        db.execute("PRAGMA user_version").fetchone()[0],
-        db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL"),
-    )
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    found = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL")
     schema = set(found)
     if not schema and not application and not version:
         return True
