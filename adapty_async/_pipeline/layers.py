@@ -36,7 +36,7 @@ from adapty_async._flow.limits import LimiterRegistry, RunLimiter, RunLimits
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._pipeline.observe import Emitter, observe, observe_attempts
 from adapty_async._pipeline.retry import (
-    create_missing,
+    Creation,
     is_refusal,
     is_requeued,
     may_have_worked,
@@ -151,7 +151,7 @@ def build(layers: PipelineConfig, policy: RetryPolicy, run: RunLimits | None = N
     def send_or_create(request: Request, state: CallState) -> Awaitable[Response]:
         if request.if_missing is None:
             return send(request, state)
-        return create_missing(send, request, request.if_missing, state, timing.clock)
+        return Creation(send, request, request.if_missing, state, timing.clock).run()
 
     return send_or_create
 

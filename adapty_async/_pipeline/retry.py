@@ -11,7 +11,7 @@ The creation layer creates an object that a call finds missing, and never create
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -44,7 +44,7 @@ from adapty_async.errors import (
 from adapty_async.hooks import RetryScheduled
 
 __all__ = (
-    "create_missing",
+    "Creation",
     "is_refusal",
     "is_requeued",
     "lost_creation",
@@ -268,17 +268,6 @@ class _RetryLoop(msgspec.Struct, eq=False):
             self._emitter.emit(event)
 
 
-def create_missing(
-    send: Layer,
-    request: Request,
-    creation: Request,
-    state: CallState,
-    clock: Callable[[], float],
-) -> Awaitable[Response]:
-    """Send a request, and its creation if the server finds no such object."""
-    return _Creation(send, request, creation, state, clock).run()
-
-
 def lost_creation(request: Request) -> ConnectionLostError:
     """Return the error of an item whose creation an earlier run sent and lost the response of."""
     return ConnectionLostError(
@@ -288,22 +277,14 @@ def lost_creation(request: Request) -> ConnectionLostError:
     )
 
 
-class _Creation:
+class Creation(msgspec.Struct, eq=False):
     """A call of an operation, and of the one that creates its object if that is missing."""
 
-    def __init__(
-        self,
-        send: Layer,
-        request: Request,
-        creation: Request,
-        state: CallState,
-        clock: Callable[[], float],
-    ) -> None:
-        self._send = send
-        self._request = request
-        self._creation = creation
-        self._state = state
-        self._clock = clock
+    _send: Layer
+    _request: Request
+    _creation: Request
+    _state: CallState
+    _clock: Callable[[], float]
 
     async def run(self) -> Response:
         """

@@ -45,7 +45,7 @@ DEFINITIONS = {
     "without_state": "transport",
     "_LimitLayer": "limit",
     "observe": "observe",
-    "_Creation": "create",
+    "Creation": "create",
 }
 
 
