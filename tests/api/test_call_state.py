@@ -43,7 +43,7 @@ DEFINITIONS = {
     "_record_failure": "check",
     "_record_error": "check",
     "without_state": "transport",
-    "_LimitLayer": "limit",
+    "LimitLayer": "limit",
     "observe": "observe",
     "Creation": "create",
 }
