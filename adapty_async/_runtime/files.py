@@ -1,4 +1,4 @@
-"""Helpers for files that a run keeps open: their place, their lock, and durable names."""
+"""Helpers for files that a run keeps open: whether they were moved, locks, and durable names."""
 
 from __future__ import annotations
 
