@@ -50,12 +50,11 @@ from adapty_async._journal.schema import (
     write_span,
 )
 from adapty_async._runtime.database import DatabaseThread, code_of, explain, set_durable
-from adapty_async._runtime.files import flush_folder, is_at, status_of
+from adapty_async._runtime.files import PRIVATE, flush_folder, is_at, status_of
 from adapty_async._runtime.loop import result_of
 from adapty_async.errors import JournalError
 
 __all__ = (
-    "PRIVATE",
     "FileLock",
     "SqliteJournal",
     "belongs_to_journal",
@@ -373,8 +372,6 @@ class SqliteJournal:
         await result_of(ending)
 
 
-#: The permissions of every file that belongs to a journal: only its owner can read it.
-PRIVATE = 0o600
 _MAGIC = b"SQLite format 3\0"
 _OLD_MAGIC = b"adapty-async journal "
 

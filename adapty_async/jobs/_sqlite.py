@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from adapty_async._journal.model import DamageError
-from adapty_async._journal.sqlite import PRIVATE, FileLock, connected, is_in_use
+from adapty_async._journal.sqlite import FileLock, connected, is_in_use
 from adapty_async._runtime.database import (
     DatabaseThread,
     code_of,
@@ -24,6 +24,7 @@ from adapty_async._runtime.database import (
     set_durable,
     use_write_ahead_log,
 )
+from adapty_async._runtime.files import PRIVATE
 from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import JournalError
 from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive

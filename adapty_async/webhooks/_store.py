@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from adapty_async._runtime.database import DatabaseThread, explain, use_write_ahead_log
+from adapty_async._runtime.files import PRIVATE
 from adapty_async._runtime.fork import keep_inherited, register_fork_handler
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import JournalError
@@ -178,7 +179,7 @@ class SqliteStore:
             raise JournalError(f"{self._path}: {explain(error)}") from None
 
     def _connect(self) -> sqlite3.Connection:
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, PRIVATE))
         db = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY)
         try:
             self._prepare(db)
