@@ -158,7 +158,6 @@ class _Entries:
         return len(self._entries)
 
     def put(self, key: _Key, entry: _Entry) -> None:
-        """Add an entry, or replace it."""
         self.remove(key)
         if len(self) == self._entries.maxsize:
             self._unlink(*self._entries.popitem())

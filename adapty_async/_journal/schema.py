@@ -133,11 +133,11 @@ def _insertion(table: str, columns: int) -> str:
 # The statements that insert a row, or replace it, by table.
 _INSERT = {
     "identity": _insertion("identity", 6),
-    "run": _insertion("run", 6),
+    "run": _insertion("run", len(Run.__struct_fields__)),
     "span": _insertion("span", 2),
     "entry_key": _insertion("entry_key", 2),
-    "minute": _insertion("minute", 13),
-    "reason": _insertion("reason", 5),
+    "minute": _insertion("minute", len(Minute.__struct_fields__)),
+    "reason": _insertion("reason", len(Reason.__struct_fields__)),
 }
 
 

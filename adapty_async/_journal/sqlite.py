@@ -541,7 +541,6 @@ def _lock_of(path: Path) -> Path:
 
 
 def _log_of(path: Path) -> Path:
-    """Return the path of a database's write-ahead log."""
     return Path(f"{path}-wal")
 
 

@@ -193,7 +193,6 @@ class _RetryLoop(msgspec.Struct, eq=False):
         return response
 
     def _may_retry(self, error: BaseException) -> bool:
-        """Return whether a failure of its kind may be retried."""
         if not isinstance(error, AdaptyError):
             return False
         self._error = error

@@ -16,7 +16,15 @@ from zlib import crc32
 
 import msgspec
 
-from adapty_async._journal import Changes, InputCheck, JournalIdentity, LoadKeys, Resumed, Run
+from adapty_async._journal import (
+    Changes,
+    InputCheck,
+    JournalIdentity,
+    LoadKeys,
+    Minute,
+    Resumed,
+    Run,
+)
 from adapty_async._journal.model import DamageError, require_same_run, validate_states
 from adapty_async.jobs._database import Rows, Statement, Steps
 from adapty_async.jobs._errors import JobError, PartBusyError
@@ -66,14 +74,9 @@ def _spans(count: int) -> str:
     return _fenced("adapty_span", "job, part, number", "states, checksum", values, join)
 
 
-_RUN = _upsert(
-    "adapty_run", "job, part, number", "started_at, last_at, ended_at, stop_reason, rate"
-)
+_RUN = _upsert("adapty_run", "job, part, number", ", ".join(Run.__struct_fields__[1:]))
 _MINUTE = _upsert(
-    "adapty_minute",
-    "job, part, run, minute",
-    "first_at, last_at, done, absent, failed, lost, unknown, not_sent, duplicate, requests,"
-    " throttled",
+    "adapty_minute", "job, part, run, minute", ", ".join(Minute.__struct_fields__[2:])
 )
 _REASON = _upsert("adapty_reason", "job, part, run, state, error, http_status", "items")
 _KEYS = _upsert("adapty_key", "job, part, first", "keys")

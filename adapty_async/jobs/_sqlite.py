@@ -184,7 +184,6 @@ class _Locks:
             lock.close()
 
     def close(self) -> None:
-        """Release all locks."""
         for key in tuple(self._held):
             self.release(*key)
 
@@ -213,7 +212,6 @@ class _File:
             return self._execute(statement)
 
     def transact(self, steps: Steps[ResultT], *, durable: bool) -> ResultT:
-        """Execute steps as one transaction."""
         with self._used(durable=durable):
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -269,7 +267,6 @@ class _File:
         return [(cursor.rowcount,)] if cursor.description is None else found
 
     def close(self) -> None:
-        """Close the connection."""
         self._db.close()
 
 

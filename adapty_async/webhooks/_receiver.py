@@ -199,7 +199,6 @@ class WebhookReceiver:
             return HTTPStatus.SERVICE_UNAVAILABLE
 
     def _is_authentic(self, authorization: str | bytes | None) -> bool:
-        """Return whether a header is one of the secrets."""
         if self._secrets is None:
             return True
         matches = [authenticate(authorization, secret) for secret in self._secrets]  # all of them
