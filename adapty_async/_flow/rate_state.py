@@ -289,7 +289,14 @@ class PauseState:
         within: float,
         round_trip: float,
     ) -> bool:
-        """Pause if a 429 is a reason; return whether it asks for longer than a server's default."""
+        """
+        Pause if a 429 is a reason; return whether it asks for longer than a server's default.
+
+        1. The server accepted a request that was sent later: no pause.
+        2. Too few in a row: no pause. A long `Retry-After` counts as several.
+        3. No `Retry-After`, or a short one: pause until the next probe. Its wait doubles each time.
+        4. A long one: pause for as long as the server asks, with one early probe.
+        """
         asked = min(_MAX_PAUSE, max(0.0, retry_after or 0.0))
         if self.accepted > sent + _OVERTAKING * round_trip:
             self.overstated = self.overstated or asked > _SHORT_PAUSE
