@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -101,11 +102,10 @@ class ItemCounter:
 
 
 def _sum(parts: list[Mapping[Any, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
+    total: Counter[str] = Counter()
     for part in parts:
-        for status, count in part.items():
-            total[status] = total.get(status, 0) + count
-    return total
+        total.update(part)
+    return dict(total)
 
 
 class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
