@@ -517,7 +517,15 @@ def _not_done(
 
 
 def _status_of(request: Request | None, state: CallState, error: Exception) -> OutcomeStatus:
-    """Return the status of an item that ended with an error."""
+    """
+    Return the status of an item that ended with an error.
+
+    1. The response to a creation is lost: unknown.
+    2. Nothing was sent: not sent if the reason ends the run, otherwise failed.
+    3. The server found no such object: absent, if that is no failure of the operation.
+    4. The server may have processed it, and a retry might do it twice: unknown.
+    5. Anything else: failed.
+    """
     if state.is_creating and state.is_creation_lost:
         return OutcomeStatus.UNKNOWN
     if request is None or state.attempts == state.connect_failures:

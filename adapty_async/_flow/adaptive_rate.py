@@ -347,7 +347,14 @@ class AdaptiveRateLimiter:
             self._meter.reset()  # a pause invalidates the measurement
 
     def _slow_down(self, now: float, sent: float) -> None:
-        """Cut the rate after a 429: to the measured limit, or to a share of the present rate."""
+        """
+        Cut the rate after a 429: to the measured limit, or to a share of the present rate.
+
+        1. The limit could be measured: just below it.
+        2. During a search: a share of the rate; once an episode if a limit was known before.
+        3. A limit is known, and this is its first 429 of the episode: a larger share.
+        4. Otherwise the rate was cut already.
+        """
         throttling = self._throttling
         is_new = throttling.is_new(sent)
         if is_new:

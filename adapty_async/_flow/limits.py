@@ -395,7 +395,13 @@ class RunLimiter(BucketLimiter):
         self._connections.release()
 
     def _acquire_permit(self, operation: str) -> _Wait | None:
-        """Acquire a permit for an item, and return None; otherwise return its wait for one."""
+        """
+        Acquire a permit for an item, and return None; otherwise return its wait for one.
+
+        1. Single calls, an outage or a configured rate delay it: see `_wait_for_others`.
+        2. It is another run's turn: see `_wait_for_turn`.
+        3. The rate source delays it. Only a run that it limits asks it.
+        """
         state = self._state
         with state.lock:
             wait, is_limited = None, self._is_adaptive or state.is_adapting
