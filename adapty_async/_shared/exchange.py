@@ -28,7 +28,7 @@ import msgspec
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.rate_state import RateSnapshot
 
-__all__ = ("AHEAD", "Grant", "Report", "Response", "SharedState", "exchange")
+__all__ = ("AHEAD", "Grant", "Report", "ResponseRecord", "SharedState", "exchange")
 
 #: Maximum seconds by which a permit may be ahead, and minimum seconds between two exchanges of a
 #: member; both are more if there are many members.
@@ -58,9 +58,9 @@ _BACK = 1.0
 _MAX_PAUSE = 3600.0
 
 
-class Response(msgspec.Struct, frozen=True, array_like=True):
+class ResponseRecord(msgspec.Struct, frozen=True, array_like=True):
     """
-    A response to a request of a member.
+    A record of a response to a request of a member.
 
     Attributes:
         received: time at which it arrived.
@@ -110,7 +110,7 @@ class Report(msgspec.Struct, frozen=True):
     wanted: int = 0
     hungry: bool = False
     calls: int = 0
-    responses: tuple[Response, ...] = ()
+    responses: tuple[ResponseRecord, ...] = ()
     has_gap: bool = False
     known: float | None = None
     expected: float | None = None
@@ -122,9 +122,9 @@ class Report(msgspec.Struct, frozen=True):
     members: int = 1
 
 
-class Member(msgspec.Struct, array_like=True):
+class MemberRecord(msgspec.Struct, array_like=True):
     """
-    A member, as the others see it.
+    A record of a member, as the others see it.
 
     Attributes:
         seen: time up to which its responses are recorded.
@@ -162,9 +162,9 @@ class SharedState(msgspec.Struct):
     recorded: float = -math.inf
     epoch: int = 0
     revoked: int = 0
-    members: dict[str, Member] = {}
+    members: dict[str, MemberRecord] = {}
     members_before: int = 1
-    pending: list[Response] = []
+    pending: list[ResponseRecord] = []
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -251,7 +251,7 @@ class _Exchange:
         self._state.at, self._state.rate = self._now, self._limiter.snapshot()
         return self._state, self._grant(permits, again)
 
-    def _update_members(self) -> Member:
+    def _update_members(self) -> MemberRecord:
         report, state, now = self._report, self._state, self._now
         before = state.members.get(report.member)
         if (before is None or report.has_gap) and self._is_young:
@@ -262,7 +262,7 @@ class _Exchange:
             if name != report.member and one.seen > now - _GONE
         }
         hungry_until = -math.inf if before is None else before.hungry_until
-        member = Member(
+        member = MemberRecord(
             seen=report.at,
             active_until=report.active_until,
             hungry_until=now + _HUNGRY * self._spacing if report.hungry else hungry_until,
@@ -301,7 +301,7 @@ class _Exchange:
                 waiting.append(response)
         self._state.pending = waiting
 
-    def _is_first_throttled(self, response: Response) -> bool:
+    def _is_first_throttled(self, response: ResponseRecord) -> bool:
         """
         Return whether a response cuts the rate for the first time.
 
@@ -316,7 +316,7 @@ class _Exchange:
         self._state.epoch += 1
         self._state.revoked = self._state.epoch
 
-    def _record(self, response: Response) -> None:
+    def _record(self, response: ResponseRecord) -> None:
         self._time = self._state.recorded = max(self._state.recorded, response.received)
         if response.throttled:
             self._record_throttled(response)
@@ -330,7 +330,7 @@ class _Exchange:
         reported = (one.seen for one in members if one.active_until > now)
         return max(now - max(_LAG, 2 * self._spacing), min(reported, default=now))
 
-    def _record_throttled(self, response: Response) -> None:
+    def _record_throttled(self, response: ResponseRecord) -> None:
         limiter, sent = self._limiter, response.sent
         if response.epoch < self._state.epoch:  # sent before the member knew of the last cut
             sent = min(sent, limiter.snapshot().throttling.cut)
@@ -346,7 +346,7 @@ class _Exchange:
             limiter.revoke()
             self._drop_measurement()  # the server's burst fills up meanwhile
 
-    def _permits(self, member: Member) -> tuple[tuple[float, ...], float]:
+    def _permits(self, member: MemberRecord) -> tuple[tuple[float, ...], float]:
         """Return the permits of the member, and the seconds until it may receive more."""
         now, limiter = self._now, self._limiter
         if not self._report.wanted:

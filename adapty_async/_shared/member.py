@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
-from adapty_async._shared.exchange import AHEAD, Grant, Report, Response
+from adapty_async._shared.exchange import AHEAD, Grant, Report, ResponseRecord
 
 __all__ = ("INTERVAL", "Member", "StoreClock", "limiter_alone")
 
@@ -100,7 +100,7 @@ class Member:
         self._hungry_at = -math.inf
         self._used = 0  # permits since the last exchange
         self._calls = 0  # requests without a permit, since the last exchange
-        self._responses: list[Response] = []  # times are local
+        self._responses: list[ResponseRecord] = []  # times are local
         self._has_gap = False  # responses of a time without a store are missing
         self._active_until = -math.inf
         self._known: float | None = None  # the last limit, also during a search for another one
@@ -181,7 +181,7 @@ class Member:
     def succeeded(self, sent: float, *, paced: bool = True) -> None:
         """Record a response other than 429 to a request that was sent at `sent`."""
         paced = paced and self._waited > 0.5
-        self._record(Response(self._clock(), sent, self._epoch_of(sent), paced=paced))
+        self._record(ResponseRecord(self._clock(), sent, self._epoch_of(sent), paced=paced))
 
     def throttled(
         self, sent: float, retry_after: float | None = None, *, within: float = math.inf
@@ -192,7 +192,7 @@ class Member:
         The next probe is due `within` these seconds: it is of no use later.
         """
         self._record(
-            Response(
+            ResponseRecord(
                 self._clock(),
                 sent,
                 self._epoch_of(sent),
@@ -207,7 +207,7 @@ class Member:
         used = (epoch for since, epoch in reversed(self._epochs) if since <= sent)
         return next(used, self._epochs[0][1])
 
-    def _record(self, response: Response) -> None:
+    def _record(self, response: ResponseRecord) -> None:
         self._responses.append(response)
         self._expect_response(response.received)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
-from adapty_async._shared.exchange import Grant, Response
+from adapty_async._shared.exchange import Grant, ResponseRecord
 from adapty_async._shared.member import INTERVAL, Member, StoreClock, limiter_alone
 from adapty_async._shared.source import SharedSource
 from adapty_async.errors import ConfigError, StoreError
@@ -164,8 +164,8 @@ def test_responses_are_reported_once_in_the_stores_time() -> None:
     member.count()
     lost = member.report()
     assert lost.responses == (
-        Response(10.0 + AHEAD_OF_US, 9.9 + AHEAD_OF_US, 7, paced=True),
-        Response(
+        ResponseRecord(10.0 + AHEAD_OF_US, 9.9 + AHEAD_OF_US, 7, paced=True),
+        ResponseRecord(
             10.0 + AHEAD_OF_US,
             9.95 + AHEAD_OF_US,
             7,
