@@ -121,21 +121,21 @@ class _JournalFile:
 
     def _connect(self) -> None:
         try:
-            self._db = _connect(self._path, self._vfs, is_alone=False)
+            self._db = _connection(self._path, self._vfs, is_alone=False)
         except sqlite3.OperationalError as error:
             _require_shared_memory_fault(error)
-            self._db = _connect(self._path, self._vfs, is_alone=True)
+            self._db = _connection(self._path, self._vfs, is_alone=True)
 
     def _turn_on_log(self) -> None:
         """Use a write-ahead log; without shared memory, in a mode that excludes readers."""
         try:
-            if _turn_on_log(self._db):
+            if _enable_log(self._db):
                 return
         except sqlite3.OperationalError as error:
             _require_shared_memory_fault(error)
         self._db.close()
-        self._db = _connect(self._path, self._vfs, is_alone=True)
-        _turn_on_log(self._db)  # without a log, there is nothing to allocate
+        self._db = _connection(self._path, self._vfs, is_alone=True)
+        _enable_log(self._db)  # without a log, there is nothing to allocate
 
     def open(
         self,
@@ -266,7 +266,7 @@ def _require_file(path: Path, status: os.stat_result) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def _connect(path: Path, vfs: str | None, *, is_alone: bool) -> sqlite3.Connection:
+def _connection(path: Path, vfs: str | None, *, is_alone: bool) -> sqlite3.Connection:
     """Connect to a journal; alone, its log needs no shared memory, and readers are excluded."""
     options = "mode=rw" if vfs is None else f"mode=rw&vfs={vfs}"
     db = connected(path, options, timeout=_BUSY_SECONDS)
@@ -281,7 +281,7 @@ def _connect(path: Path, vfs: str | None, *, is_alone: bool) -> sqlite3.Connecti
     return db
 
 
-def _turn_on_log(db: sqlite3.Connection) -> bool:
+def _enable_log(db: sqlite3.Connection) -> bool:
     """Enable a write-ahead log; return whether that is possible."""
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         return False
