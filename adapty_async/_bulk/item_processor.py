@@ -284,7 +284,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             result = client.decode(operation, response)
             outcome = _done(index, item, state, response, result, client.clock() - started)
         except BaseException as error:  # noqa: BLE001  the item's outcome, or the end of the run
-            outcome = self._not_done(index, item, request, worker, error, started)
+            outcome = self._after_error(index, item, request, worker, error, started)
         if state is None:  # it holds no lock
             return outcome
         worker.call = None  # the worker is idle until its next item
@@ -295,7 +295,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         finally:
             self._keyed_lock.release(lock_key)
 
-    def _not_done(
+    def _after_error(
         self,
         index: int,
         item: ItemT,
