@@ -27,7 +27,7 @@ from adapty_async._runtime.database import (
 from adapty_async._runtime.files import PRIVATE
 from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import JournalError
-from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive
+from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive, steps_of
 from adapty_async.jobs._errors import JobError, StoreUnavailableError
 from adapty_async.jobs._schema import ensure_schema
 
@@ -97,10 +97,6 @@ class SqliteDatabase:
         """Execute a statement as a transaction of its own; see `Database.execute`."""
         return await self._file.run(lambda file: file.execute_alone(statement, durable=True))
 
-    async def execute_all(self, statements: Sequence[Statement]) -> list[Rows]:
-        """Execute statements as one transaction; see `Database.execute_all`."""
-        return await self.transact(_each(statements))
-
     def commit(self, statements: Sequence[Statement], *, durable: bool) -> Awaitable[int]:
         """Execute statements as one transaction; see `Database.commit`."""
 
@@ -108,7 +104,7 @@ class SqliteDatabase:
             if len(statements) == 1:
                 rows = file.execute_alone(statements[0], durable=durable)
             else:
-                rows = file.transact(_each(statements), durable=durable)[0]
+                rows = file.transact(steps_of(statements), durable=durable)[0]
             return rows[0][0] if rows else 0
 
         return self._file.run(work)
@@ -125,14 +121,6 @@ class SqliteDatabase:
     async def held(self, job: int, parts: Sequence[int]) -> set[int]:
         """Return those of a job's parts that a runner has locked; see `Database.held`."""
         return await self._locks.run(lambda locks: {n for n in parts if locks.is_held(job, n)})
-
-
-def _each(statements: Sequence[Statement]) -> Steps[list[Rows]]:
-    found: list[Rows] = []
-    for statement in statements:
-        rows = yield statement
-        found.append(rows)
-    return found
 
 
 class _SqliteLock:
