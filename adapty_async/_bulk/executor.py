@@ -25,7 +25,7 @@ from adapty_async._bulk.settings import (
     WorkerLimit,
 )
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
-from adapty_async._flow.limits import RunLimits, wakeful
+from adapty_async._flow.limits import RunLimits, wakeful_clock
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._input.items import TableItems, checked, require_no_table
 from adapty_async._journal import RunName, SqliteJournal, belongs_to_journal
@@ -94,7 +94,7 @@ def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> Ru
         rate_limiter=None if rate is None else _run_rate_limiter(positive("rate", rate), clock),
         concurrency=ConcurrencyLimit(MOST_WORKERS, clock) if concurrency is None else None,
         max_outage=max_outage,
-        awake=wakeful(clock, max_outage),
+        awake=wakeful_clock(clock, max_outage),
     )
 
 

@@ -36,7 +36,7 @@ from adapty_async._bulk.run_journal import (
 )
 from adapty_async._bulk.settings import BulkOptions, RunSettings
 from adapty_async._bulk.workers import Worker, source_of
-from adapty_async._flow.limits import LimiterRegistry, RunLimits, look, look_every
+from adapty_async._flow.limits import LimiterRegistry, RunLimits, check_interval, remaining_patience
 from adapty_async._flow.queues import KeyedLock
 from adapty_async._journal import ItemState, KeyIndex
 from adapty_async._pipeline.layers import ItemCounter
@@ -136,8 +136,8 @@ def run_calls(
     calls = ItemProcessor(build, client, journal, dedupe=records.dedupe)
     settings = msgspec.structs.replace(
         settings,
-        patience=functools.partial(look, client.limiters, client.limits),
-        look_every=look_every(client.limits.max_outage),
+        patience=functools.partial(remaining_patience, client.limiters, client.limits),
+        check_interval=check_interval(client.limits.max_outage),
     )
     source, stop_check = source_of(items), StopPolicy().check
     if records.outcomes is None:

@@ -15,7 +15,7 @@ from adapty_async._flow import circuit_breaker as _outage
 from adapty_async._flow import rate_state as _rate_state
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
-from adapty_async._flow.limits import LimiterRegistry, RunLimits, look
+from adapty_async._flow.limits import LimiterRegistry, RunLimits, remaining_patience
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._pipeline.layers import LimitLayer
@@ -889,7 +889,7 @@ async def test_a_pause_counts_as_passed_for_a_run_that_waits_for_its_end(
     if waits:
         run.hold(a_request(bucket="v1"), 30.0)
 
-    assert look(bench.limiters, run) == pytest.approx(patience, abs=0.5)
+    assert remaining_patience(bench.limiters, run) == pytest.approx(patience, abs=0.5)
     assert run.patience() == pytest.approx(90.0, abs=0.5)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from adapty_async._api.call import CallState, Request, Response
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
-from adapty_async._flow.limits import LimiterRegistry, RunLimits, look
+from adapty_async._flow.limits import LimiterRegistry, RunLimits, remaining_patience
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._pipeline.layers import LimitLayer, check
@@ -347,7 +347,7 @@ async def test_a_disk_that_hangs_is_no_outage(concurrency: ConcurrencyLimit | No
     tasks = [asyncio.ensure_future(send(request, state)) for state in stalled.states]
     await settle()
     clock.now += 5000.0
-    waiting = look(passed, run)
+    waiting = remaining_patience(passed, run)
     stalled.store()
     await asyncio.gather(*tasks)
 
