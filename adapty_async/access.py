@@ -21,7 +21,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("cachetools is missing: pip install 'adapty-async[cache]'") from error
 
-from adapty_async._runtime.fork import register_fork_handler
+from adapty_async._runtime.fork import keep_inherited, register_fork_handler
 from adapty_async.client import AdaptyClient
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import (
@@ -158,7 +158,6 @@ class _Entries:
         return len(self._entries)
 
     def put(self, key: _Key, entry: _Entry) -> None:
-        """Add an entry, or replace it."""
         self.remove(key)
         if len(self) == self._entries.maxsize:
             self._unlink(*self._entries.popitem())
@@ -265,12 +264,11 @@ class AccessCache:
         self._tasks: set[asyncio.Task[_Entry]] = set()  # those of invalidated calls as well
         self._counts = dict.fromkeys(AccessStatistics.__struct_fields__, 0)
         self._is_closed = False
-        self._inherited: object = None  # the parent's tasks, in a forked process
         register_fork_handler(self)
 
     def after_fork(self) -> None:
         """Leave the calls in flight to the process that was forked."""
-        self._inherited = self._tasks
+        keep_inherited(self._tasks)
         self._tasks, self._calls = set(), {}
 
     async def has_access(

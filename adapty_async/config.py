@@ -33,10 +33,12 @@ def positive(name: str, value: float) -> float:
     return value
 
 
-def whole_number(name: str, value: int) -> int:
-    """Return `value` if it is a whole number from 1; otherwise raise a `ConfigError`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{name} must be a whole number from 1, not {value!r}")
+def whole_number(name: str, value: int, most: int | None = None) -> int:
+    """Return `value` if it is a whole number from 1 to `most`; otherwise raise a `ConfigError`."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or value < 1 or (most is not None and value > most):
+        bounds = f"from 1, not {value!r}" if most is None else f"from 1 to {most:,}"
+        raise ConfigError(f"{name} must be a whole number {bounds}")
 
     return value
 

@@ -29,7 +29,7 @@ from typing import NoReturn, Self
 import msgspec
 
 from adapty_async._runtime.database import path_in_url
-from adapty_async._runtime.fork import register_fork_handler
+from adapty_async._runtime.fork import keep_inherited, register_fork_handler
 from adapty_async._shared.loop import ExchangeLoop
 from adapty_async._shared.source import SharedSource
 from adapty_async._shared.store import Store
@@ -52,9 +52,6 @@ _STORES = {
     "postgresql": _POSTGRES,
     "postgres": _POSTGRES,
 }
-
-# The parent's connections, kept in a forked child, which must not close them.
-_inherited: list[object] = []
 
 
 class SharedRateStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +196,7 @@ class SharedRate:
 
     def after_fork(self) -> None:
         """Start fresh: the connections and tasks belong to the parent process."""
-        _inherited.append((self._store, self._exchanges))
+        keep_inherited((self._store, self._exchanges))
         if self._exchanges is not None:
             for source in self._exchanges.sources.values():
                 source.close()

@@ -39,7 +39,7 @@ _PARTS = {
     "_http": "sending and reading, over aiohttp",
     "_api/validation": "checking values",
     "_api": "encoding and decoding",
-    "_pipeline/layers:_LimitLayer": "rate limiting",
+    "_pipeline/layers:LimitLayer": "rate limiting",
     "_pipeline/retry": "retries",
     "_pipeline": "counting attempts, turning responses into errors",
     "_flow/queues:KeyedLock": "the bulk run",

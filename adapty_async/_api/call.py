@@ -20,7 +20,7 @@ from typing import Any, Generic, Literal, NoReturn, Protocol, TypeAlias, TypeVar
 import msgspec
 from multidict import istr
 
-from adapty_async._api.validation import header_name, matching, one_of, text
+from adapty_async._api.validation import header_name, instance_of, matching, one_of, text
 from adapty_async.errors import InvalidInputError
 
 __all__ = (
@@ -39,15 +39,16 @@ __all__ = (
     "RetrySafety",
     "Send",
     "identity",
-    "identity_by",
     "lock_key_of",
     "operations_by",
+    "operations_by_pair",
     "pair",
     "request_id_in",
     "require_kind",
 )
 
 ResultT = TypeVar("ResultT")
+StructT = TypeVar("StructT", bound=msgspec.Struct)
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 #: The headers that identify a profile, by the names of its ids; other headers are options.
@@ -311,11 +312,6 @@ def identity(
     )
 
 
-def identity_by(by: By, value: str) -> Identity:
-    """Return the header that identifies a profile by an id of the kind `by`."""
-    return ((IDENTITY_HEADERS[by], value),)
-
-
 def operations_by(endpoint: Endpoint[ResultT], by: By) -> Callable[[str], Operation[ResultT]]:
     """Return a builder of the operation on one profile, identified by an id of the kind `by`."""
     header = IDENTITY_HEADERS[by]
@@ -333,6 +329,20 @@ def pair(item: Any, struct: type[msgspec.Struct] | str) -> tuple[str, Any]:
     if not isinstance(item, tuple) or len(item) != 2:
         raise InvalidInputError("item", f"must be a pair of an id and {name}")
     return item
+
+
+def operations_by_pair(
+    endpoint: Endpoint[ResultT], by: By, struct: type[StructT], field: str
+) -> Callable[[tuple[str, StructT]], Operation[ResultT]]:
+    """Return a builder of the operation that sends a struct, called `field`, for one profile."""
+    header, require = IDENTITY_HEADERS[by], instance_of(struct)
+
+    def build(item: tuple[str, StructT]) -> Operation[ResultT]:
+        value, body = pair(item, struct)
+        require(field, body)
+        return Operation(endpoint, ((header, value),), body)
+
+    return build
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):

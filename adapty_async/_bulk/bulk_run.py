@@ -50,7 +50,7 @@ StopCheck: TypeAlias = Callable[[Outcome[Any, Any]], StopReason | None]
 # Tasks that read the rest of an input.
 _READERS_OF_REST = 64
 # Checks of a run, after it has spawned workers, in the interval of one.
-_LOOKS_WHILE_GROWING = 20
+_CHECKS_WHILE_GROWING = 20
 
 
 async def _not_sent(index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, Any]:  # noqa: ARG001  the interface
@@ -100,7 +100,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._ended: float | None = None
         self._is_open = self._is_over = False  # the lifespan; every item has its outcome
         self._deadline: PatientTimer | None = None
-        self._look_timer: asyncio.TimerHandle | None = None
+        self._check_timer: asyncio.TimerHandle | None = None
         self._failure: BaseException | None = None
         self._stopping = settings.stopping
         self._stop_reason: StopReason | None = None
@@ -266,7 +266,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._is_open = True
             worker_limit = self._settings.worker_limit
             self._spawn(self._settings.concurrency if worker_limit is None else worker_limit.limit)
-            self._look()
+            self._check_regularly()
             await self._until_workers_ended()
             # several at once, since each may wait for its journal; one if their order matters
             most = min(_READERS_OF_REST, 2 * self._settings.concurrency)
@@ -289,11 +289,11 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._spawn(more)
         return worker_limit.should_retire(len(self._workers))
 
-    def _look(self) -> None:
+    def _check_regularly(self) -> None:
         """
         Stop the run if an outage has lasted too long, and spawn workers that have become useful.
 
-        It runs at regular intervals, so also while every item waits. It looks again soon after it
+        It runs at regular intervals, so also while every item waits. It runs again soon after it
         has spawned workers, whose items may wait, too. A run that drains has its reason to end.
         """
         if self._stopping.is_set():
@@ -306,9 +306,9 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._stop(StopReason.OUTAGE, read_rest=self._source.sized)
         if not self._stopping.is_set():
             is_growing = 0 < workers < len(self._workers)
-            every = self._settings.look_every / (_LOOKS_WHILE_GROWING if is_growing else 1)
-            seconds = min(max(patience, every / 100), every)
-            self._look_timer = self._loop.call_later(seconds, self._look)
+            interval = self._settings.check_interval / (_CHECKS_WHILE_GROWING if is_growing else 1)
+            seconds = min(max(patience, interval / 100), interval)
+            self._check_timer = self._loop.call_later(seconds, self._check_regularly)
 
     async def _until_workers_ended(self) -> None:
         try:
@@ -325,7 +325,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             failure = main.exception()  # always read: asyncio logs an exception that is not read
             self._failure = self._failure or failure
         self._ended = time.monotonic()
-        for timer in self._deadline, self._look_timer:
+        for timer in self._deadline, self._check_timer:
             if timer is not None:
                 timer.cancel()
         self._ready.put_nowait(None)

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -25,15 +25,15 @@ from adapty_async._bulk.settings import (
     WorkerLimit,
 )
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
-from adapty_async._flow.limits import RunLimits, wakeful
+from adapty_async._flow.limits import RunLimits, wakeful_clock
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._input.items import TableItems, checked, require_no_table
 from adapty_async._journal import RunName, SqliteJournal, belongs_to_journal
 from adapty_async._pipeline.layers import Executor, build
-from adapty_async.config import positive
+from adapty_async.config import positive, whole_number
 from adapty_async.errors import ConfigError
 
-__all__ = ("BulkExecutor",)
+__all__ = ("BulkExecutor", "require_known")
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -94,7 +94,7 @@ def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> Ru
         rate_limiter=None if rate is None else _run_rate_limiter(positive("rate", rate), clock),
         concurrency=ConcurrencyLimit(MOST_WORKERS, clock) if concurrency is None else None,
         max_outage=max_outage,
-        awake=wakeful(clock, max_outage),
+        awake=wakeful_clock(clock, max_outage),
     )
 
 
@@ -128,18 +128,14 @@ def _settings_from(
     Raises:
         ConfigError: an option is unknown or out of range.
     """
-    unknown = options.keys() - BulkOptions.__annotations__.keys()
-    if unknown:
-        raise ConfigError(f"unknown option: {', '.join(sorted(unknown))}")
+    require_known(options, BulkOptions)
     concurrency = options.get("concurrency")
-    concurrency = MOST_WORKERS if concurrency is None else concurrency
-    whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
-    if not whole or not 1 <= concurrency <= MAX_CONCURRENCY:
-        raise ConfigError(f"concurrency must be a whole number from 1 to {MAX_CONCURRENCY:,}")
+    if concurrency is not None:
+        whole_number("concurrency", concurrency, MAX_CONCURRENCY)
     if inspect.iscoroutinefunction(options.get("on_outcome")):
         raise ConfigError("on_outcome must be a plain function; an async one is never awaited")
     return RunSettings(
-        concurrency=concurrency,
+        concurrency=MOST_WORKERS if concurrency is None else concurrency,
         worker_limit=worker_limit,
         fail_fast=options.get("fail_fast", False),
         ordered=options.get("ordered", False),
@@ -147,3 +143,15 @@ def _settings_from(
         on_outcome=options.get("on_outcome"),
         stopping=stopping,
     )
+
+
+def require_known(options: Mapping[str, Any], known: type[Any]) -> None:
+    """
+    Validate the names of options by the typed dictionary that has them.
+
+    Raises:
+        ConfigError: an option is unknown.
+    """
+    unknown = options.keys() - known.__annotations__.keys()
+    if unknown:
+        raise ConfigError(f"unknown option: {', '.join(sorted(unknown))}")

@@ -36,7 +36,7 @@ from adapty_async._bulk.run_journal import (
 )
 from adapty_async._bulk.settings import BulkOptions, RunSettings
 from adapty_async._bulk.workers import Worker, source_of
-from adapty_async._flow.limits import LimiterRegistry, RunLimits, look, look_every
+from adapty_async._flow.limits import LimiterRegistry, RunLimits, check_interval, remaining_patience
 from adapty_async._flow.queues import KeyedLock
 from adapty_async._journal import ItemState, KeyIndex
 from adapty_async._pipeline.layers import ItemCounter
@@ -136,8 +136,8 @@ def run_calls(
     calls = ItemProcessor(build, client, journal, dedupe=records.dedupe)
     settings = msgspec.structs.replace(
         settings,
-        patience=functools.partial(look, client.limiters, client.limits),
-        look_every=look_every(client.limits.max_outage),
+        patience=functools.partial(remaining_patience, client.limiters, client.limits),
+        check_interval=check_interval(client.limits.max_outage),
     )
     source, stop_check = source_of(items), StopPolicy().check
     if records.outcomes is None:
@@ -284,20 +284,18 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             result = client.decode(operation, response)
             outcome = _done(index, item, state, response, result, client.clock() - started)
         except BaseException as error:  # noqa: BLE001  the item's outcome, or the end of the run
-            outcome = self._not_done(index, item, request, worker, error, started)
+            outcome = self._after_error(index, item, request, worker, error, started)
         if state is None:  # it holds no lock
             return outcome
         worker.call = None  # the worker is idle until its next item
         try:
-            return (
-                outcome
-                if entry is None or self._record(entry, state, outcome)
-                else await _saved(entry, outcome)
-            )
+            if entry is not None and self._record(entry, state, outcome):
+                await entry.saved()
+            return outcome
         finally:
             self._keyed_lock.release(lock_key)
 
-    def _not_done(
+    def _after_error(
         self,
         index: int,
         item: ItemT,
@@ -413,14 +411,9 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         return await entry.claim(digest)
 
     def _record(self, entry: ItemEntry, state: CallState, outcome: Outcome[ItemT, ResultT]) -> bool:
-        """Record an outcome; return whether it is delivered before it is durable."""
+        """Record an outcome; return whether it has to be durable before it is delivered."""
         entry.end(outcome, state)
-        return not (self._watched and outcome.attempts)
-
-
-async def _saved(entry: ItemEntry, outcome: Outcome[ItemT, ResultT]) -> Outcome[ItemT, ResultT]:
-    await entry.saved()
-    return outcome
+        return self._watched and outcome.attempts > 0
 
 
 def _recorded_call(entry: ItemEntry, request: Request) -> CallState:
@@ -524,7 +517,15 @@ def _not_done(
 
 
 def _status_of(request: Request | None, state: CallState, error: Exception) -> OutcomeStatus:
-    """Return the status of an item that ended with an error."""
+    """
+    Return the status of an item that ended with an error.
+
+    1. The response to a creation is lost: unknown.
+    2. Nothing was sent: not sent if the reason ends the run, otherwise failed.
+    3. The server found no such object: absent, if that is no failure of the operation.
+    4. The server may have processed it, and a retry might do it twice: unknown.
+    5. Anything else: failed.
+    """
     if state.is_creating and state.is_creation_lost:
         return OutcomeStatus.UNKNOWN
     if request is None or state.attempts == state.connect_failures:

@@ -359,9 +359,7 @@ class StopPolicy:
                 self._rejections = self._foreign = self._same_in_row = 0
                 self._reached = True
             return None
-        if isinstance(error, JournalError) or not isinstance(error, AdaptyError):
-            raise error
-        if isinstance(error, MissingKeyError):
+        if isinstance(error, JournalError | MissingKeyError) or not isinstance(error, AdaptyError):
             raise error
         if isinstance(error, ConfigError) and outcome.attempts:  # such as a closed client
             raise error

@@ -33,7 +33,7 @@ from msgspec import UNSET, UnsetType
 
 from adapty_async._api.codec import plain
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
-from adapty_async._runtime.files import flush_folder, is_at, try_lock
+from adapty_async._runtime.files import PRIVATE, flush_folder, is_at, try_lock
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import InvalidInputError, JournalError, name_or_none
@@ -286,7 +286,7 @@ class OutcomesLog:
             end = _read(self._handle, path, self._last)
             self._size = end  # of the lines that are in it
             os.ftruncate(self._handle, end)
-            os.fchmod(self._handle, 0o600)
+            os.fchmod(self._handle, PRIVATE)
             if not end:
                 flush_folder(self._path.parent)
         except BaseException as error:
@@ -345,7 +345,7 @@ def _opened(path: Path) -> int:
         raise JournalError("an outcomes file needs POSIX file locks, which this system lacks")
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(path, flags, 0o600)
+        return os.open(path, flags, PRIVATE)
     except OSError as error:
         is_link = error.errno == errno.ELOOP  # raised because of O_NOFOLLOW
         raise _unusable(path, "it is a symbolic link" if is_link else error.strerror) from None

@@ -55,11 +55,7 @@ class _Numbered(Protocol):
 
 def numbering_of(items: object) -> Callable[[int], int]:
     """Return the function from positions to lines; positions from 1 if the input has no lines."""
-    return items.line_of if isinstance(items, _Numbered) else _counted
-
-
-def _counted(position: int) -> int:
-    return position + 1
+    return items.line_of if isinstance(items, _Numbered) else lambda position: position + 1
 
 
 class _Processor(Protocol[ItemT, ResultT]):

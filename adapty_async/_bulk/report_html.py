@@ -130,5 +130,5 @@ def _reasons(figures: Figures) -> Iterator[Content]:
     ]
     yield _table("Why items were not done", rows)
     if figures.reasons_omitted:
-        counted = sum(count for _, count in figures.reasons)
-        yield element("p", f"Of the first {counted:,} failures; {figures.reasons_omitted:,} more.")
+        shown = sum(count for _, count in figures.reasons)
+        yield element("p", f"Of the first {shown:,} failures; {figures.reasons_omitted:,} more.")

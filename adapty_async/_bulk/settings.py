@@ -105,7 +105,7 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
         drain: seconds that requests in flight get to end when the run stops.
         stopping: set when the run stops; the pipeline layers of its calls read it.
         patience: returns the seconds until an outage ends the run, if no request succeeds.
-        look_every: seconds between two calls of `patience`.
+        check_interval: seconds between two calls of `patience`.
     """
 
     concurrency: int
@@ -116,4 +116,4 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     on_outcome: Callable[[Any], object] | None
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     patience: Callable[[], float] = lambda: math.inf
-    look_every: float = 1.0
+    check_interval: float = 1.0

@@ -92,7 +92,8 @@ class AdaptiveRateLimiter:
 
     Args:
         clock: returns monotonic seconds.
-        rate: `estimate` of an earlier limiter, in requests per second; None if there is none.
+        rate: the limit that an earlier limiter measured, in requests per second; None if there is
+            none.
         min_rate: minimum requests per second, inclusive.
         max_rate: maximum requests per second, inclusive.
 
@@ -187,11 +188,6 @@ class AdaptiveRateLimiter:
         self._curve = copy.copy(snapshot.curve)
         self._throttling = copy.copy(snapshot.throttling)
         self._pause = copy.copy(snapshot.pause)
-
-    @property
-    def estimate(self) -> float:
-        """The limit, or the rate during a search for it; a later limiter starts with it."""
-        return self.rate if self.limit is None else self.limit
 
     @property
     def paused_until(self) -> float:
@@ -351,7 +347,14 @@ class AdaptiveRateLimiter:
             self._meter.reset()  # a pause invalidates the measurement
 
     def _slow_down(self, now: float, sent: float) -> None:
-        """Cut the rate after a 429: to the measured limit, or to a share of the present rate."""
+        """
+        Cut the rate after a 429: to the measured limit, or to a share of the present rate.
+
+        1. The limit could be measured: just below it.
+        2. During a search: a share of the rate; once an episode if a limit was known before.
+        3. A limit is known, and this is its first 429 of the episode: a larger share.
+        4. Otherwise the rate was cut already.
+        """
         throttling = self._throttling
         is_new = throttling.is_new(sent)
         if is_new:

@@ -24,14 +24,17 @@ __all__ = ("INITIAL_CONCURRENCY", "ConcurrencyLimit")
 
 #: Maximum requests in flight when a run starts.
 INITIAL_CONCURRENCY = 64
+# Requests in flight that even the slowest service gets.
 _MIN_LIMIT = 4
 # Maximum of items that wait for endpoints with limits of their own, while others of the run are
 # sent: those of 30 s at 65 a second. Each takes some 10 kB.
 _MOST_WAITING = 2000
+# Multiples of the fastest recent response time: above the first, the limit shrinks; up to the
+# second, it may grow.
 _SLOW = 3.0
+_STEADY = 1.5
 # Seconds of delay that do not make a response slow: a busy event loop alone may cause them.
 _SLACK = 0.25
-_STEADY = 1.5
 # Seconds by which response times always differ. A much larger difference comes from an overloaded
 # event loop, which is no faster with more requests in flight.
 _JITTER = 0.004

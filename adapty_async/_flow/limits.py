@@ -32,7 +32,14 @@ from adapty_async._runtime.loop import Timing
 from adapty_async.errors import AdaptyError, CircuitOpenError, DeadlineError
 from adapty_async.statistics import BucketStatistics
 
-__all__ = ("LimiterRegistry", "RunLimiter", "RunLimits", "look", "look_every", "wakeful")
+__all__ = (
+    "LimiterRegistry",
+    "RunLimiter",
+    "RunLimits",
+    "check_interval",
+    "remaining_patience",
+    "wakeful_clock",
+)
 
 
 class LimiterRegistry:
@@ -182,7 +189,7 @@ class RunLimits(msgspec.Struct, frozen=True):
         return self.max_outage - max(lasting, default=0.0)
 
 
-def look(limiters: LimiterRegistry, run: RunLimits) -> float:
+def remaining_patience(limiters: LimiterRegistry, run: RunLimits) -> float:
     """
     Return the seconds until an outage ends a run, if no request succeeds.
 
@@ -193,14 +200,14 @@ def look(limiters: LimiterRegistry, run: RunLimits) -> float:
     return run.patience(lambda bucket: limiters.get(bucket).paused_for)
 
 
-def look_every(max_outage: float) -> float:
+def check_interval(max_outage: float) -> float:
     """Return the seconds between two checks of a run's patience."""
     return min(_CHECK_SECONDS, max_outage / _CHECKS)
 
 
-def wakeful(clock: Callable[[], float], max_outage: float) -> WakefulClock:
+def wakeful_clock(clock: Callable[[], float], max_outage: float) -> WakefulClock:
     """Return a clock for a run's timers; the run has to call its `tick` at each check."""
-    return WakefulClock(clock, _LATE * look_every(max_outage))
+    return WakefulClock(clock, _LATE * check_interval(max_outage))
 
 
 class _Wait(msgspec.Struct, frozen=True):
@@ -265,7 +272,6 @@ class RunLimiter(BucketLimiter):
         """
         if deadline != math.inf and deadline <= self._state.clock():
             raise too_late(operation)
-        # as `WaitQueue.try_acquire` does, without the time of its call
         if self._queue.has_leader or not self._admit(operation):
             return False
         self._start(operation)
@@ -396,7 +402,13 @@ class RunLimiter(BucketLimiter):
         self._connections.release()
 
     def _acquire_permit(self, operation: str) -> _Wait | None:
-        """Acquire a permit for an item, and return None; otherwise return its wait for one."""
+        """
+        Acquire a permit for an item, and return None; otherwise return its wait for one.
+
+        1. Single calls, an outage or a configured rate delay it: see `_wait_for_others`.
+        2. It is another run's turn: see `_wait_for_turn`.
+        3. The rate source delays it. Only a run that it limits asks it.
+        """
         state = self._state
         with state.lock:
             wait, is_limited = None, self._is_adaptive or state.is_adapting

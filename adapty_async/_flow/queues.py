@@ -88,10 +88,10 @@ class WaitQueue(Generic[EntrantT]):
     """
     A FIFO wait queue of one event loop, whose head waits for all.
 
-    An entrant is admitted at once if the queue is empty and `admit` allows it. Otherwise the head
-    of the queue leads: it waits for the cause of the delay, and on its admission it also admits all
-    entrants behind it that may follow. So a thousand waiters cost one timer, and one loop iteration
-    admits as many of them as there are permits.
+    The caller admits an entrant at once if nobody waits and a permit is free; the queue is for all
+    others. Its head leads: it waits for the cause of the delay, and on its admission it also admits
+    all entrants behind it that may follow. So a thousand waiters cost one timer, and one loop
+    iteration admits as many of them as there are permits.
 
     Args:
         admit: acquires a permit for an entrant without a wait; returns whether it did. An exception
@@ -114,10 +114,6 @@ class WaitQueue(Generic[EntrantT]):
         self._revoke = revoke
         self._waiting: deque[tuple[asyncio.Future[bool], EntrantT]] = deque()
         self.has_leader = False
-
-    def try_acquire(self, entrant: EntrantT) -> bool:
-        """Admit an entrant at once, unless others wait or no permit is available."""
-        return not self.has_leader and self._admit(entrant)
 
     async def acquire(self, entrant: EntrantT) -> None:
         """Wait until an entrant is admitted."""

@@ -80,11 +80,6 @@ class RateSource(Protocol):
         ...
 
     @property
-    def estimate(self) -> float:
-        """The limit, or the rate during a search for it; a later source may start with it."""
-        ...
-
-    @property
     def paused_until(self) -> float:
         """The time before which nothing is sent; it may be past."""
         ...

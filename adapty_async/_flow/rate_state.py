@@ -65,6 +65,7 @@ _SHORT_PAUSE = 3.0
 _EARLY_PROBE = 1.0
 # The share of a round trip by which a request may overtake another one on its way to the server.
 _OVERTAKING = 0.25
+# Seconds until the first probe, doubled after each that is throttled, and their maximum.
 _PROBE_FIRST = 0.1
 _MAX_PROBE = 10.0
 _PROBES = 6
@@ -74,6 +75,7 @@ _PROBING = 70.0
 # nothing is sent for its whole duration. A minute is the most common ban; after 70 seconds it has
 # ended, unless requests renew it.
 _PROBE_SHARE = 1.1
+# Maximum seconds of a pause, whatever the server asks for.
 _MAX_PAUSE = 3600.0
 
 
@@ -287,7 +289,14 @@ class PauseState:
         within: float,
         round_trip: float,
     ) -> bool:
-        """Pause if a 429 is a reason; return whether it asks for longer than a server's default."""
+        """
+        Pause if a 429 is a reason; return whether it asks for longer than a server's default.
+
+        1. The server accepted a request that was sent later: no pause.
+        2. Too few in a row: no pause. A long `Retry-After` counts as several.
+        3. No `Retry-After`, or a short one: pause until the next probe. Its wait doubles each time.
+        4. A long one: pause for as long as the server asks, with one early probe.
+        """
         asked = min(_MAX_PAUSE, max(0.0, retry_after or 0.0))
         if self.accepted > sent + _OVERTAKING * round_trip:
             self.overstated = self.overstated or asked > _SHORT_PAUSE

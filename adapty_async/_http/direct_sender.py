@@ -205,11 +205,6 @@ def stamp() -> Stamp:
         return (sessions, connectors, sockets)
 
 
-def _is_same(one: Stamp, other: Stamp) -> bool:
-    """Return whether nothing was patched between two stamps."""
-    return all(map(operator.is_, one, other))
-
-
 def patch_check() -> Callable[[], bool]:
     """
     Return a function that returns whether nothing was patched since this call.
@@ -219,7 +214,7 @@ def patch_check() -> Callable[[], bool]:
     """
     before = stamp()
     if len(before) != len(_PARTS):  # a class was replaced by something else
-        return lambda: _is_same(before, stamp())
+        return lambda: all(map(operator.is_, before, stamp()))
     sessions, make, send, request, connectors, own_connect, connect, create = before[:8]
     write, start, sockets = before[8:]
     bases, requests = aiohttp.BaseConnector, aiohttp.ClientRequest

@@ -7,7 +7,6 @@ from adapty_async._journal.memory import MemoryJournal
 from adapty_async._journal.model import (
     KEY_SIZE,
     SPAN_SIZE,
-    STATES,
     Changes,
     InputCheck,
     ItemState,
@@ -18,6 +17,7 @@ from adapty_async._journal.model import (
     Reason,
     Resumed,
     Run,
+    state_at,
 )
 from adapty_async._journal.run_name import RunName
 from adapty_async._journal.sqlite import (
@@ -40,7 +40,6 @@ __all__ = (
     "OBJECT_KEY_SIZE",
     "OUTCOMES",
     "SPAN_SIZE",
-    "STATES",
     "Changes",
     "InputCheck",
     "ItemState",
@@ -62,5 +61,6 @@ __all__ = (
     "files_of",
     "is_in_use",
     "read_journal",
+    "state_at",
     "summarise",
 )

@@ -17,6 +17,7 @@ from adapty_async._journal.model import (
     Run,
     adopted,
     require_same_run,
+    resumed,
 )
 from adapty_async.errors import JournalError
 
@@ -55,15 +56,10 @@ class MemoryJournal:
             known = adopted(self.identity, identity, self.reasons.values(), self.spans)
             require_same_run("in memory", known, identity, check)
         load_keys([self.keys], self.spans)
-        now = self._clock()
-        rates = [run.rate for run in self.runs.values() if run.rate is not None]
-        run = Run(number=len(self.runs) + 1, started_at=now, last_at=now)
-        self.identity, self.runs[run.number], self._is_open = identity, copy.copy(run), True
-        return Resumed(
-            run=run,
-            spans=dict(self.spans),
-            rate=rates[-1] if rates else None,
-        )
+        content = resumed([*self.runs.values()], self.spans, self._clock())
+        run = copy.copy(content.run)
+        self.identity, self.runs[run.number], self._is_open = identity, run, True
+        return content
 
     def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:  # noqa: ARG002
         """Store changes; see `Journal.commit`."""

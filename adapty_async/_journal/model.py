@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -29,6 +29,8 @@ __all__ = (
     "adopted",
     "differences",
     "require_same_run",
+    "resumed",
+    "state_at",
     "validate_states",
 )
 
@@ -94,6 +96,13 @@ def validate_states(states: bytes) -> None:
     """
     if len(states) != SPAN_SIZE or states.translate(None, _VALUES):
         raise DamageError("it holds a state that this release does not understand")
+
+
+def state_at(spans: Spans, position: int) -> ItemState:
+    """Return the state of the item at a position."""
+    number, at = divmod(position, SPAN_SIZE)
+    span = spans.get(number)
+    return ItemState.NONE if span is None else STATES[span[at]]
 
 
 class JournalIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -281,6 +290,13 @@ class Resumed(msgspec.Struct, kw_only=True):
     def is_new(self) -> bool:
         """Whether there was no earlier run."""
         return self.run.number == 1
+
+
+def resumed(earlier: Sequence[Run], spans: Mapping[int, bytes], now: float) -> Resumed:
+    """Return the content of a journal for the run that follows the earlier ones."""
+    run = Run(number=len(earlier) + 1, started_at=now, last_at=now)
+    rates = [each.rate for each in earlier if each.rate is not None]
+    return Resumed(run=run, spans=dict(spans), rate=rates[-1] if rates else None)
 
 
 class Journal(Protocol):

@@ -121,22 +121,23 @@ _SCHEMA = (
     *(("table", name, name, sql) for name, sql in _TABLES.items()),
     ("view", "item", "item", _VIEW),
 )
+# Entry keys of a row: 64 KiB.
 _KEYS_IN_ROW = 4096
 _pack = msgspec.msgpack.encode
 
 
-def _placeholders(table: str, columns: int) -> str:
+def _insertion(table: str, columns: int) -> str:
     return f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * (columns + 1))})"  # noqa: S608
 
 
 # The statements that insert a row, or replace it, by table.
 _INSERT = {
-    "identity": _placeholders("identity", 6),
-    "run": _placeholders("run", 6),
-    "span": _placeholders("span", 2),
-    "entry_key": _placeholders("entry_key", 2),
-    "minute": _placeholders("minute", 13),
-    "reason": _placeholders("reason", 5),
+    "identity": _insertion("identity", 6),
+    "run": _insertion("run", len(Run.__struct_fields__)),
+    "span": _insertion("span", 2),
+    "entry_key": _insertion("entry_key", 2),
+    "minute": _insertion("minute", len(Minute.__struct_fields__)),
+    "reason": _insertion("reason", len(Reason.__struct_fields__)),
 }
 
 
@@ -186,11 +187,9 @@ def verify_schema(db: sqlite3.Connection) -> bool:
     Raises:
         DamageError: it is another database, has another format, or is damaged.
     """
-    application, version, found = (
-        db.execute("PRAGMA application_id").fetchone()[0],
-        db.execute("PRAGMA user_version").fetchone()[0],
-        db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL"),
-    )
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    found = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL")
     schema = set(found)
     if not schema and not application and not version:
         return True

@@ -34,6 +34,7 @@ from adapty_async._journal.model import (
     Run,
     adopted,
     require_same_run,
+    resumed,
 )
 from adapty_async._journal.schema import (
     create_schema,
@@ -49,12 +50,11 @@ from adapty_async._journal.schema import (
     write_span,
 )
 from adapty_async._runtime.database import DatabaseThread, code_of, explain, set_durable
-from adapty_async._runtime.files import flush_folder, is_at, status_of
+from adapty_async._runtime.files import PRIVATE, flush_folder, is_at, status_of
 from adapty_async._runtime.loop import result_of
 from adapty_async.errors import JournalError
 
 __all__ = (
-    "PRIVATE",
     "FileLock",
     "SqliteJournal",
     "belongs_to_journal",
@@ -121,21 +121,21 @@ class _JournalFile:
 
     def _connect(self) -> None:
         try:
-            self._db = _connect(self._path, self._vfs, is_alone=False)
+            self._db = _connection(self._path, self._vfs, is_alone=False)
         except sqlite3.OperationalError as error:
             _require_shared_memory_fault(error)
-            self._db = _connect(self._path, self._vfs, is_alone=True)
+            self._db = _connection(self._path, self._vfs, is_alone=True)
 
     def _turn_on_log(self) -> None:
         """Use a write-ahead log; without shared memory, in a mode that excludes readers."""
         try:
-            if _turn_on_log(self._db):
+            if _enable_log(self._db):
                 return
         except sqlite3.OperationalError as error:
             _require_shared_memory_fault(error)
         self._db.close()
-        self._db = _connect(self._path, self._vfs, is_alone=True)
-        _turn_on_log(self._db)  # without a log, there is nothing to allocate
+        self._db = _connection(self._path, self._vfs, is_alone=True)
+        _enable_log(self._db)  # without a log, there is nothing to allocate
 
     def open(
         self,
@@ -160,13 +160,11 @@ class _JournalFile:
                 require_same_run(str(self._path), known, identity, check)
                 read_minutes(self._db)
                 load_keys(read_keys(self._db), spans)
-            now = clock()
-            run = Run(number=len(earlier) + 1, started_at=now, last_at=now)
-            self._begin(identity if found != identity else None, run, is_empty=is_empty)
-            rates = [each.rate for each in earlier if each.rate is not None]
+            content = resumed(earlier, spans, clock())
+            self._begin(identity if found != identity else None, content.run, is_empty=is_empty)
             undo.pop_all()
-            self._run = run
-            return Resumed(run=run, spans=spans, rate=rates[-1] if rates else None)
+            self._run = content.run
+            return content
 
     def _begin(self, identity: JournalIdentity | None, run: Run, *, is_empty: bool) -> None:
         for suffix in ("", *_SIDE_FILES):
@@ -268,7 +266,7 @@ def _require_file(path: Path, status: os.stat_result) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def _connect(path: Path, vfs: str | None, *, is_alone: bool) -> sqlite3.Connection:
+def _connection(path: Path, vfs: str | None, *, is_alone: bool) -> sqlite3.Connection:
     """Connect to a journal; alone, its log needs no shared memory, and readers are excluded."""
     options = "mode=rw" if vfs is None else f"mode=rw&vfs={vfs}"
     db = connected(path, options, timeout=_BUSY_SECONDS)
@@ -283,7 +281,7 @@ def _connect(path: Path, vfs: str | None, *, is_alone: bool) -> sqlite3.Connecti
     return db
 
 
-def _turn_on_log(db: sqlite3.Connection) -> bool:
+def _enable_log(db: sqlite3.Connection) -> bool:
     """Enable a write-ahead log; return whether that is possible."""
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         return False
@@ -374,8 +372,6 @@ class SqliteJournal:
         await result_of(ending)
 
 
-#: The permissions of every file that belongs to a journal: only its owner can read it.
-PRIVATE = 0o600
 _MAGIC = b"SQLite format 3\0"
 _OLD_MAGIC = b"adapty-async journal "
 
@@ -531,7 +527,8 @@ def _verify_structure(db: sqlite3.Connection) -> None:
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """Return the paths of a journal: its file, and those that a run creates and removes."""
-    return tuple(Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm", "-lock", "-journal"))
+    suffixes = ("", *_SIDE_FILES, "-lock", "-journal")
+    return tuple(Path(f"{path}{suffix}") for suffix in suffixes)
 
 
 def belongs_to_journal(path: Path, journal: Path) -> bool:
@@ -544,7 +541,6 @@ def _lock_of(path: Path) -> Path:
 
 
 def _log_of(path: Path) -> Path:
-    """Return the path of a database's write-ahead log."""
     return Path(f"{path}-wal")
 
 

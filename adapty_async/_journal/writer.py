@@ -275,13 +275,9 @@ class JournalWriter:
     def _commit(self) -> None:
         if self._is_scheduled and self._committing is None and not self._is_closing:
             self._is_scheduled = False
-            if self.failure is None:
-                self._reserve_ahead()
+            if self.failure is None and (added := self._ahead.extend()):
+                self._states.reserve(added.start, added.stop)
             self._begin_commit()
-
-    def _reserve_ahead(self) -> None:
-        if added := self._ahead.extend():
-            self._states.reserve(added.start, added.stop)
 
     def _begin_commit(self) -> asyncio.Future[JournalError | None]:
         changes, durable, reserved = self._changes(), self._must_be_durable, self._ahead.requested

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -36,7 +37,7 @@ from adapty_async._flow.limits import LimiterRegistry, RunLimiter, RunLimits
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._pipeline.observe import Emitter, observe, observe_attempts
 from adapty_async._pipeline.retry import (
-    create_missing,
+    Creation,
     is_refusal,
     is_requeued,
     may_have_worked,
@@ -51,10 +52,10 @@ __all__ = (
     "CallOptions",
     "Executor",
     "ItemCounter",
+    "LimitLayer",
     "PipelineConfig",
     "build",
     "check",
-    "limit",
     "with_middleware",
     "without_state",
 )
@@ -101,11 +102,10 @@ class ItemCounter:
 
 
 def _sum(parts: list[Mapping[Any, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
+    total: Counter[str] = Counter()
     for part in parts:
-        for status, count in part.items():
-            total[status] = total.get(status, 0) + count
-    return total
+        total.update(part)
+    return dict(total)
 
 
 class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,14 +144,14 @@ def build(layers: PipelineConfig, policy: RetryPolicy, run: RunLimits | None = N
     send = check(send, stopping)
     if emitter is not None:
         send = observe_attempts(send, emitter, timing.clock)
-    send = limit(send, layers.connections, layers.limiters, timing.clock, run)
+    send = LimitLayer(send, layers.connections, layers.limiters, timing.clock, run).send
     send = retry(send, policy, timing, layers.budget, emitter, run)
     send = send if emitter is None else observe(send, emitter, timing.clock)
 
     def send_or_create(request: Request, state: CallState) -> Awaitable[Response]:
         if request.if_missing is None:
             return send(request, state)
-        return create_missing(send, request, request.if_missing, state, timing.clock)
+        return Creation(send, request, request.if_missing, state, timing.clock).run()
 
     return send_or_create
 
@@ -273,28 +273,16 @@ def _record_error(state: CallState, error: AdaptyError, *, is_sent: bool) -> Non
 _NO_RESPONSE = AdaptyError("no response")
 
 
-def limit(
-    send: Layer,
-    connections: LoopLocal[PrioritySemaphore],
-    registry: LimiterRegistry,
-    clock: Callable[[], float],
-    run: RunLimits | None = None,
-) -> Layer:
+class LimitLayer:
     """
-    Acquire a permit and a connection for every attempt of single calls, or of a run's items.
+    A pipeline layer with the limiters of a client's single calls, or of one run, by bucket.
 
-    This layer sets the deadline of a call: that of a single call on its arrival, that of an item
-    with a permit, so that an item is not charged for its waits in the queue. Each run has its own
-    wait queues, so that a slow run delays no other.
+    It sets the deadline of a call: that of a single call on its arrival, that of an item with a
+    permit, so that an item is not charged for its waits in the queue. Each run has its own wait
+    queues, so that a slow run delays no other.
 
-    The first-send callback is called here, with the permit: an item that waits for one has not
-    started.
+    It calls the first-send callback with the permit: an item that waits for one has not started.
     """
-    return _LimitLayer(send, connections, registry, clock, run).send
-
-
-class _LimitLayer:
-    """A pipeline layer with the limiters of a client's single calls, or of one run, by bucket."""
 
     def __init__(
         self,
@@ -302,7 +290,7 @@ class _LimitLayer:
         connections: LoopLocal[PrioritySemaphore],
         registry: LimiterRegistry,
         clock: Callable[[], float],
-        run: RunLimits | None,
+        run: RunLimits | None = None,
     ) -> None:
         self._next = send
         self._connections = connections

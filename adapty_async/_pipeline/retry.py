@@ -11,9 +11,10 @@ The creation layer creates an object that a call finds missing, and never create
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
 import tenacity
 
 from adapty_async._api.call import CallState, Layer, Request, Response, RetrySafety
@@ -43,7 +44,7 @@ from adapty_async.errors import (
 from adapty_async.hooks import RetryScheduled
 
 __all__ = (
-    "create_missing",
+    "Creation",
     "is_refusal",
     "is_requeued",
     "lost_creation",
@@ -141,30 +142,20 @@ class _TenacityState(Protocol):
     upcoming_sleep: float
 
 
-class _RetryLoop:
+class _RetryLoop(msgspec.Struct, eq=False):
     """A retry loop for one call whose first attempt failed."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  the arguments of `retry`, and a call
-        self,
-        request: Request,
-        state: CallState,
-        policy: RetryPolicy,
-        timing: Timing,
-        budget: RetryBudget,
-        emitter: Emitter | None,
-        run: RunLimits | None,
-    ) -> None:
-        self._request = request
-        self._state = state
-        self._policy = policy
-        self._timing = timing
-        self._budget = budget
-        self._emitter = emitter
-        self._run = run
-        self._error: AdaptyError = AdaptyError()
-        self._cost = 0
-        self._seen_outage_failures = 0  # its failures due to an outage, as of the last check
-        self._foreign = 0  # responses in an outage that were not the API's
+    _request: Request
+    _state: CallState
+    _policy: RetryPolicy
+    _timing: Timing
+    _budget: RetryBudget
+    _emitter: Emitter | None
+    _run: RunLimits | None
+    _error: AdaptyError = msgspec.field(default_factory=AdaptyError)  # the latest one
+    _cost: int = 0  # tokens of the retry budget, for the latest retry
+    _seen_outage_failures: int = 0  # its failures due to an outage, as of the last check
+    _foreign: int = 0  # responses in an outage that were not the API's
 
     async def run(self, send: Layer, first: AdaptyError) -> Response:
         """Retry until a success or a final error; a 404 after a lost deletion is a success."""
@@ -202,7 +193,6 @@ class _RetryLoop:
         return response
 
     def _may_retry(self, error: BaseException) -> bool:
-        """Return whether a failure of its kind may be retried."""
         if not isinstance(error, AdaptyError):
             return False
         self._error = error
@@ -277,17 +267,6 @@ class _RetryLoop:
             self._emitter.emit(event)
 
 
-def create_missing(
-    send: Layer,
-    request: Request,
-    creation: Request,
-    state: CallState,
-    clock: Callable[[], float],
-) -> Awaitable[Response]:
-    """Send a request, and its creation if the server finds no such object."""
-    return _Creation(send, request, creation, state, clock).run()
-
-
 def lost_creation(request: Request) -> ConnectionLostError:
     """Return the error of an item whose creation an earlier run sent and lost the response of."""
     return ConnectionLostError(
@@ -297,22 +276,14 @@ def lost_creation(request: Request) -> ConnectionLostError:
     )
 
 
-class _Creation:
+class Creation(msgspec.Struct, eq=False):
     """A call of an operation, and of the one that creates its object if that is missing."""
 
-    def __init__(
-        self,
-        send: Layer,
-        request: Request,
-        creation: Request,
-        state: CallState,
-        clock: Callable[[], float],
-    ) -> None:
-        self._send = send
-        self._request = request
-        self._creation = creation
-        self._state = state
-        self._clock = clock
+    _send: Layer
+    _request: Request
+    _creation: Request
+    _state: CallState
+    _clock: Callable[[], float]
 
     async def run(self) -> Response:
         """

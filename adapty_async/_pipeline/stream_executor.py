@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Awaitable
 from typing import Protocol, TypeVar
@@ -70,10 +69,8 @@ class StreamExecutor:
         Raises:
             AdaptyError: the call failed; see `adapty_async.errors`.
         """
-        send = functools.partial(_send_into, self._send, sink)
-        layers = msgspec.structs.replace(self._executor.layers, transport=send)
+        layers = msgspec.structs.replace(
+            self._executor.layers,
+            transport=lambda request, state: self._send(request, state, sink),
+        )
         return await Executor(layers, self._executor.options).execute(operation)
-
-
-async def _send_into(send: SendInto, sink: Sink, request: Request, state: CallState) -> Response:
-    return await send(request, state, sink)

@@ -76,15 +76,15 @@ class TimeScale:
 
 def bar_of_states(counts: Iterable[tuple[str, int]]) -> Element:
     """Draw the number of items in each state, as one bar."""
-    counted = [(name, count) for name, count in counts if count > 0]
-    total = sum(count for _, count in counted)
+    present = [(name, count) for name, count in counts if count > 0]
+    total = sum(count for _, count in present)
     parts, left = [], 0.0
-    for name, count in counted:
+    for name, count in present:
         width = 100 * count / total
         title = element("title", f"{name}: {count:,}")
         parts.append(_rect(left, 0, width, 28, f"state-{name}", title))
         left += width
-    described = ", ".join(f"{count:,} {name}" for name, count in counted) or "none yet"
+    described = ", ".join(f"{count:,} {name}" for name, count in present) or "none yet"
     return _picture("bar", "Items by their last known state", f"{described}.", 28, parts)
 
 
@@ -97,10 +97,8 @@ def chart_over_time(runs: Sequence[RunFigures], over_time: Sequence[Interval]) -
     parts += [part for pause in scale.pauses for part in _pause(pause)]
     parts += [part for run in runs for part in _run(run, scale.runs[run.number])]
     parts += _times(runs, scale)
-    requests, throttled = (
-        sum(each.requests for each in over_time),
-        sum(each.throttled for each in over_time),
-    )
+    requests = sum(each.requests for each in over_time)
+    throttled = sum(each.throttled for each in over_time)
     described = (
         f"{counted(len(runs), 'run')}, {counted(len(scale.pauses), 'pause')} between them."
         f" {counted(requests, 'request')}, of which throttled: {throttled:,}; at most"

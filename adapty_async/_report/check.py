@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from adapty_async._journal import SPAN_SIZE, STATES, ItemState
+from adapty_async._journal import state_at
 from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesFile
 
 __all__ = ("Check", "InputRow", "MissingLine", "States", "check", "listed")
@@ -79,9 +79,7 @@ class States:
 
     def get(self, position: int) -> str:
         """Return the name of an item's state; ``none`` without a record."""
-        number, at = divmod(position, SPAN_SIZE)
-        span = self._spans.get(number)
-        return (ItemState.NONE if span is None else STATES[span[at]]).name.lower()
+        return state_at(self._spans, position).name.lower()
 
 
 def check(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -271,12 +271,9 @@ def _ending(run: Run, summary: JournalSummary) -> str:
     return "running" if summary.is_in_use and run is summary.runs[-1] else "killed"
 
 
-def _counts(minutes: Iterable[Minute]) -> dict[str, int]:
-    counts = {state.name.lower(): 0 for state in OUTCOMES}
-    for minute in minutes:
-        for name in counts:
-            counts[name] += getattr(minute, name)
-    return counts
+def _counts(minutes: Collection[Minute]) -> dict[str, int]:
+    names = (state.name.lower() for state in OUTCOMES)
+    return {name: sum(getattr(minute, name) for minute in minutes) for name in names}
 
 
 def intervals(summary: JournalSummary, at_most: int) -> Iterator[Interval]:

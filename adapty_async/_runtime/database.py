@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import queue
 import sqlite3
 import threading
@@ -130,9 +131,8 @@ class DatabaseThread(Generic[OwnedT]):
 
     def run(self, work: Callable[[OwnedT], ResultT]) -> asyncio.Future[ResultT]:
         """Run work in the thread; return a future of its result in the running event loop."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[ResultT] = loop.create_future()
-        if not self._put(work, _FutureCallback(loop, future)):
+        future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
+        if not self._put(work, functools.partial(_settle_in_loop, future)):
             future.set_exception(JournalError(self._reason))
         return future
 
@@ -144,14 +144,7 @@ class DatabaseThread(Generic[OwnedT]):
             JournalError: the thread was stopped.
         """
         done: concurrent.futures.Future[ResultT] = concurrent.futures.Future()
-
-        def settle(result: ResultT, error: BaseException | None) -> None:
-            if error is None:
-                done.set_result(result)
-            else:
-                done.set_exception(error)
-
-        if not self._put(work, settle):
+        if not self._put(work, functools.partial(_settle, done)):
             raise JournalError(self._reason)
         return done.result()
 
@@ -173,26 +166,24 @@ class DatabaseThread(Generic[OwnedT]):
             self.stop()
 
 
-class _FutureCallback:
-    """A callback that delivers a result from the thread to a future of the event loop."""
+def _settle_in_loop(
+    future: asyncio.Future[Any], result: object, error: BaseException | None
+) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop was closed, so nothing waits
+        future.get_loop().call_soon_threadsafe(_settle, future, result, error)
 
-    __slots__ = ("_future", "_loop")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
-        self._loop = loop
-        self._future = future
-
-    def __call__(self, result: object, error: BaseException | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed, so nothing waits
-            self._loop.call_soon_threadsafe(self._settle, result, error)
-
-    def _settle(self, result: object, error: BaseException | None) -> None:
-        if self._future.done():
-            return
-        if error is None:
-            self._future.set_result(result)
-        else:
-            self._future.set_exception(error)
+def _settle(
+    future: asyncio.Future[Any] | concurrent.futures.Future[Any],
+    result: object,
+    error: BaseException | None,
+) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 def _serve(jobs: _Jobs, connect: Callable[[], _Closeable]) -> None:

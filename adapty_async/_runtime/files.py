@@ -1,11 +1,14 @@
-"""Helpers for files that a run keeps open: their place, their lock, and durable names."""
+"""Helpers for files that a run keeps open: permissions, moves, locks and durable names."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-__all__ = ("flush_folder", "is_at", "status_of", "try_lock")
+__all__ = ("PRIVATE", "flush_folder", "is_at", "status_of", "try_lock")
+
+#: The permissions of files that hold ids, digests or keys of a run: only their owner reads them.
+PRIVATE = 0o600
 
 
 def status_of(path: Path) -> os.stat_result | None:

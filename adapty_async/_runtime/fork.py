@@ -15,7 +15,13 @@ import socket
 import weakref
 from typing import Any, Protocol
 
-__all__ = ("ForkAware", "SocketFactory", "is_client_socket", "register_fork_handler")
+__all__ = (
+    "ForkAware",
+    "SocketFactory",
+    "is_client_socket",
+    "keep_inherited",
+    "register_fork_handler",
+)
 
 
 class ForkAware(Protocol):
@@ -27,11 +33,17 @@ class ForkAware(Protocol):
 
 
 _fork_handlers: weakref.WeakSet[ForkAware] = weakref.WeakSet()
+_inherited: list[object] = []
 
 
 def register_fork_handler(resource: ForkAware) -> None:
     """Register an object whose `after_fork` runs in every forked child."""
     _fork_handlers.add(resource)
+
+
+def keep_inherited(resource: object) -> None:
+    """Keep a resource of the parent in a forked child: its collection would close connections."""
+    _inherited.append(resource)
 
 
 def _after_fork() -> None:

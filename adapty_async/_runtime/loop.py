@@ -13,14 +13,11 @@ from typing import Any, Generic, Protocol, TypeVar
 import anyio
 import msgspec
 
-from adapty_async._runtime.fork import register_fork_handler
+from adapty_async._runtime.fork import keep_inherited, register_fork_handler
 
 __all__ = ("Loop", "LoopLocal", "PatientTimer", "Timing", "in_thread", "result_of", "until_ended")
 
 T = TypeVar("T")
-
-# The parent's values, kept in a forked child: a collected session would close its connections.
-_inherited: list[object] = []
 
 
 class LoopLocal(Generic[T]):
@@ -62,7 +59,7 @@ class LoopLocal(Generic[T]):
 
     def after_fork(self) -> None:
         """Drop all values, which belong to loops of the parent process."""
-        _inherited.append(self._values)
+        keep_inherited(self._values)
         self._values = weakref.WeakKeyDictionary()
         self._latest = None
         self._lock = threading.Lock()

@@ -19,14 +19,16 @@ members. All times are on the clock of the store.
 
 from __future__ import annotations
 
+import copy
 import math
+import operator
 
 import msgspec
 
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.rate_state import RateSnapshot
 
-__all__ = ("AHEAD", "Grant", "Report", "Response", "SharedState", "exchange")
+__all__ = ("AHEAD", "Grant", "Report", "ResponseRecord", "SharedState", "exchange")
 
 #: Maximum seconds by which a permit may be ahead, and minimum seconds between two exchanges of a
 #: member; both are more if there are many members.
@@ -56,9 +58,9 @@ _BACK = 1.0
 _MAX_PAUSE = 3600.0
 
 
-class Response(msgspec.Struct, frozen=True, array_like=True):
+class ResponseRecord(msgspec.Struct, frozen=True, array_like=True):
     """
-    A response to a request of a member.
+    A record of a response to a request of a member.
 
     Attributes:
         received: time at which it arrived.
@@ -108,7 +110,7 @@ class Report(msgspec.Struct, frozen=True):
     wanted: int = 0
     hungry: bool = False
     calls: int = 0
-    responses: tuple[Response, ...] = ()
+    responses: tuple[ResponseRecord, ...] = ()
     has_gap: bool = False
     known: float | None = None
     expected: float | None = None
@@ -120,9 +122,9 @@ class Report(msgspec.Struct, frozen=True):
     members: int = 1
 
 
-class Member(msgspec.Struct, array_like=True):
+class MemberRecord(msgspec.Struct, array_like=True):
     """
-    A member, as the others see it.
+    A record of a member, as the others see it.
 
     Attributes:
         seen: time up to which its responses are recorded.
@@ -160,9 +162,9 @@ class SharedState(msgspec.Struct):
     recorded: float = -math.inf
     epoch: int = 0
     revoked: int = 0
-    members: dict[str, Member] = {}
+    members: dict[str, MemberRecord] = {}
     members_before: int = 1
-    pending: list[Response] = []
+    pending: list[ResponseRecord] = []
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -203,6 +205,8 @@ def exchange(state: SharedState | None, now: float, report: Report) -> tuple[Sha
     Without a state, and after the store's clock was set back, the member's known limit is the
     start.
     """
+    if state is not None and now < state.at - _BACK:
+        state = None
     return _Exchange(state, now, report).run()
 
 
@@ -210,8 +214,6 @@ class _Exchange:
     """One exchange; `limiter` works on the time of the event that it records."""
 
     def __init__(self, state: SharedState | None, now: float, report: Report) -> None:
-        if state is not None and now < state.at - _BACK:
-            state = None
         self._now = now
         self._report = report
         self._time = now
@@ -224,17 +226,13 @@ class _Exchange:
             self._limiter.expect(report.expected)
         if state is None or report.has_gap:  # a pause of before or without the store
             self._limiter.pause_until(min(report.paused_until, now + _MAX_PAUSE))
-        if state is None or now > state.at + _GONE:  # the store may have been down
-            self._began, self._members, self._members_before = now, {}, 1
-        else:
-            self._began, self._members = state.began, dict(state.members)
-            self._members_before = state.members_before
-            if report.has_gap:  # it was down for this member, and others may not be back
-                self._began = now
-        self._recorded = -math.inf if state is None else state.recorded
-        self._epoch = 0 if state is None else state.epoch
-        self._revoked = 0 if state is None else state.revoked
-        self._pending = [] if state is None else list(state.pending)
+        if state is None:
+            state = SharedState(at=now, began=now, rate=self._limiter.snapshot())
+        self._state = state = copy.copy(state)  # `run` replaces what has changed
+        if now > state.at + _GONE:  # the store may have been down
+            state.began, state.members, state.members_before = now, {}, 1
+        elif report.has_gap:  # it was down for this member, and others may not be back
+            state.began = now
 
     def run(self) -> tuple[SharedState, Grant]:
         """Record the report, then grant permits at the rate that follows from it."""
@@ -250,47 +248,42 @@ class _Exchange:
         for _ in range(self._report.calls):
             self._limiter.count()
         permits, again = self._permits(member)
-        state = SharedState(
-            at=self._now,
-            began=self._began,
-            rate=self._limiter.snapshot(),
-            recorded=self._recorded,
-            epoch=self._epoch,
-            revoked=self._revoked,
-            members=self._members,
-            members_before=self._members_before,
-            pending=self._pending,
-        )
-        return state, self._grant(permits, again)
+        self._state.at, self._state.rate = self._now, self._limiter.snapshot()
+        return self._state, self._grant(permits, again)
 
-    def _update_members(self) -> Member:
-        report, now = self._report, self._now
-        before = self._members.pop(report.member, None)
+    def _update_members(self) -> MemberRecord:
+        report, state, now = self._report, self._state, self._now
+        before = state.members.get(report.member)
         if (before is None or report.has_gap) and self._is_young:
-            self._members_before = max(self._members_before, report.members)
-        self._members = {name: one for name, one in self._members.items() if one.seen > now - _GONE}
+            state.members_before = max(state.members_before, report.members)
+        state.members = {
+            name: one
+            for name, one in state.members.items()
+            if name != report.member and one.seen > now - _GONE
+        }
         hungry_until = -math.inf if before is None else before.hungry_until
-        member = Member(
+        member = MemberRecord(
             seen=report.at,
             active_until=report.active_until,
             hungry_until=now + _HUNGRY * self._spacing if report.hungry else hungry_until,
             served_until=-math.inf if before is None else before.served_until,
         )
         if not report.is_leaving:
-            self._members[report.member] = member
+            state.members[report.member] = member
         return member
 
     @property
     def _spacing(self) -> float:
         """The seconds between two exchanges of a member, which its permits cover."""
         # a process that is short of processor time may not have exchanged for long
-        active = sum(one.active_until > self._now - _GONE for one in self._members.values())
+        members = self._state.members.values()
+        active = sum(one.active_until > self._now - _GONE for one in members)
         return min(max(AHEAD, active / _EXCHANGES), _MAX_INTERVAL)
 
     @property
     def _is_young(self) -> bool:
         """Whether members of before a failure of the store may not have reported yet."""
-        return self._now < self._began + _GONE
+        return self._now < self._state.began + _GONE
 
     def _drop_measurement(self) -> None:
         snapshot = self._limiter.snapshot()
@@ -300,14 +293,15 @@ class _Exchange:
     def _record_responses(self) -> None:
         complete = self._complete_until()
         waiting = []
-        for response in sorted([*self._pending, *self._report.responses], key=_received):
+        responses = [*self._state.pending, *self._report.responses]
+        for response in sorted(responses, key=operator.attrgetter("received")):
             if response.received <= complete or self._is_first_throttled(response):
                 self._record(response)
             else:
                 waiting.append(response)
-        self._pending = waiting
+        self._state.pending = waiting
 
-    def _is_first_throttled(self, response: Response) -> bool:
+    def _is_first_throttled(self, response: ResponseRecord) -> bool:
         """
         Return whether a response cuts the rate for the first time.
 
@@ -318,12 +312,12 @@ class _Exchange:
 
     def _restart(self) -> None:
         self._limiter.restart(self._report.restart_limit)
-        self._pending = []
-        self._epoch += 1
-        self._revoked = self._epoch
+        self._state.pending = []
+        self._state.epoch += 1
+        self._state.revoked = self._state.epoch
 
-    def _record(self, response: Response) -> None:
-        self._time = self._recorded = max(self._recorded, response.received)
+    def _record(self, response: ResponseRecord) -> None:
+        self._time = self._state.recorded = max(self._state.recorded, response.received)
         if response.throttled:
             self._record_throttled(response)
         else:
@@ -332,26 +326,27 @@ class _Exchange:
     def _complete_until(self) -> float:
         """Return the time up to which the responses of all active members are known."""
         now = self._now
-        reported = (one.seen for one in self._members.values() if one.active_until > now)
+        members = self._state.members.values()
+        reported = (one.seen for one in members if one.active_until > now)
         return max(now - max(_LAG, 2 * self._spacing), min(reported, default=now))
 
-    def _record_throttled(self, response: Response) -> None:
+    def _record_throttled(self, response: ResponseRecord) -> None:
         limiter, sent = self._limiter, response.sent
-        if response.epoch < self._epoch:  # sent before the member knew of the last cut
+        if response.epoch < self._state.epoch:  # sent before the member knew of the last cut
             sent = min(sent, limiter.snapshot().throttling.cut)
         before = limiter.rate, limiter.limit, limiter.paused_until
         limiter.throttled(sent, response.retry_after, within=response.within)
         if before == (limiter.rate, limiter.limit, limiter.paused_until):
             return
-        self._epoch += 1
+        self._state.epoch += 1
         # a cut revokes no permits: they pass within `AHEAD`, and a gap would spoil the measurement
         if limiter.paused_until > self._now:
-            self._revoked = self._epoch
+            self._state.revoked = self._state.epoch
             self._time = self._now
             limiter.revoke()
             self._drop_measurement()  # the server's burst fills up meanwhile
 
-    def _permits(self, member: Member) -> tuple[tuple[float, ...], float]:
+    def _permits(self, member: MemberRecord) -> tuple[tuple[float, ...], float]:
         """Return the permits of the member, and the seconds until it may receive more."""
         now, limiter = self._now, self._limiter
         if not self._report.wanted:
@@ -374,25 +369,21 @@ class _Exchange:
 
     def _interval(self) -> float:
         """Return the seconds between two permits of one member."""
-        hungry = sum(one.hungry_until >= self._now for one in self._members.values())
+        hungry = sum(one.hungry_until >= self._now for one in self._state.members.values())
         return max(1, hungry) / (_SHARES * self._limiter.rate)
 
     def _grant(self, permits: tuple[float, ...], again: float) -> Grant:
-        limiter = self._limiter
+        limiter, state = self._limiter, self._state
         return Grant(
             permits=permits,
             again=again,
-            epoch=self._epoch,
-            revoked=self._revoked,
+            epoch=state.epoch,
+            revoked=state.revoked,
             rate=limiter.rate,
             limit=limiter.limit,
             paused_until=limiter.paused_until,
             probing=limiter.probing,
             interval=self._spacing,
             overstated=limiter.overstated,
-            members=max(len(self._members), self._members_before if self._is_young else 0),
+            members=max(len(state.members), state.members_before if self._is_young else 0),
         )
-
-
-def _received(response: Response) -> float:
-    return response.received

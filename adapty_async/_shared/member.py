@@ -6,8 +6,10 @@ import math
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
+
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
-from adapty_async._shared.exchange import AHEAD, Grant, Report, Response
+from adapty_async._shared.exchange import AHEAD, Grant, Report, ResponseRecord
 
 __all__ = ("INTERVAL", "Member", "StoreClock", "limiter_alone")
 
@@ -98,7 +100,7 @@ class Member:
         self._hungry_at = -math.inf
         self._used = 0  # permits since the last exchange
         self._calls = 0  # requests without a permit, since the last exchange
-        self._responses: list[Response] = []  # times are local
+        self._responses: list[ResponseRecord] = []  # times are local
         self._has_gap = False  # responses of a time without a store are missing
         self._active_until = -math.inf
         self._known: float | None = None  # the last limit, also during a search for another one
@@ -123,11 +125,6 @@ class Member:
     def rate(self) -> float:
         """The current requests per second of all members."""
         return self._fresh.rate if self._grant is None else self._grant.rate
-
-    @property
-    def estimate(self) -> float:
-        """The limit, or the rate during a search for it; a later source may start with it."""
-        return self.rate if self.limit is None else self.limit
 
     @property
     def known(self) -> float:
@@ -184,7 +181,7 @@ class Member:
     def succeeded(self, sent: float, *, paced: bool = True) -> None:
         """Record a response other than 429 to a request that was sent at `sent`."""
         paced = paced and self._waited > 0.5
-        self._record(Response(self._clock(), sent, self._epoch_of(sent), paced=paced))
+        self._record(ResponseRecord(self._clock(), sent, self._epoch_of(sent), paced=paced))
 
     def throttled(
         self, sent: float, retry_after: float | None = None, *, within: float = math.inf
@@ -195,7 +192,7 @@ class Member:
         The next probe is due `within` these seconds: it is of no use later.
         """
         self._record(
-            Response(
+            ResponseRecord(
                 self._clock(),
                 sent,
                 self._epoch_of(sent),
@@ -210,7 +207,7 @@ class Member:
         used = (epoch for since, epoch in reversed(self._epochs) if since <= sent)
         return next(used, self._epochs[0][1])
 
-    def _record(self, response: Response) -> None:
+    def _record(self, response: ResponseRecord) -> None:
         self._responses.append(response)
         self._expect_response(response.received)
 
@@ -252,7 +249,9 @@ class Member:
             hungry=self._is_hungry,
             calls=self._calls,
             responses=tuple(
-                Response(to_store(one.received), to_store(one.sent), *_rest(one))
+                msgspec.structs.replace(
+                    one, received=to_store(one.received), sent=to_store(one.sent)
+                )
                 for one in self._responses
             ),
             has_gap=self._has_gap,
@@ -328,27 +327,13 @@ class Member:
         elif self.late_since is None:
             self.late_since = self._clock()
 
-    def postpone(self, moment: float) -> None:
-        """Perform the next exchange at another time, since the present one had no result."""
-        self.due = moment
-
     def interrupt(self, moment: float) -> None:
         """Drop permits and responses, since the store is down; try again at a time."""
         self._permits.clear()
         self._responses.clear()
         self._calls = self._used = 0
         self._has_gap = True
-        self.postpone(moment)
-
-
-def _rest(response: Response) -> tuple[int, bool, bool, float | None, float]:
-    return (
-        response.epoch,
-        response.throttled,
-        response.paced,
-        response.retry_after,
-        response.within,
-    )
+        self.due = moment
 
 
 def limiter_alone(

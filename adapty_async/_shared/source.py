@@ -80,11 +80,6 @@ class SharedSource:
         return self.member.limit
 
     @property
-    def estimate(self) -> float:
-        """The limit, or the rate during a search for it; a later source may start with it."""
-        return self.member.estimate
-
-    @property
     def paused_until(self) -> float:
         """The time before which nothing is sent; it may be past."""
         return self._source.paused_until

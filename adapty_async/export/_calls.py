@@ -153,10 +153,9 @@ class Exports:
         one_of("json", "csv")("format", form)
         headers = _zone_headers(tz)
         if form == "json":
+            plan = Plan(endpoint=endpoint, query=query, headers=headers)
             head = functools.partial(json_head, endpoint.decode)
-            return JsonExport(
-                self._stream, Plan(endpoint=endpoint, query=query, headers=headers), head
-            )
+            return JsonExport(self._stream, (plan,), head)
         query = msgspec.structs.replace(query, format="csv")
         plan = Plan(endpoint=endpoint, query=query, headers=headers)
         return CsvExport(self._stream, (plan,), csv_head)

@@ -147,21 +147,23 @@ class ExportedFile(msgspec.Struct, frozen=True, kw_only=True):
 OnChunk = Callable[[ChunkWritten], object]
 
 
-class _Writer:
-    """A writer of the parts of an export to a file."""
+class _BaseExport:
+    """The base class of exports: the plans of their requests, and a writer of the responses."""
 
-    def __init__(self, stream: Stream, plans: tuple[Plan[Any], ...]) -> None:
+    def __init__(
+        self, stream: Stream, plans: tuple[Plan[Any], ...], decode_head: Callable[[bytes], None]
+    ) -> None:
         self._stream = stream
         self._plans = plans
+        self._decode_head = decode_head
 
-    async def write(
+    async def _write(
         self,
         path: str | os.PathLike[str],
         sink_of: Callable[[Output], FileSink],
-        decode: Callable[[bytes], None],
-        on_chunk: OnChunk | None,
+        on_chunk: OnChunk | None = None,
     ) -> ExportedFile:
-        operations = [plan.operation(decode) for plan in self._plans]
+        operations = [plan.operation(self._decode_head) for plan in self._plans]
         file = ExportFile(Path(path), self._digest(operations, sink_of))
         try:
             await in_thread(file.open)
@@ -204,25 +206,20 @@ def _label(dates: Dates | None) -> str:
     return "" if dates is None else to_json(dates).decode()
 
 
-class JsonExport(Generic[T]):
+class JsonExport(_BaseExport, Generic[T]):
     """
     An export with JSON as its format: await it for a typed result.
 
     Nothing is sent before that. It can be awaited more than once; each time sends a new request.
     """
 
-    def __init__(self, stream: Stream, plan: Plan[T], decode_head: Callable[[bytes], None]) -> None:
-        self._stream = stream
-        self._plan = plan
-        self._decode_head = decode_head
-
     @property
     def operation(self) -> Operation[T]:
         """The operation, for `AdaptyExportClient.execute`, which accepts responses up to 8 MiB."""
-        return self._plan.operation()
+        return self._plans[0].operation()
 
     async def _result(self) -> T:
-        operation: Operation[T] = self._plan.operation()
+        operation = self.operation
         return await self._stream(operation, MemorySink(operation.endpoint.name))
 
     def __await__(self) -> Generator[Any, Any, T]:
@@ -241,7 +238,7 @@ class JsonExport(Generic[T]):
             InvalidInputError: `by` is unknown or would divide a period, or the export has a
                 `compare_date` or no dates.
         """
-        return JsonChunks(self._stream, self._plan.divided(by), self._decode_head)
+        return JsonChunks(self._stream, self._plans[0].divided(by), self._decode_head)
 
     async def write_to(self, path: str | os.PathLike[str]) -> ExportedFile:
         """
@@ -251,11 +248,10 @@ class JsonExport(Generic[T]):
             ExportError: the file cannot be written.
             AdaptyError: the call failed; see `adapty_async.errors`.
         """
-        writer = _Writer(self._stream, (self._plan,))
-        return await writer.write(path, JsonSink, self._decode_head, None)
+        return await self._write(path, JsonSink)
 
     def __repr__(self) -> str:
-        return f"JsonExport({self._plan.endpoint.name})"
+        return f"JsonExport({self._plans[0].endpoint.name})"
 
 
 class JsonChunk(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -271,15 +267,8 @@ class JsonChunk(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     result: T
 
 
-class JsonChunks(Generic[T]):
+class JsonChunks(_BaseExport, Generic[T]):
     """An export in chunks with JSON as their format: iterate over it for typed results."""
-
-    def __init__(
-        self, stream: Stream, plans: tuple[Plan[T], ...], decode_head: Callable[[bytes], None]
-    ) -> None:
-        self._stream = stream
-        self._plans = plans
-        self._decode_head = decode_head
 
     @property
     def dates(self) -> tuple[Dates, ...]:
@@ -312,14 +301,13 @@ class JsonChunks(Generic[T]):
             ExportError: a file cannot be written, or is in use by another export.
             AdaptyError: a call failed; see `adapty_async.errors`.
         """
-        writer = _Writer(self._stream, self._plans)
-        return await writer.write(path, JsonLinesSink, self._decode_head, on_chunk)
+        return await self._write(path, JsonLinesSink, on_chunk)
 
     def __repr__(self) -> str:
         return f"JsonChunks({self._plans[0].endpoint.name}, {len(self)} chunks)"
 
 
-class CsvExport:
+class CsvExport(_BaseExport):
     """
     An export with CSV as its format, in one part or several: iterate over its lines, or write it.
 
@@ -331,13 +319,6 @@ class CsvExport:
         >>> async for line in export.analytics(chart_id="mrr", filters=filters, format="csv"):
         ...     print(line, end="")
     """
-
-    def __init__(
-        self, stream: Stream, plans: tuple[Plan[Any], ...], decode_head: Callable[[bytes], None]
-    ) -> None:
-        self._stream = stream
-        self._plans = plans
-        self._decode_head = decode_head
 
     @property
     def dates(self) -> tuple[Dates, ...]:
@@ -404,8 +385,7 @@ class CsvExport:
                 a chunk differ from those before.
             AdaptyError: a call failed; see `adapty_async.errors`.
         """
-        writer = _Writer(self._stream, self._plans)
-        return await writer.write(path, CsvSink, self._decode_head, on_chunk)
+        return await self._write(path, CsvSink, on_chunk)
 
     async def to_arrow(self) -> pa.Table:
         """

@@ -229,28 +229,18 @@ class Filters(DocumentedStruct, frozen=True, kw_only=True):
     offer_type: OrUnset[Sequence[str]] = UNSET
     offer_id: OrUnset[Sequence[str]] = UNSET
 
-    rules: ClassVar[Mapping[str, Check]] = {
-        "date": _date_range,
-        "compare_date": _date_range,
-        "store": _texts,
-        "country": _texts,
-        "store_product_id": _texts,
-        "duration": _texts,
-        "attribution_source": _texts,
-        "attribution_status": _texts,
-        "attribution_channel": _texts,
-        "attribution_campaign": _texts,
-        "attribution_adgroup": _texts,
-        "attribution_adset": _texts,
-        "attribution_creative": _texts,
-        "offer_category": _texts,
-        "offer_type": _texts,
-        "offer_id": _texts,
-    }
+    rules: ClassVar[Mapping[str, Check]] = {}
     documented: ClassVar[Mapping[str, Check]] = {
         "country": _list_of(_country, "country codes"),
         "store_product_id": _list_of(_product, "product ids"),
     }
+
+
+Filters.rules = {
+    **dict.fromkeys(Filters.__struct_fields__, _texts),
+    "date": _date_range,
+    "compare_date": _date_range,
+}
 
 
 class PlacementFilters(RequestStruct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-__all__ = ("Database", "Dialect", "PartLock", "Rows", "Statement", "Steps", "drive")
+__all__ = ("Database", "Dialect", "PartLock", "Rows", "Statement", "Steps", "drive", "steps_of")
 
 ResultT = TypeVar("ResultT")
 
@@ -50,6 +50,15 @@ def drive(steps: Steps[ResultT], execute: Callable[[Statement], Rows]) -> Result
     except StopIteration as end:
         result: ResultT = end.value
         return result
+
+
+def steps_of(statements: Sequence[Statement]) -> Steps[list[Rows]]:
+    """Execute statements; return the rows of each."""
+    found: list[Rows] = []
+    for statement in statements:
+        rows = yield statement
+        found.append(rows)
+    return found
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,10 +128,6 @@ class Database(Protocol):
 
     async def execute(self, statement: Statement) -> Rows:
         """Execute a statement as a transaction of its own."""
-        ...
-
-    async def execute_all(self, statements: Sequence[Statement]) -> list[Rows]:
-        """Execute statements as one transaction."""
         ...
 
     def commit(self, statements: Sequence[Statement], *, durable: bool) -> Awaitable[int]:

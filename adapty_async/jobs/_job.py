@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeAlias, TypedDict, Unpack
 
+from adapty_async._bulk.executor import require_known
 from adapty_async._bulk.outcome import StopPolicy
 from adapty_async._journal import ItemState
-from adapty_async._journal.model import SPAN_SIZE, STATES, DamageError
+from adapty_async._journal.model import DamageError, state_at
 from adapty_async._runtime.loop import until_ended
 from adapty_async.bulk import BulkReport, BulkRun, Outcome, OutcomeStatus, StopReason
-from adapty_async.errors import ConfigError, JournalError
+from adapty_async.config import whole_number
+from adapty_async.errors import JournalError
 from adapty_async.jobs._database import Database
 from adapty_async.jobs._errors import (
     JobError,
@@ -447,14 +449,8 @@ class Job:
 
 def _statuses(spans: dict[int, bytes], part: PartRecord) -> list[OutcomeStatus | None]:
     """Return the status of each item of a part; None for an item in flight."""
-    return [_status(state, has_ended=part.has_ended) for state in _states(spans, part.size)]
-
-
-def _states(spans: dict[int, bytes], size: int) -> Iterator[ItemState]:
-    for position in range(size):
-        number, at = divmod(position, SPAN_SIZE)
-        span = spans.get(number)
-        yield ItemState.NONE if span is None else STATES[span[at]]
+    states = (state_at(spans, position) for position in range(part.size))
+    return [_status(state, has_ended=part.has_ended) for state in states]
 
 
 def _status(state: ItemState, *, has_ended: bool) -> OutcomeStatus | None:
@@ -478,12 +474,8 @@ def _shared_among(parts: int, options: PartOptions) -> PartOptions:
     Raises:
         ConfigError: an option is unknown, or the number of parts is invalid.
     """
-    unknown = options.keys() - PartOptions.__annotations__.keys()
-    if unknown:
-        raise ConfigError(f"unknown option: {', '.join(sorted(unknown))}")
-    is_whole = isinstance(parts, int) and not isinstance(parts, bool)
-    if not is_whole or not 1 <= parts <= _MAX_PARTS:
-        raise ConfigError(f"parts must be a whole number from 1 to {_MAX_PARTS:,}")
+    require_known(options, PartOptions)
+    whole_number("parts", parts, _MAX_PARTS)
     own = PartOptions(**options)
     concurrency, rate = own.get("concurrency"), own.get("rate")
     if concurrency is not None:

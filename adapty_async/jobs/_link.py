@@ -181,7 +181,6 @@ class _Session:
                 copied.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the connection."""
         connection, self._connection = self._connection, None
         copied, self._socket = self._socket, None
         if connection is not None:

@@ -10,7 +10,7 @@ from adapty_async._journal import Changes, InputCheck, JournalIdentity, LoadKeys
 from adapty_async._journal.model import DamageError
 from adapty_async._runtime.loop import result_of, until_ended
 from adapty_async.errors import JournalError
-from adapty_async.jobs._database import Database, PartLock, Statement
+from adapty_async.jobs._database import Database, PartLock, Statement, steps_of
 from adapty_async.jobs._errors import PartBusyError
 from adapty_async.jobs._model import count_states
 from adapty_async.jobs._part_steps import (
@@ -120,7 +120,7 @@ class PartJournal:
 
     async def _commit_last(self, statements: list[Statement]) -> None:
         """Commit with the last statement, which changes the row that the others lock."""
-        *_, closed = await self._database.execute_all(statements)
+        *_, closed = await self._database.transact(steps_of(statements))
         if closed == [(0,)]:
             raise taken_over(self._runner.part)
         self.has_recorded = True

@@ -16,7 +16,15 @@ from zlib import crc32
 
 import msgspec
 
-from adapty_async._journal import Changes, InputCheck, JournalIdentity, LoadKeys, Resumed, Run
+from adapty_async._journal import (
+    Changes,
+    InputCheck,
+    JournalIdentity,
+    LoadKeys,
+    Minute,
+    Resumed,
+    Run,
+)
 from adapty_async._journal.model import DamageError, require_same_run, validate_states
 from adapty_async.jobs._database import Rows, Statement, Steps
 from adapty_async.jobs._errors import JobError, PartBusyError
@@ -66,14 +74,9 @@ def _spans(count: int) -> str:
     return _fenced("adapty_span", "job, part, number", "states, checksum", values, join)
 
 
-_RUN = _upsert(
-    "adapty_run", "job, part, number", "started_at, last_at, ended_at, stop_reason, rate"
-)
+_RUN = _upsert("adapty_run", "job, part, number", ", ".join(Run.__struct_fields__[1:]))
 _MINUTE = _upsert(
-    "adapty_minute",
-    "job, part, run, minute",
-    "first_at, last_at, done, absent, failed, lost, unknown, not_sent, duplicate, requests,"
-    " throttled",
+    "adapty_minute", "job, part, run, minute", ", ".join(Minute.__struct_fields__[2:])
 )
 _REASON = _upsert("adapty_reason", "job, part, run, state, error, http_status", "items")
 _KEYS = _upsert("adapty_key", "job, part, first", "keys")
@@ -156,13 +159,8 @@ def open_part(
         " WHERE job = :job AND number = :part",
         {**key.values, "worker": runner.worker},
     )
-    yield Statement(_RUN, {**key.values, **msgspec.structs.asdict(run)})
-    resumed = Resumed(
-        run=run,
-        spans=spans,
-        rate=rate,
-    )
-    return TakenPart(key, size, resumed)
+    yield Statement(_RUN, key.values | msgspec.structs.asdict(run))
+    return TakenPart(key, size, Resumed(run=run, spans=spans, rate=rate))
 
 
 def _require_same_job(
@@ -239,9 +237,9 @@ def statements_of(key: RunKey, changes: Changes) -> list[Statement]:
             Statement(_KEYS, {**key.values, "first": changes.first_key, "keys": changes.new_keys})
         )
     for table, rows in ((_MINUTE, changes.minutes), (_REASON, changes.reasons)):
-        found += [Statement(table, {**key.values, **_values(each)}) for each in rows]
+        found += [Statement(table, key.values | msgspec.structs.asdict(each)) for each in rows]
     if changes.run is not None:
-        found.append(Statement(_RUN, {**key.values, **_values(changes.run)}))
+        found.append(Statement(_RUN, key.values | msgspec.structs.asdict(changes.run)))
     return found or [Statement(f"SELECT 1 FROM adapty_part part WHERE {_FENCE}", key.values)]  # noqa: S608  ours
 
 
@@ -252,10 +250,6 @@ def _save_spans(key: RunKey, spans: Mapping[int, bytes]) -> Statement:
         values[f"states_{at}"] = states
         values[f"checksum_{at}"] = _checksum(key.part, number, states)
     return Statement(_spans(len(spans)), values)
-
-
-def _values(row: msgspec.Struct) -> Mapping[str, Any]:
-    return msgspec.structs.asdict(row)
 
 
 def close_part(key: RunKey, counts: PartCounts, *, has_ended: bool) -> Statement:

@@ -139,16 +139,6 @@ class PostgresDatabase:
         """Execute a statement as a transaction of its own; see `Database.execute`."""
         return await self._data.use(lambda connection: self._execute(connection, statement))
 
-    async def execute_all(self, statements: Sequence[Statement]) -> list[Rows]:
-        """Execute statements as one transaction; see `Database.execute_all`."""
-
-        def work(connection: Connection) -> list[Rows]:
-            # no pipeline: if the connection breaks, psycopg logs a warning of its own for it
-            with connection.transaction():
-                return [self._execute(connection, each) for each in statements]
-
-        return await self._data.use(work)
-
     async def commit(self, statements: Sequence[Statement], *, durable: bool) -> int:
         """Execute statements as one statement, in one exchange; see `Database.commit`."""
         key = durable, tuple(each.sql for each in statements)
@@ -171,6 +161,7 @@ class PostgresDatabase:
         """Execute steps as one transaction; see `Database.transact`."""
 
         def work(connection: Connection) -> ResultT:
+            # no pipeline: if the connection breaks, psycopg logs a warning of its own for it
             with connection.transaction():
                 return drive(steps, functools.partial(self._execute, connection))
 

@@ -31,6 +31,7 @@ from adapty_async._input.findings import Findings
 from adapty_async._input.records import LineReader, TextStream
 from adapty_async._input.rows import TABLE_FORMATS, Format, Layout, Row, RowReader, format_of
 from adapty_async._input.schema import id_columns
+from adapty_async.config import whole_number
 from adapty_async.errors import ConfigError, InvalidInputError
 from adapty_async.jobs._errors import PartChangedError
 from adapty_async.jobs._model import PartPlan, Plan
@@ -153,14 +154,11 @@ class Lines:
         self._column = column
         self._layout = Layout(
             form=found,
-            check_columns=self._check_columns,
+            check_columns=id_columns(self._id_name),
             encoding=None if encoding is None else known_encoding(encoding),
             id_column=self._id_name,
             id_optional=True,
         )
-
-    def _check_columns(self, names: list[str]) -> None:
-        id_columns(self._id_name)(names)
 
     def plan(self, part_size: int) -> Plan:
         """Divide the file into byte ranges that end where a record ends; see `Source.plan`."""
@@ -375,9 +373,7 @@ def require_part_size(part_size: int) -> None:
     Raises:
         ConfigError: it is not a whole number from 1 to a million.
     """
-    is_whole = isinstance(part_size, int) and not isinstance(part_size, bool)
-    if not is_whole or not 1 <= part_size <= 1_000_000:
-        raise ConfigError("part_size must be a whole number from 1 to 1,000,000")
+    whole_number("part_size", part_size, 1_000_000)
 
 
 def new_digest() -> Any:

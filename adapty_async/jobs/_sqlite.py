@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from adapty_async._journal.model import DamageError
-from adapty_async._journal.sqlite import PRIVATE, FileLock, connected, is_in_use
+from adapty_async._journal.sqlite import FileLock, connected, is_in_use
 from adapty_async._runtime.database import (
     DatabaseThread,
     code_of,
@@ -24,9 +24,10 @@ from adapty_async._runtime.database import (
     set_durable,
     use_write_ahead_log,
 )
+from adapty_async._runtime.files import PRIVATE
 from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import JournalError
-from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive
+from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive, steps_of
 from adapty_async.jobs._errors import JobError, StoreUnavailableError
 from adapty_async.jobs._schema import ensure_schema
 
@@ -96,10 +97,6 @@ class SqliteDatabase:
         """Execute a statement as a transaction of its own; see `Database.execute`."""
         return await self._file.run(lambda file: file.execute_alone(statement, durable=True))
 
-    async def execute_all(self, statements: Sequence[Statement]) -> list[Rows]:
-        """Execute statements as one transaction; see `Database.execute_all`."""
-        return await self.transact(_each(statements))
-
     def commit(self, statements: Sequence[Statement], *, durable: bool) -> Awaitable[int]:
         """Execute statements as one transaction; see `Database.commit`."""
 
@@ -107,7 +104,7 @@ class SqliteDatabase:
             if len(statements) == 1:
                 rows = file.execute_alone(statements[0], durable=durable)
             else:
-                rows = file.transact(_each(statements), durable=durable)[0]
+                rows = file.transact(steps_of(statements), durable=durable)[0]
             return rows[0][0] if rows else 0
 
         return self._file.run(work)
@@ -124,14 +121,6 @@ class SqliteDatabase:
     async def held(self, job: int, parts: Sequence[int]) -> set[int]:
         """Return those of a job's parts that a runner has locked; see `Database.held`."""
         return await self._locks.run(lambda locks: {n for n in parts if locks.is_held(job, n)})
-
-
-def _each(statements: Sequence[Statement]) -> Steps[list[Rows]]:
-    found: list[Rows] = []
-    for statement in statements:
-        rows = yield statement
-        found.append(rows)
-    return found
 
 
 class _SqliteLock:
@@ -183,7 +172,6 @@ class _Locks:
             lock.close()
 
     def close(self) -> None:
-        """Release all locks."""
         for key in tuple(self._held):
             self.release(*key)
 
@@ -212,7 +200,6 @@ class _File:
             return self._execute(statement)
 
     def transact(self, steps: Steps[ResultT], *, durable: bool) -> ResultT:
-        """Execute steps as one transaction."""
         with self._used(durable=durable):
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -268,7 +255,6 @@ class _File:
         return [(cursor.rowcount,)] if cursor.description is None else found
 
     def close(self) -> None:
-        """Close the connection."""
         self._db.close()
 
 

@@ -270,7 +270,6 @@ def _analytics_view(query: dict[str, Any], rows: list[Row]) -> Row:
     return {"data": {name: _metric(chart, "USD", rows, name) for name in names}}
 
 
-_RELATIVE = ("revenue", "proceeds", "net_revenue")
 _PER_USER = ("arpas", "appas", "anrpas", "anrppu", "apppu", "arppu", "anrpu", "appu", "arpu")
 
 
@@ -313,7 +312,7 @@ def _cohort_value(row: Row) -> Row:
     return {
         **{name: value for name, value in row.items() if name != "segment_start_date"},
         **{f"{name}_usd": 0.0 for name in _PER_USER},
-        **{f"{name}_relative": 100.0 for name in (*_RELATIVE, "subscriptions", "subscribers")},
+        **{f"{name}_relative": 100.0 for name in (*_MONEY, "subscriptions", "subscribers")},
         "currently_active_period": False,
     }
 

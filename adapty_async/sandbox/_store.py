@@ -48,26 +48,13 @@ CREATE TABLE IF NOT EXISTS arrivals (
 """
 
 _FIND = {
-    "profile_id": (
-        "SELECT profile_id, customer_user_id, attributes FROM profiles WHERE profile_id = ?"
-    ),
-    "customer_user_id": (
-        "SELECT profile_id, customer_user_id, attributes FROM profiles WHERE customer_user_id = ?"
-    ),
+    by: f"SELECT profile_id, customer_user_id, attributes FROM profiles WHERE {by} = ?"  # noqa: S608 - names of ours
+    for by in ("profile_id", "customer_user_id")
 }
-_DELETE = {
-    "profile_id": "DELETE FROM profiles WHERE profile_id = ?",
-    "customer_user_id": "DELETE FROM profiles WHERE customer_user_id = ?",
-}
-# In the order of lookup that the documentation of the Mail API states.
 _ERASE = {
-    "external_profile_id": (
-        "UPDATE mail_profiles SET email = NULL, fields = NULL WHERE external_profile_id = ?"
-    ),
-    "customer_user_id": (
-        "UPDATE mail_profiles SET email = NULL, fields = NULL WHERE customer_user_id = ?"
-    ),
-    "email": "UPDATE mail_profiles SET email = NULL, fields = NULL WHERE email = ?",
+    by: f"UPDATE mail_profiles SET email = NULL, fields = NULL WHERE {by} = ?"  # noqa: S608 - names of ours
+    # in the order of lookup that the documentation of the Mail API states
+    for by in ("external_profile_id", "customer_user_id", "email")
 }
 _IDS = {
     "v1": (
@@ -218,9 +205,9 @@ class Store:
             (profile.profile_id, profile.customer_user_id, msgspec.json.encode(profile.attributes)),
         )
 
-    def delete(self, by: str, value: str) -> bool:
-        """Delete the profile, and return whether there was one."""
-        return self._db.execute(_DELETE[by], (value,)).rowcount > 0
+    def delete(self, profile_id: str) -> None:
+        """Delete a profile."""
+        self._db.execute("DELETE FROM profiles WHERE profile_id = ?", (profile_id,))
 
     def profiles_before(
         self, before: int, text: str, limit: int

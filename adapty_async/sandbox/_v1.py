@@ -17,7 +17,14 @@ from ._service import (
     method_not_allowed,
 )
 from ._store import StoredProfile
-from ._v2_routes import error_response, header_ids, identity, missing_profile, not_authenticated
+from ._v2_routes import (
+    error_response,
+    header_ids,
+    identity,
+    missing_profile,
+    not_authenticated,
+    require_profile,
+)
 
 if TYPE_CHECKING:
     from ._store import Store
@@ -60,8 +67,7 @@ class ServerSideV1:
         # Adapty's documentation requires the header of every request, even without a body.
         check_media_type(call)
         try:
-            [(by, value)] = header_ids(call).items()
-            return method(by, value, call.body)
+            return method(call)
         except Invalid as invalid:
             raise Refusal(400, "validation_error", *invalid.problems) from invalid
 
@@ -69,28 +75,22 @@ class ServerSideV1:
         """Return the error body: `source` and texts of each problem, and one code at the top."""
         return error_response(refusal, "objects")
 
-    def _get(self, by: str, value: str, _body: bytes) -> Response:
-        return _response(self._existing(by, value))
+    def _get(self, call: Call) -> Response:
+        return _response(require_profile(self._store, call))
 
-    def _create(self, by: str, value: str, body: bytes) -> Response:
+    def _create(self, call: Call) -> Response:
+        [(by, value)] = header_ids(call).items()
         profile = self._store.find(by, value)
         if profile is None and by == "profile_id":
             raise missing_profile()
-        return self._put(profile or StoredProfile(str(uuid4()), value, {}), body)
+        return self._put(profile or StoredProfile(str(uuid4()), value, {}), call.body)
 
-    def _update(self, by: str, value: str, body: bytes) -> Response:
-        return self._put(self._existing(by, value), body)
+    def _update(self, call: Call) -> Response:
+        return self._put(require_profile(self._store, call), call.body)
 
-    def _delete(self, by: str, value: str, _body: bytes) -> Response:
-        if not self._store.delete(by, value):
-            raise missing_profile()
+    def _delete(self, call: Call) -> Response:
+        self._store.delete(require_profile(self._store, call).profile_id)
         return Response(204)
-
-    def _existing(self, by: str, value: str) -> StoredProfile:
-        profile = self._store.find(by, value)
-        if profile is None:
-            raise missing_profile()
-        return profile
 
     def _put(self, profile: StoredProfile, body: bytes) -> Response:
         # "All parameters are optional": a missing body is an empty object.

@@ -82,8 +82,7 @@ class ProfilesV2:
         return self._put(self._existing(call), call)
 
     def _delete(self, call: Call) -> Response:
-        profile = self._existing(call)
-        self._store.delete("profile_id", profile.profile_id)
+        self._store.delete(self._existing(call).profile_id)
         return Response(204)
 
     def _existing(self, call: Call) -> StoredProfile:

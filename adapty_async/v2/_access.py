@@ -15,12 +15,11 @@ from adapty_async._api.call import (
     Operation,
     RetrySafety,
     identity,
-    identity_by,
-    pair,
+    operations_by_pair,
     require_kind,
 )
 from adapty_async._api.codec import to_json
-from adapty_async._api.validation import Check, OrUnset, date_time, instance_of, nullable, text
+from adapty_async._api.validation import Check, OrUnset, date_time, nullable, text
 from adapty_async._input.items import TableSource, pairs_in
 from adapty_async._input.schema import ColumnSchema, RowSchema
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
@@ -271,12 +270,7 @@ class AccessLevels:
         Source: https://adapty.io/docs/api-adapty/operations/grantAccessLevel
         """
         require_kind("by", by)
-
-        def build(item: tuple[str, AccessGrant]) -> Operation[Profile]:
-            item_id, grant = pair(item, AccessGrant)
-            instance_of(AccessGrant)("grant", grant)
-            return Operation(GRANT_ACCESS_LEVEL, identity_by(by, item_id), grant)
-
+        build = operations_by_pair(GRANT_ACCESS_LEVEL, by, AccessGrant, "grant")
         pairs = pairs_in(items, by, GRANT_COLUMNS)
         return self._bulk(pairs, build, f"{GRANT_ACCESS_LEVEL.name} by {by}", **options)
 
@@ -308,11 +302,6 @@ class AccessLevels:
         Source: https://adapty.io/docs/api-adapty/operations/revokeAccessLevel
         """
         require_kind("by", by)
-
-        def build(item: tuple[str, AccessRevocation]) -> Operation[Profile]:
-            item_id, revocation = pair(item, AccessRevocation)
-            instance_of(AccessRevocation)("revocation", revocation)
-            return Operation(REVOKE_ACCESS_LEVEL, identity_by(by, item_id), revocation)
-
+        build = operations_by_pair(REVOKE_ACCESS_LEVEL, by, AccessRevocation, "revocation")
         pairs = pairs_in(items, by, REVOCATION_COLUMNS)
         return self._bulk(pairs, build, f"{REVOKE_ACCESS_LEVEL.name} by {by}", **options)

@@ -14,8 +14,8 @@ from adapty_async._api.call import (
     Operation,
     RetrySafety,
     identity,
-    identity_by,
     operations_by,
+    operations_by_pair,
     pair,
     require_kind,
 )
@@ -421,12 +421,7 @@ class Profiles:
         Source: https://adapty.io/docs/api-adapty/operations/updateProfile
         """
         require_kind("by", by)
-
-        def build(item: tuple[str, ProfileAttributes]) -> Operation[Profile]:
-            item_id, attributes = pair(item, ProfileAttributes)
-            instance_of(ProfileAttributes)("attributes", attributes)
-            return Operation(UPDATE_PROFILE, identity_by(by, item_id), attributes)
-
+        build = operations_by_pair(UPDATE_PROFILE, by, ProfileAttributes, "attributes")
         pairs = pairs_in(items, by, ATTRIBUTE_COLUMNS)
         return self._bulk(pairs, build, f"{UPDATE_PROFILE.name} by {by}", **options)
 

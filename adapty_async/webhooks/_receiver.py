@@ -27,7 +27,7 @@ from typing import NamedTuple, NoReturn, Self, TypeAlias, TypeGuard
 
 import msgspec
 
-from adapty_async._runtime.fork import register_fork_handler
+from adapty_async._runtime.fork import keep_inherited, register_fork_handler
 from adapty_async._runtime.log import apply_log_setting
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import AdaptyError, ConfigError, WebhookError, strip_traceback
@@ -130,7 +130,6 @@ class WebhookReceiver:
         self._handle = handle
         self._store: EventStore = MemoryStore() if store is None else store
         self._tasks: dict[str, asyncio.Task[HTTPStatus]] = {}  # by deduplication key
-        self._inherited: object = None  # the parent's tasks, in a forked process
         try:
             self._secrets = _secrets(secret, allow_unauthenticated=allow_unauthenticated)
         except ConfigError as error:
@@ -151,7 +150,8 @@ class WebhookReceiver:
 
     def after_fork(self) -> None:
         """Leave the events in flight to the process that was forked."""
-        self._inherited, self._tasks = self._tasks, {}
+        keep_inherited(self._tasks)
+        self._tasks = {}
 
     async def receive(
         self, authorization: str | bytes | None, body: AsyncIterable[bytes] | bytes
@@ -199,7 +199,6 @@ class WebhookReceiver:
             return HTTPStatus.SERVICE_UNAVAILABLE
 
     def _is_authentic(self, authorization: str | bytes | None) -> bool:
-        """Return whether a header is one of the secrets."""
         if self._secrets is None:
             return True
         matches = [authenticate(authorization, secret) for secret in self._secrets]  # all of them

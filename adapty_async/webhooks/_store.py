@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from adapty_async._runtime.database import DatabaseThread, explain, use_write_ahead_log
-from adapty_async._runtime.fork import register_fork_handler
+from adapty_async._runtime.files import PRIVATE
+from adapty_async._runtime.fork import keep_inherited, register_fork_handler
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import JournalError
 
@@ -133,12 +134,12 @@ class SqliteStore:
         self._retention = positive("retention", retention)
         self._clock = clock
         self._thread: DatabaseThread[sqlite3.Connection] | None = None
-        self._inherited: object = None  # the parent's thread, in a forked process
         register_fork_handler(self)
 
     def after_fork(self) -> None:
         """Open the file again in the forked process, with its first event."""
-        self._inherited, self._thread = self._thread, None
+        keep_inherited(self._thread)
+        self._thread = None
 
     async def contains(self, key: str) -> bool:
         """
@@ -178,7 +179,7 @@ class SqliteStore:
             raise JournalError(f"{self._path}: {explain(error)}") from None
 
     def _connect(self) -> sqlite3.Connection:
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, PRIVATE))
         db = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY)
         try:
             self._prepare(db)

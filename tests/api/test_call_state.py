@@ -43,9 +43,9 @@ DEFINITIONS = {
     "_record_failure": "check",
     "_record_error": "check",
     "without_state": "transport",
-    "_LimitLayer": "limit",
+    "LimitLayer": "limit",
     "observe": "observe",
-    "_Creation": "create",
+    "Creation": "create",
 }
 
 

@@ -1006,7 +1006,7 @@ class Held:
 async def test_a_run_asks_its_limit_after_each_item_how_many_workers_are_useful() -> None:
     """It spawns more, up to the concurrency; those it can spare end after their item."""
     worker_limit, items = SomeLimit(3), Held()
-    run = plain_run(endless(), items.process, worker_limit=worker_limit, look_every=1e9)
+    run = plain_run(endless(), items.process, worker_limit=worker_limit, check_interval=1e9)
     task = asyncio.ensure_future(run._complete())
     assert await items.end(0) == 3
     for more, busy in ((0, 3), (2, 5), (100, 10)):
@@ -1027,7 +1027,7 @@ async def test_a_run_asks_its_limit_after_each_item_how_many_workers_are_useful(
 async def test_a_run_asks_its_limit_while_every_item_waits() -> None:
     """It asks at regular intervals, too."""
     worker_limit, items = SomeLimit(1), Held()
-    run = plain_run(endless(), items.process, worker_limit=worker_limit, look_every=0.001)
+    run = plain_run(endless(), items.process, worker_limit=worker_limit, check_interval=0.001)
     task = asyncio.ensure_future(run._complete())
     assert await items.end(0) == 1
     worker_limit.more, worker_limit.limit = 2, 3
@@ -1062,7 +1062,7 @@ async def test_a_run_spawns_no_worker_once_its_input_has_ended() -> None:
         worker_limit=worker_limit,
         lifespan=lifespan,
         patience=patience,
-        look_every=0.001,
+        check_interval=0.001,
     )
 
     assert (await run).done == 3
@@ -1073,7 +1073,7 @@ async def test_a_stopped_run_whose_outage_lasts_too_long_reads_no_more() -> None
     """Whoever has left a stream takes no outcomes of the rest, for which the run would wait."""
     items, patience = Held(), 1e9
     loop = asyncio.get_running_loop()
-    run = plain_run(ids(100), items.process, patience=lambda: patience, look_every=0.01)
+    run = plain_run(ids(100), items.process, patience=lambda: patience, check_interval=0.01)
     async with asyncio.timeout(10), run:
         await settle()
         run.stop()

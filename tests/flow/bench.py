@@ -13,7 +13,7 @@ from adapty_async._api.call import CallState, Layer, Request, Response
 from adapty_async._flow.limits import LimiterRegistry, RunLimiter, RunLimits
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._pipeline.layers import limit
+from adapty_async._pipeline.layers import LimitLayer
 from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.errors import (
     RateLimitError,
@@ -117,8 +117,9 @@ class Bench:
         bucket: str = "v1",
     ) -> asyncio.Task[Response]:
         """Start a call with *n* seconds left; or, with a run, an item."""
-        send = self._sends.get(id(run)) or limit(
-            self.server, self.connections, self.limiters, self.clock, run
+        send = (
+            self._sends.get(id(run))
+            or LimitLayer(self.server, self.connections, self.limiters, self.clock, run).send
         )
         if run is not None:
             self._sends[id(run)] = send

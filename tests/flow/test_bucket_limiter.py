@@ -15,10 +15,10 @@ from adapty_async._flow import circuit_breaker as _outage
 from adapty_async._flow import rate_state as _rate_state
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
-from adapty_async._flow.limits import LimiterRegistry, RunLimits, look
+from adapty_async._flow.limits import LimiterRegistry, RunLimits, remaining_patience
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._pipeline.layers import limit
+from adapty_async._pipeline.layers import LimitLayer
 from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.errors import (
     AdaptyError,
@@ -631,7 +631,7 @@ async def test_waiting_is_not_charged_to_an_item() -> None:
     await bench.pause_in_full(30.0)
     run = RunLimits()
     request, state = a_request(low_priority=True, bucket="v1"), CallState(deadline=BEGIN + 6.0)
-    send = limit(bench.server, bench.connections, bench.limiters, bench.clock, run)
+    send = LimitLayer(bench.server, bench.connections, bench.limiters, bench.clock, run).send
     task = asyncio.ensure_future(send(request, state))
     await bench.clock.advance(31.0)
     await task
@@ -645,7 +645,9 @@ async def test_the_clock_of_an_item_starts_with_its_first_turn() -> None:
     bench = Bench()
     await bench.pause_in_full(30.0)
     request, state = a_request(low_priority=True, total_timeout=60.0, bucket="v1"), CallState()
-    send = limit(bench.server, bench.connections, bench.limiters, bench.clock, RunLimits())
+    send = LimitLayer(
+        bench.server, bench.connections, bench.limiters, bench.clock, RunLimits()
+    ).send
     task = asyncio.ensure_future(send(request, state))
     await bench.clock.advance(31.0)
     await task
@@ -887,7 +889,7 @@ async def test_a_pause_counts_as_passed_for_a_run_that_waits_for_its_end(
     if waits:
         run.hold(a_request(bucket="v1"), 30.0)
 
-    assert look(bench.limiters, run) == pytest.approx(patience, abs=0.5)
+    assert remaining_patience(bench.limiters, run) == pytest.approx(patience, abs=0.5)
     assert run.patience() == pytest.approx(90.0, abs=0.5)
 
 
@@ -1138,8 +1140,8 @@ def test_two_event_loops_share_a_limiter(rate: float | None) -> None:
 
     async def work() -> None:
         """Send calls and items together."""
-        single = limit(response_for, connections, limiters, clock)
-        run = limit(response_for, connections, limiters, clock, RunLimits())
+        single = LimitLayer(response_for, connections, limiters, clock).send
+        run = LimitLayer(response_for, connections, limiters, clock, RunLimits()).send
         calls = [single(a_request(), CallState()) for _ in range(200)]
         items = [run(a_request(low_priority=True), CallState()) for _ in range(200)]
         await asyncio.gather(*calls, *items)

@@ -35,7 +35,7 @@ from adapty_async.jobs import (
     _job,
     _sqlite,
 )
-from adapty_async.jobs._database import Statement, Steps
+from adapty_async.jobs._database import Statement, Steps, steps_of
 from adapty_async.jobs._link import Link
 from adapty_async.jobs._part_journal import PartJournal
 from adapty_async.jobs._part_steps import Runner
@@ -534,7 +534,7 @@ async def test_a_connection_that_breaks_in_a_transaction_logs_nothing(
     """The error says all; a worker has no log of its own, so that of psycopg would be shown."""
     async with JobStore(postgres_url) as store:
         ((pid,),) = await store._database.execute(Statement("SELECT pg_backend_pid()"))
-        last = asyncio.ensure_future(store._database.execute_all([*sleeping(name)]))
+        last = asyncio.ensure_future(store._database.transact(steps_of([*sleeping(name)])))
         await until_sleeping(postgres_url, name)
         with psycopg.connect(postgres_url, autocommit=True) as connection:
             connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
@@ -890,8 +890,8 @@ async def test_a_store_without_its_tables_is_reported(
         with pytest.raises(JobError, match="cannot be used: UndefinedTable, SQLSTATE 42P01"):
             await store._database.execute(Statement("SELECT * FROM adapty_none"))
         with pytest.raises(JobError, match="cannot be used: UniqueViolation"):
-            await store._database.execute_all(
-                [Statement("INSERT INTO adapty_run VALUES (0, 0, 0, 0, 0)")] * 2
+            await store._database.transact(
+                steps_of([Statement("INSERT INTO adapty_run VALUES (0, 0, 0, 0, 0)")] * 2)
             )
 
 

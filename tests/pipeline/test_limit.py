@@ -9,10 +9,10 @@ import pytest
 
 from adapty_async._api.call import CallState, Request, Response
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
-from adapty_async._flow.limits import LimiterRegistry, RunLimits, look
+from adapty_async._flow.limits import LimiterRegistry, RunLimits, remaining_patience
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._pipeline.layers import check, limit
+from adapty_async._pipeline.layers import LimitLayer, check
 from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.errors import (
     AdaptyError,
@@ -65,7 +65,7 @@ async def test_the_clock_of_a_call_starts_with_its_first_turn(*, low_priority: b
     request, state = a_request(total_timeout=60.0, low_priority=low_priority), CallState()
     transport = unwritten(FakeTransport([REPLY] * 2))
     run = RunLimits() if low_priority else None
-    send = limit(transport, connections(), limiters(clock), clock, run)
+    send = LimitLayer(transport, connections(), limiters(clock), clock, run).send
 
     assert state.deadline == math.inf
     await send(request, state)
@@ -85,7 +85,7 @@ async def test_only_a_single_call_is_charged_for_its_wait(
     blocking = Blocking()
     clock = FakeClock(100.0)
     run = RunLimits() if low_priority else None
-    send = limit(blocking, connections(1), limiters(clock), clock, run)
+    send = LimitLayer(blocking, connections(1), limiters(clock), clock, run).send
     states = [CallState(), CallState()]
     request = a_request(total_timeout=60.0, low_priority=low_priority)
     tasks = [asyncio.ensure_future(send(request, state)) for state in states]
@@ -112,7 +112,7 @@ async def test_a_throttled_item_returns_to_the_queue_without_a_deadline(
     clock = FakeClock(100.0)
     transport = unwritten(FakeTransport([RateLimitError("status 429", status=429)]))
     run = RunLimits() if low_priority else None
-    send = limit(transport, connections(), limiters(clock), clock, run)
+    send = LimitLayer(transport, connections(), limiters(clock), clock, run).send
     state = CallState(throttled=throttled)
 
     with pytest.raises(RateLimitError, match="status 429"):
@@ -128,7 +128,7 @@ async def test_nothing_is_sent_after_the_deadline(*, low_priority: bool) -> None
     permits, passed = connections(1), limiters(clock)
     concurrency = ConcurrencyLimit(4, clock)
     run = RunLimits(concurrency=concurrency) if low_priority else None
-    send = limit(unwritten(transport), permits, passed, clock, run)
+    send = LimitLayer(unwritten(transport), permits, passed, clock, run).send
 
     with pytest.raises(DeadlineError, match="no time left to wait for a permit"):
         await send(a_request(low_priority=low_priority), CallState(deadline=100.0))
@@ -144,9 +144,9 @@ async def test_no_more_requests_are_in_flight_than_there_are_connections(
     """The third request waits until one of two connections is free."""
     blocking = Blocking()
     clock = FakeClock()
-    send = limit(
+    send = LimitLayer(
         blocking, connections(2), limiters(clock), clock, RunLimits() if low_priority else None
-    )
+    ).send
     tasks = [
         asyncio.ensure_future(send(a_request(low_priority=low_priority), CallState()))
         for _ in range(3)
@@ -165,9 +165,11 @@ async def test_a_runs_concurrency_limit_counts_its_items_and_no_single_call() ->
     clock = FakeClock()
     passed, permits = limiters(clock), connections(3)
     concurrency = ConcurrencyLimit(8, clock)
-    send = limit(blocking, permits, passed, clock, RunLimits(concurrency=concurrency))
+    send = LimitLayer(blocking, permits, passed, clock, RunLimits(concurrency=concurrency)).send
     tasks = [
-        asyncio.ensure_future(limit(blocking, permits, passed, clock)(a_request(), CallState()))
+        asyncio.ensure_future(
+            LimitLayer(blocking, permits, passed, clock).send(a_request(), CallState())
+        )
     ]
     await settle()
     for _ in range(4):
@@ -187,7 +189,7 @@ async def test_a_connection_that_is_not_free_in_time_is_a_deadline(seconds: floa
     blocking = Blocking()
     clock = FakeClock(100.0)
     permits = connections(1)
-    send = limit(blocking, permits, limiters(clock), clock)
+    send = LimitLayer(blocking, permits, limiters(clock), clock).send
     first = asyncio.ensure_future(send(a_request(), CallState()))
     await settle()
 
@@ -202,7 +204,7 @@ async def test_a_connection_that_is_released_in_time_is_acquired() -> None:
     """A call with time left waits for a connection and is sent."""
     blocking = Blocking()
     clock = FakeClock(100.0)
-    send = limit(blocking, connections(1), limiters(clock), clock)
+    send = LimitLayer(blocking, connections(1), limiters(clock), clock).send
     tasks = [asyncio.ensure_future(send(a_request(), CallState(deadline=130.0))) for _ in range(2)]
 
     await settle()
@@ -220,7 +222,7 @@ async def test_a_cancelled_caller_gives_its_permit_back(*, low_priority: bool) -
     permits, passed = connections(1), limiters(clock)
     concurrency = ConcurrencyLimit(4, clock)
     run = RunLimits(concurrency=concurrency) if low_priority else None
-    send = limit(blocking, permits, passed, clock, run)
+    send = LimitLayer(blocking, permits, passed, clock, run).send
     tasks = [
         asyncio.ensure_future(send(a_request(low_priority=low_priority), CallState()))
         for _ in range(3)
@@ -249,7 +251,7 @@ async def test_a_failed_request_gives_its_permit_back(
     clock = FakeClock()
     permits, passed, concurrency = connections(1), limiters(clock), ConcurrencyLimit(1, clock)
     run = RunLimits(concurrency=concurrency) if low_priority else None
-    send = limit(unwritten(FakeTransport([error, REPLY])), permits, passed, clock, run)
+    send = LimitLayer(unwritten(FakeTransport([error, REPLY])), permits, passed, clock, run).send
 
     with pytest.raises(type(error)):
         await send(a_request(low_priority=low_priority), CallState())
@@ -267,7 +269,7 @@ async def test_an_attempt_without_a_response_says_nothing_of_the_service(
     passed = limiters(clock)
     limiter = passed.get("test")
     down: list[Reply] = [ServerError("status 503", status=503)] * 20
-    send = limit(unwritten(FakeTransport([*down, way])), connections(), passed, clock)
+    send = LimitLayer(unwritten(FakeTransport([*down, way])), connections(), passed, clock).send
     for _ in down:
         with pytest.raises(ServerError):
             await send(a_request(), CallState())
@@ -287,7 +289,7 @@ async def test_what_a_run_has_no_rate_for_goes_by_bucket(*, low_priority: bool) 
     clock = FakeClock()
     passed = limiters(clock)
     run = RunLimits() if low_priority else None
-    send = limit(unwritten(FakeTransport([REPLY] * 3)), connections(), passed, clock, run)
+    send = LimitLayer(unwritten(FakeTransport([REPLY] * 3)), connections(), passed, clock, run).send
     for bucket in ("a", "b", "b"):
         await send(a_request(bucket=bucket, low_priority=low_priority), CallState())
 
@@ -301,7 +303,7 @@ async def test_an_item_is_not_charged_for_its_wait_before_a_retry() -> None:
     """Its deadline moves by the wait; an item that need not wait keeps its deadline."""
     blocking = Blocking()
     clock = FakeClock(100.0)
-    send = limit(blocking, connections(1), limiters(clock), clock, RunLimits())
+    send = LimitLayer(blocking, connections(1), limiters(clock), clock, RunLimits()).send
     states = [CallState(deadline=130.0), CallState(deadline=130.0)]
     tasks = [asyncio.ensure_future(send(a_request(low_priority=True), state)) for state in states]
     await settle()
@@ -340,12 +342,12 @@ async def test_a_disk_that_hangs_is_no_outage(concurrency: ConcurrencyLimit | No
     clock, stalled = FakeClock(100.0), Stalled()
     run = RunLimits(max_outage=20.0, concurrency=concurrency)
     passed, transport = limiters(clock), unwritten(FakeTransport([REPLY] * 2))
-    send = limit(transport, connections(), passed, clock, run)
+    send = LimitLayer(transport, connections(), passed, clock, run).send
     request = a_request(total_timeout=60.0, low_priority=True)
     tasks = [asyncio.ensure_future(send(request, state)) for state in stalled.states]
     await settle()
     clock.now += 5000.0
-    waiting = look(passed, run)
+    waiting = remaining_patience(passed, run)
     stalled.store()
     await asyncio.gather(*tasks)
 
@@ -363,7 +365,7 @@ async def test_items_that_waited_for_the_disk_are_not_sent_at_once(
     clock, stalled = FakeClock(100.0), Stalled()
     run = RunLimits(rate_limiter=FixedRateLimiter(1.0, 2, clock))
     transport = unwritten(FakeTransport([REPLY] * 2))
-    send = limit(transport, connections(), limiters(clock), clock, run)
+    send = LimitLayer(transport, connections(), limiters(clock), clock, run).send
     tasks = [
         asyncio.ensure_future(send(a_request(low_priority=True), state)) for state in stalled.states
     ]
@@ -391,7 +393,7 @@ async def test_a_rate_that_others_use_up_is_no_outage(monkeypatch: pytest.Monkey
     source.expect(1.0)
     source.count()
     transport = unwritten(FakeTransport([REPLY]))
-    send = limit(transport, connections(), passed, clock, RunLimits(max_outage=20.0))
+    send = LimitLayer(transport, connections(), passed, clock, RunLimits(max_outage=20.0)).send
     await send(a_request(low_priority=True), CallState())
 
     assert clock.now > 150.0
@@ -401,9 +403,8 @@ async def test_a_run_that_stops_appends_no_further_entry() -> None:
     """An item whose run was stopped by its own callback is not recorded as started."""
     clock, run = FakeClock(), RunLimits()
     transport = FakeTransport([REPLY])
-    send = limit(
-        check(unwritten(transport), run.stopping), connections(), limiters(clock), clock, run
-    )
+    checked = check(unwritten(transport), run.stopping)
+    send = LimitLayer(checked, connections(), limiters(clock), clock, run).send
     run.stopping.set()
     with pytest.raises(asyncio.CancelledError):
         await send(a_request(low_priority=True), CallState(on_first_send=pytest.fail))
@@ -422,7 +423,9 @@ async def test_a_run_ends_by_a_pause_that_is_too_long() -> None:
         raise throttled
 
     clock = FakeClock()
-    send = limit(refuse, connections(1), limiters(clock), clock, RunLimits(max_outage=900.0))
+    send = LimitLayer(
+        refuse, connections(1), limiters(clock), clock, RunLimits(max_outage=900.0)
+    ).send
     first, second = [
         asyncio.ensure_future(send(a_request(low_priority=True), CallState())) for _ in range(2)
     ]
@@ -445,7 +448,7 @@ async def test_the_search_begins_at_a_configured_rate_that_is_throttled(
     passed = limiters(clock)
     transport = unwritten(FakeTransport([RateLimitError("status 429", status=429)]))
     run = RunLimits(rate_limiter=FixedRateLimiter(10.0, None, clock))
-    send = limit(transport, connections(), passed, clock, run)
+    send = LimitLayer(transport, connections(), passed, clock, run).send
     with pytest.raises(RateLimitError):
         await send(a_request(low_priority=True), CallState())
 
@@ -457,13 +460,13 @@ async def test_a_runs_concurrency_limit_records_results() -> None:
     clock = FakeClock(100.0)
     concurrency = ConcurrencyLimit(256, clock)
     replies: list[Reply] = [REPLY, REPLY, RequestTimeoutError("no response")]
-    send = limit(
+    send = LimitLayer(
         unwritten(FakeTransport(replies)),
         connections(),
         limiters(clock),
         clock,
         RunLimits(concurrency=concurrency),
-    )
+    ).send
     await send(a_request(low_priority=True), CallState())
     clock.now += 5000.0
     await send(a_request(low_priority=True), CallState())
@@ -481,7 +484,7 @@ async def test_a_runs_concurrency_limit_regards_waiters() -> None:
         clock = FakeClock()
         concurrency = ConcurrencyLimit(256, clock)
         run = RunLimits(concurrency=concurrency)
-        send = limit(blocking, connections(size), limiters(clock), clock, run)
+        send = LimitLayer(blocking, connections(size), limiters(clock), clock, run).send
         tasks = [
             asyncio.ensure_future(send(a_request(low_priority=True), CallState()))
             for _ in range(65)
@@ -503,7 +506,7 @@ def test_single_calls_of_several_loops_have_connections_of_their_own() -> None:
         free.append(permits.get().available)
         return Response(200, {}, b"")
 
-    send = limit(look, permits, limiters(clock), clock)
+    send = LimitLayer(look, permits, limiters(clock), clock).send
 
     async def call() -> None:
         await send(a_request(), CallState())
@@ -518,8 +521,9 @@ def test_a_layer_shows_whose_requests_it_limits() -> None:
     """Its repr says whether it has the limiters of single calls or of a run."""
     clock = FakeClock()
     transport = unwritten(FakeTransport([]))
-    calls = limit(transport, connections(), limiters(clock), clock)
-    run = limit(transport, connections(), limiters(clock), clock, RunLimits(max_outage=20.0))
+    run = RunLimits(max_outage=20.0)
 
-    assert "_LimitLayer(calls)" in repr(calls)
-    assert "max_outage=20.0" in repr(run)
+    calls = LimitLayer(transport, connections(), limiters(clock), clock)
+    items = LimitLayer(transport, connections(), limiters(clock), clock, run)
+    assert repr(calls) == "LimitLayer(calls)"
+    assert "max_outage=20.0" in repr(items)

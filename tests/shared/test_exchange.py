@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapty_async._shared.exchange import AHEAD, Grant, Report, Response, SharedState, exchange
+from adapty_async._shared.exchange import (
+    AHEAD,
+    Grant,
+    Report,
+    ResponseRecord,
+    SharedState,
+    exchange,
+)
 from tests.shared.simulation import Run, World
 from tests.simulation import Bucket
 
@@ -30,10 +37,12 @@ def ask(
     return exchange(state, now, a_report(member, now, wanted=wanted, hungry=True))
 
 
-def successes(count: int, sent: float, seconds: float = 0.01, epoch: int = 0) -> list[Response]:
+def successes(
+    count: int, sent: float, seconds: float = 0.01, epoch: int = 0
+) -> list[ResponseRecord]:
     """Return evenly spaced successes, which the rate had held back."""
     return [
-        Response(sent + 0.02 + number * seconds, sent + number * seconds, epoch, paced=True)
+        ResponseRecord(sent + 0.02 + number * seconds, sent + number * seconds, epoch, paced=True)
         for number in range(count)
     ]
 
@@ -139,8 +148,8 @@ def test_a_limit_of_an_earlier_run_holds_until_one_is_measured() -> None:
 def test_a_restart_forgets_what_was_throttled() -> None:
     """The limit of before holds again for all; permits and open responses are of no use."""
     state, _ = exchange(None, NOW, a_report(known=400.0, active_until=NOW + 9.0))
-    paused = Response(NOW, NOW - 0.02, 0, throttled=True, retry_after=90.0)
-    late = Response(NOW + 5.0, NOW, 0, throttled=True, retry_after=90.0)
+    paused = ResponseRecord(NOW, NOW - 0.02, 0, throttled=True, retry_after=90.0)
+    late = ResponseRecord(NOW + 5.0, NOW, 0, throttled=True, retry_after=90.0)
     state, _ = exchange(state, NOW, a_report("b", responses=(paused, late)))
     state, grant = exchange(state, NOW + 0.1, a_report("b", restart=True, restart_limit=300.0))
 
@@ -170,7 +179,7 @@ def test_a_search_starts_at_the_rate_of_a_run() -> None:
 
 def test_the_429_that_starts_a_search_cuts_the_rate_of_the_run() -> None:
     """Both come with one report; the default would be a tenth of the rate."""
-    response = Response(NOW, NOW - 0.02, 0, throttled=True)
+    response = ResponseRecord(NOW, NOW - 0.02, 0, throttled=True)
     _, grant = exchange(None, NOW, a_report(search_from=200.0, responses=(response,)))
 
     assert grant.rate == 100.0
@@ -279,11 +288,11 @@ def test_a_member_that_leaves_or_is_silent_is_not_counted() -> None:
 
 def a_search(rate: float = 500.0) -> SharedState:
     """Return the state of two members that search, and have had one cut."""
-    passed = Response(NOW, NOW - 0.02, 0)
+    passed = ResponseRecord(NOW, NOW - 0.02, 0)
     report = a_report("a", search_from=2 * rate, active_until=NOW + 60.0, responses=(passed,))
     state, _ = exchange(None, NOW, report)
     state, _ = exchange(state, NOW, a_report("b", active_until=NOW + 60.0))
-    first = Response(NOW + 0.02, NOW, 0, throttled=True)
+    first = ResponseRecord(NOW + 0.02, NOW, 0, throttled=True)
     report = a_report("a", NOW + 0.02, responses=(first,), active_until=NOW + 60.0)
     state, grant = exchange(state, NOW + 0.02, report)
     assert grant.rate == rate
@@ -293,7 +302,7 @@ def a_search(rate: float = 500.0) -> SharedState:
 def test_a_measurement_waits_for_the_report_of_every_active_member() -> None:
     """Successes that another member has not reported yet would be missing in the measured limit."""
     state, until = a_search(), NOW + 60.0
-    second = Response(NOW + 0.72, NOW + 0.7, 1, throttled=True)
+    second = ResponseRecord(NOW + 0.72, NOW + 0.7, 1, throttled=True)
     mine = successes(100, NOW + 0.05, 0.005, epoch=1)
     at = NOW + 0.73
     report = a_report("a", at, responses=(*mine, second), active_until=until)
@@ -325,7 +334,7 @@ def test_a_silent_member_does_not_hold_up_the_others(silent_for: float) -> None:
     """After a fifth of a second the responses of the others count without its report."""
     state = a_search()
     at = NOW + 0.73 + silent_for
-    second = Response(NOW + 0.72, NOW + 0.7, 1, throttled=True)
+    second = ResponseRecord(NOW + 0.72, NOW + 0.7, 1, throttled=True)
     mine = (*successes(100, NOW + 0.05, 0.005, epoch=1), second)
     _, grant = exchange(state, at, a_report("a", at, responses=mine))
 
@@ -350,11 +359,11 @@ def test_a_throttled_request_of_before_the_cut_does_not_cut_again() -> None:
     """A member that did not know of the cut yet continued at the old rate."""
     state = a_search()
     at = NOW + 0.35
-    old = Response(NOW + 0.1, NOW + 0.06, 0, throttled=True)
+    old = ResponseRecord(NOW + 0.1, NOW + 0.06, 0, throttled=True)
     state, grant = exchange(state, at, a_report("a", at, responses=(old,)))
     assert (grant.rate, grant.epoch) == (500.0, 1)
     at = NOW + 0.65
-    new = Response(NOW + 0.4, NOW + 0.12, 1, throttled=True)
+    new = ResponseRecord(NOW + 0.4, NOW + 0.12, 1, throttled=True)
     _, grant = exchange(state, at, a_report("a", at, responses=(new,)))
 
     assert (grant.rate, grant.epoch) == (350.0, 2)
@@ -363,11 +372,11 @@ def test_a_throttled_request_of_before_the_cut_does_not_cut_again() -> None:
 def test_a_pause_revokes_permits_and_a_cut_does_not() -> None:
     """Permits of before a cut pass at once; a gap would make the measured limit too low."""
     state, _ = exchange(None, NOW, a_report(known=400.0))
-    throttled = Response(NOW + 1.0, NOW + 0.98, 0, throttled=True)
+    throttled = ResponseRecord(NOW + 1.0, NOW + 0.98, 0, throttled=True)
     state, grant = exchange(state, NOW + 1.0, a_report(at=NOW + 1.0, responses=(throttled,)))
     assert grant.rate == pytest.approx(0.85 * 388)
     assert (grant.revoked, grant.epoch) == (0, 1)
-    paused = Response(NOW + 1.1, NOW + 1.05, 1, throttled=True, retry_after=60.0)
+    paused = ResponseRecord(NOW + 1.1, NOW + 1.05, 1, throttled=True, retry_after=60.0)
     _, grant = exchange(state, NOW + 1.1, a_report(at=NOW + 1.1, responses=(paused,)))
 
     assert (grant.revoked, grant.epoch) == (2, 2)
@@ -377,7 +386,7 @@ def test_the_first_throttled_responses_do_not_pause_all() -> None:
     """Ten 429s of an overload count in the order of arrival, with the successes in between."""
     state, _ = exchange(None, NOW, a_report("b", active_until=NOW + 9.0))
     mixed = [
-        Response(NOW + 0.1 + number / 1000, NOW + 0.08, 0, throttled=number % 2 == 1)
+        ResponseRecord(NOW + 0.1 + number / 1000, NOW + 0.08, 0, throttled=number % 2 == 1)
         for number in range(40)
     ]
     report = a_report("a", NOW + 0.15, active_until=NOW + 9.0, responses=tuple(mixed))
@@ -393,7 +402,7 @@ def test_the_first_throttled_responses_do_not_pause_all() -> None:
 def test_a_pause_holds_for_all_and_one_tests_it() -> None:
     """A long `Retry-After` to one member stops the permits of all, except for one probe."""
     state, _ = exchange(None, NOW, a_report(known=400.0))
-    paused = Response(NOW, NOW - 0.02, 0, throttled=True, retry_after=30.0)
+    paused = ResponseRecord(NOW, NOW - 0.02, 0, throttled=True, retry_after=30.0)
     state, _ = exchange(state, NOW, a_report(responses=(paused,)))
     state, grant = ask(state, NOW + 0.5, "b")
     assert grant.paused_until == NOW + 30.0
@@ -402,7 +411,7 @@ def test_a_pause_holds_for_all_and_one_tests_it() -> None:
     state, none = ask(state, NOW + 1.2, "a")
     assert (len(probe.permits), none.permits) == (1, ())
     assert none.again == pytest.approx(28.8, abs=0.1)
-    again = Response(NOW + 1.12, NOW + 1.1, probe.epoch, throttled=True, retry_after=30.0)
+    again = ResponseRecord(NOW + 1.12, NOW + 1.1, probe.epoch, throttled=True, retry_after=30.0)
     state, _ = exchange(state, NOW + 1.2, a_report("b", NOW + 1.2, responses=(again,)))
     state, grant = ask(state, NOW + 25.0, "b")
     assert grant.permits == ()
@@ -414,10 +423,10 @@ def test_a_pause_holds_for_all_and_one_tests_it() -> None:
 def test_a_pause_that_is_overstated_ends_for_all() -> None:
     """If the probe of one member succeeds, all members continue."""
     state, _ = exchange(None, NOW, a_report(known=400.0))
-    paused = Response(NOW, NOW - 0.02, 0, throttled=True, retry_after=30.0)
+    paused = ResponseRecord(NOW, NOW - 0.02, 0, throttled=True, retry_after=30.0)
     state, _ = exchange(state, NOW, a_report(responses=(paused,)))
     state, probe = ask(state, NOW + 1.1, "b")
-    passed = Response(NOW + 1.12, NOW + 1.1, probe.epoch)
+    passed = ResponseRecord(NOW + 1.12, NOW + 1.1, probe.epoch)
     state, _ = exchange(state, NOW + 1.2, a_report("b", NOW + 1.2, responses=(passed,)))
     _, grant = ask(state, NOW + 1.3, "a")
 
@@ -428,13 +437,13 @@ def test_a_pause_that_is_overstated_ends_for_all() -> None:
 def test_a_rejected_account_is_probed_by_one_request_of_all_members() -> None:
     """While everything is throttled, one member at a time receives one permit."""
     state, _ = exchange(None, NOW, a_report(known=400.0))
-    throttled = tuple(Response(NOW + 0.01, NOW, 0, throttled=True) for _ in range(10))
+    throttled = tuple(ResponseRecord(NOW + 0.01, NOW, 0, throttled=True) for _ in range(10))
     state, grant = exchange(state, NOW + 0.01, a_report(at=NOW + 0.01, responses=throttled))
     assert grant.probing
     state, one = ask(state, NOW + 2.0, "a")
     state, other = ask(state, NOW + 2.0, "b")
     assert (len(one.permits), other.permits) == (1, ())
-    passed = Response(NOW + 2.02, NOW + 2.0, one.epoch)
+    passed = ResponseRecord(NOW + 2.02, NOW + 2.0, one.epoch)
     _, grant = exchange(state, NOW + 2.02, a_report(at=NOW + 2.02, responses=(passed,)))
 
     assert not grant.probing

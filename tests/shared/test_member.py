@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
-from adapty_async._shared.exchange import Grant, Response
+from adapty_async._shared.exchange import Grant, ResponseRecord
 from adapty_async._shared.member import INTERVAL, Member, StoreClock, limiter_alone
 from adapty_async._shared.source import SharedSource
 from adapty_async.errors import ConfigError, StoreError
@@ -164,8 +164,8 @@ def test_responses_are_reported_once_in_the_stores_time() -> None:
     member.count()
     lost = member.report()
     assert lost.responses == (
-        Response(10.0 + AHEAD_OF_US, 9.9 + AHEAD_OF_US, 7, paced=True),
-        Response(
+        ResponseRecord(10.0 + AHEAD_OF_US, 9.9 + AHEAD_OF_US, 7, paced=True),
+        ResponseRecord(
             10.0 + AHEAD_OF_US,
             9.95 + AHEAD_OF_US,
             7,
@@ -249,12 +249,10 @@ def test_what_the_others_know_is_visible() -> None:
     clock = FakeClock(10.0)
     member = Member("name", clock)
     assert (member.rate, member.limit, member.probing, member.members) == (20.0, None, False, 1)
-    assert member.estimate == 20.0
     assert not member.overstated
     give(member, clock, rate=97.0, limit=100.0, probing=True, overstated=True, members=5)
 
     assert (member.rate, member.limit, member.probing, member.members) == (97.0, 100.0, True, 5)
-    assert member.estimate == 100.0
     assert member.overstated
 
 
@@ -267,7 +265,6 @@ def test_a_limit_is_known_until_another_one_is_measured() -> None:
     give(member, clock, rate=388.0, limit=400.0)
     give(member, clock, rate=1_600.0, limit=None)
     assert (member.known, member.report().known) == (400.0, 400.0)
-    assert member.estimate == 1_600.0
 
 
 def test_a_known_rate_is_reported_until_it_arrived() -> None:
@@ -384,7 +381,7 @@ def test_a_source_without_a_store_continues_alone(caplog: pytest.LogCaptureFixtu
 
     assert source.is_alone
     assert source.rate == pytest.approx(0.97 * 47.5, abs=2.0)
-    assert source.limit == source.estimate == 400.0
+    assert source.limit == 400.0
     assert source.member.due == 10.25
     assert source.member.report().responses == ()
     assert source.member.report().has_gap
