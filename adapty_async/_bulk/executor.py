@@ -76,11 +76,12 @@ class BulkExecutor(Executor):
             layers.items,
             limits,
         )
+        outcomes = _outcomes_of(options)
         records = Records(
             journal=journal,
-            outcomes=_outcomes_of(options),
+            outcomes=outcomes,
             dedupe=options.get("dedupe", False),
-            is_id_enough=RunName.parse(name).is_id_enough,
+            is_id_enough=outcomes is not None and RunName.parse(name).is_id_enough,
         )
         return run_calls(items, build_operation, client, settings, records)
 

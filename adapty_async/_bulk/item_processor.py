@@ -24,11 +24,11 @@ from adapty_async._api.call import (
 )
 from adapty_async._api.codec import ResultDecoder
 from adapty_async._bulk.bulk_run import BulkRun
-from adapty_async._bulk.digester import Digester
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus, StopPolicy
 from adapty_async._bulk.recording import OutcomesPath, Recording, numbering_of
 from adapty_async._bulk.run_journal import (
     EARLIER,
+    Digester,
     ItemEntry,
     RunJournal,
     may_be_done,

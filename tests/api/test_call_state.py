@@ -44,6 +44,7 @@ DEFINITIONS = {
     "_record_error": "check",
     "without_state": "transport",
     "LimitLayer": "limit",
+    "_release_failed": "limit",
     "observe": "observe",
     "Creation": "create",
 }
