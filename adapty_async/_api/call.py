@@ -460,8 +460,7 @@ class CallState(msgspec.Struct):
             its result. None without a journal.
         on_refusal: retracts that entry after an attempt that the server certainly did not process.
         on_creation: makes the next entry one of a request that must not be retried.
-        on_creation_end: retracts that entry once the outcome of the creation is known. The creation
-            layer awaits its result before the call is sent again.
+        on_creation_end: retracts that entry once the outcome of the creation is known.
     """
 
     attempts: int = 0
@@ -485,7 +484,7 @@ class CallState(msgspec.Struct):
     on_first_send: Callable[[], Awaitable[None] | None] | None = None
     on_refusal: Callable[[], None] | None = None
     on_creation: Callable[[], None] | None = None
-    on_creation_end: Callable[[], Awaitable[None]] | None = None
+    on_creation_end: Callable[[], None] | None = None
 
     @property
     def is_first_send(self) -> bool:

@@ -425,18 +425,14 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
         self._begun, self._must_not_repeat = False, True
         self._writer.add_creation(self._position, self.object_key)
 
-    def created(self) -> Awaitable[None]:
+    def created(self) -> None:
         """
-        Record that the outcome of a creation is known; the caller awaits it before it sends again.
+        Record that the outcome of a creation is known, with the entry of the request after it.
 
         If the run is killed after that, a resumed run sends the item from the start.
-
-        Raises:
-            JournalError: the storage has failed.
         """
         self._begun, self._must_not_repeat = False, self._request.retry_safety is not _ALWAYS
         self._writer.retract(self._position)
-        return self._writer.flush()
 
     def retract(self) -> None:
         """

@@ -151,7 +151,7 @@ def build(layers: PipelineConfig, policy: RetryPolicy, run: RunLimits | None = N
     def send_or_create(request: Request, state: CallState) -> Awaitable[Response]:
         if request.if_missing is None:
             return send(request, state)
-        return Creation(send, request, request.if_missing, state, timing.clock).run()
+        return Creation(send, request, request.if_missing, state).run()
 
     return send_or_create
 

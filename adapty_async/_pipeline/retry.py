@@ -11,7 +11,6 @@ The creation layer creates an object that a call finds missing, and never create
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -283,7 +282,6 @@ class Creation(msgspec.Struct, eq=False):
     _request: Request
     _creation: Request
     _state: CallState
-    _clock: Callable[[], float]
 
     async def run(self) -> Response:
         """
@@ -331,19 +329,17 @@ class Creation(msgspec.Struct, eq=False):
         else:
             if self._request.is_done_by_creation:
                 return response
-            await self._end_creation()
+            self._end_creation()
             return None
         if not may_have_worked(failure):
-            await self._end_creation()
+            self._end_creation()
         return await self._look_again(failure)
 
-    async def _end_creation(self) -> None:
+    def _end_creation(self) -> None:
         state = self._state
         state.creation_ended()
         if state.on_creation_end is not None:
-            began = self._clock()
-            await state.on_creation_end()
-            state.extend_deadline(self._clock() - began)
+            state.on_creation_end()
 
     async def _look_again(self, failure: AdaptyError) -> Response:
         try:
