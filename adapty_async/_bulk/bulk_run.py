@@ -361,9 +361,9 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
                 self._deliver(outcome)
                 if worker.failure is not None:
                     raise worker.failure
-                if not outcome.attempts:  # many invalid items in a row must not block the loop
+                if not outcome.attempts and (outcome.earlier is None or self._workers.must_pause()):
                     await self._workers.pause()
-                elif worker_limit is not None and self._adapt(worker_limit):
+                elif worker_limit is not None and outcome.attempts and self._adapt(worker_limit):
                     break
         except BaseException as error:
             if worker.is_closed_by(error):

@@ -65,7 +65,7 @@ ResultT = TypeVar("ResultT")
 Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
 _ALWAYS = RetrySafety.ALWAYS
-_DONE = OutcomeStatus.DONE
+_DONE, _SKIPPED = OutcomeStatus.DONE, OutcomeStatus.SKIPPED
 _HELD_BACK = "status 404; not created, since another item lost the response to that creation"
 
 
@@ -188,6 +188,8 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         self._identifies = self._by_digest or self._seen is not None
         self._digester = Digester(os.urandom(32) if journal is None else journal.digest_key)
         self._is_resumed = False  # an earlier run used the journal
+        # returns the earlier status of an item; None if its position does not identify it
+        self._earlier: Callable[[int], EarlierStatus | None] | None = None
         self._keyed_lock = KeyedLock()
         self._lost_creations: set[bytes] = set()  # the keys of their objects
         self._watched = False
@@ -206,6 +208,8 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             await journal.open(limiters.measured_limit)
             try:
                 self._is_resumed = not journal.is_new
+                if self._is_resumed and self._by_position and self._seen is None:
+                    self._earlier = journal.earlier
                 self._lost_creations |= journal.lost_creations
                 if journal.rate is not None:
                     limiters.expect(journal.rate)
@@ -248,15 +252,9 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             is_new = await self._seen.find(digest) is None
         return state if is_new or state in EARLIER else ItemState.DUPLICATE
 
-    def _earlier(self, index: int) -> EarlierStatus | None:
-        """Return the earlier status of an item if its position identifies it; None otherwise."""
-        if self._journal is None or not self._by_position:
-            return None
-        return self._journal.earlier(index)
-
     async def process(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
         """Return the outcome of an item. An exception that ends the run is stored in the worker."""
-        if self._is_resumed and self._seen is None and (earlier := self._earlier(index)):
+        if self._earlier is not None and (earlier := self._earlier(index)):
             return _skipped(index, item, earlier)
         client, started = self._client, self._client.clock()
         request: Request | None = None
@@ -437,7 +435,7 @@ def _recorded_call(entry: ItemEntry, request: Request) -> CallState:
 
 
 def _skipped(index: int, item: ItemT, earlier: EarlierStatus) -> Outcome[ItemT, Any]:
-    return Outcome(index, item, OutcomeStatus.SKIPPED, earlier=earlier)
+    return Outcome(index, item, _SKIPPED, earlier=earlier)
 
 
 def _run_ending(error: BaseException, *, is_sending: bool) -> BaseException | None:

@@ -25,9 +25,12 @@ __all__ = ("PER_ITERATION", "Source", "Worker", "WorkerPool", "source_of")
 ItemT = TypeVar("ItemT")
 ItemT_co = TypeVar("ItemT_co", covariant=True)
 
-#: Maximum of items that end in one iteration of the event loop without a wait, and of workers that
-#: start in one.
+#: Maximum of workers that start, and of unsent items that are counted, in one iteration of the
+#: event loop.
 PER_ITERATION = 256
+# Maximum of skipped items, which take a microsecond each, and of paused workers that continue, in
+# one iteration of the event loop.
+_SKIPPED, _CONTINUED = 1024, 8
 
 
 class Source(Protocol[ItemT_co]):
@@ -148,6 +151,7 @@ class WorkerPool:
         self._size = size
         self._workers: dict[asyncio.Task[None], Worker] = {}
         self._paused: deque[asyncio.Future[None]] = deque()
+        self._skips_left = _SKIPPED  # until the next pause
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -172,11 +176,13 @@ class WorkerPool:
             task.add_done_callback(self.remove)
         return max(0, count - PER_ITERATION)
 
+    def must_pause(self) -> bool:
+        """Count a skipped item, which takes little time; return whether its worker has to pause."""
+        self._skips_left -= 1
+        return self._skips_left < 0
+
     async def pause(self) -> None:
-        """Let a worker whose item needed no wait continue in a later iteration of the loop."""
-        if len(self._workers) <= PER_ITERATION:
-            await asyncio.sleep(0)
-            return
+        """Let a worker continue in a later iteration of the loop, which must not be blocked."""
         turn = asyncio.get_running_loop().create_future()
         self._paused.append(turn)
         if len(self._paused) == 1:
@@ -187,7 +193,8 @@ class WorkerPool:
         asyncio.get_running_loop().call_soon(self._continue_some)
 
     def _continue_some(self) -> None:
-        for _ in range(min(PER_ITERATION, len(self._paused))):
+        self._skips_left = _SKIPPED
+        for _ in range(min(_CONTINUED, len(self._paused))):
             turn = self._paused.popleft()
             if not turn.done():  # otherwise its worker was cancelled
                 turn.set_result(None)
