@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -23,7 +24,7 @@ from click.testing import CliRunner, Result
 from adapty_async.cli import _confirmation, _job_commands, _job_work
 from adapty_async.cli._job_commands import cli
 from adapty_async.cli._job_text import report_line, report_text
-from adapty_async.jobs import JobReport, Parts
+from adapty_async.jobs import JobReport, JobStore, Parts
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke, StartSandbox
 from tests.cli.processes import run as run_process
@@ -450,7 +451,11 @@ def test_a_job_is_watched_through_an_outage_of_its_store(
             own.start()
             before = shown.getvalue().count("j: 0 of 1 ended")
             wait_until(lambda: shown.getvalue().count("j: 0 of 1 ended") > before)
-            invoke("job", "forget", "j", "--yes", "--store", own.url)
+            asyncio.run(forget())  # not as a command, whose streams would replace those above
+
+        async def forget() -> None:
+            async with JobStore(own.url) as store:
+                await (await store.job("j")).forget()
 
         other = threading.Thread(target=disturb)
         other.start()
