@@ -9,7 +9,8 @@ members. All times are on the clock of the store.
 - The adaptive rate limiter of a single process decides. It records the responses of all members in
   the order in which they were received, as if one process had received them.
 - A response is recorded after every active member has reported up to its time. A measurement then
-  counts the successes of all members. A member that is silent delays that by `_LAG` at most.
+  counts the successes of all members. A member that is silent delays that by `_LAG` at most, or by
+  the time of two exchanges of a member if there are many.
 - A permit belongs to an epoch. A 429 to a request of an earlier epoch does not cut the rate again.
 - No permit is further ahead than `AHEAD`, or than the seconds between two exchanges of a member if
   there are many. The unused permits of a dead member pass.
