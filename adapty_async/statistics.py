@@ -43,7 +43,7 @@ class BucketStatistics(msgspec.Struct, frozen=True, kw_only=True):
         in_flight: attempts that have no response yet, including those still connecting.
         paused_for: seconds for which nothing is sent, since the server requested a pause.
         circuit: the state of the circuit breaker.
-        requests: attempts so far.
+        requests: attempts that have ended.
         throttled: how many attempts were throttled (429).
         failed: how many attempts failed in a way that counts as an outage.
     """

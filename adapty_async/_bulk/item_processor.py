@@ -270,9 +270,10 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             ):
                 return known
             lock_key = lock_key_of(operation)
+            worker.call = CallState() if entry is None else _recorded_call(entry, request)
             if not self._keyed_lock.try_acquire(lock_key):
                 await self._keyed_lock.acquire(lock_key)
-            state = worker.call = CallState() if entry is None else _recorded_call(entry, request)
+            state = worker.call
             response = await client.send(
                 request
                 if request.if_missing is None
@@ -283,9 +284,9 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             outcome = _done(index, item, state, response, result, client.clock() - started)
         except BaseException as error:  # noqa: BLE001  the item's outcome, or the end of the run
             outcome = self._after_error(index, item, request, worker, error, started)
+        worker.call = None  # the worker is idle until its next item
         if state is None:  # it holds no lock
             return outcome
-        worker.call = None  # the worker is idle until its next item
         try:
             if entry is not None and self._record(entry, state, outcome):
                 await entry.saved()
@@ -355,15 +356,14 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         """
         Return the outcome of an item that is settled or a duplicate; None if it is sent.
 
-        Raises:
-            CancelledError: it is neither, and was cancelled while its digest was claimed.
+        An item that was cancelled while its digest was claimed is not sent either.
         """
         is_duplicate = False
         if self._identifies:
             is_duplicate = not await self._claim(self._digester.of(operation, request), entry)
         known = self._recall(index, item, entry, is_duplicate=is_duplicate)
         if known is None and _is_cancelled():
-            raise asyncio.CancelledError
+            return unprocessed(index, item, ItemState.NONE if entry is None else entry.state)
         return known
 
     def _recall(

@@ -379,9 +379,14 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
         self._position = position
         return True
 
+    @property
+    def state(self) -> ItemState:
+        """The last known state of the item."""
+        return self._writer.state(self._position)
+
     def earlier(self) -> EarlierStatus | None:
         """Return the earlier status of the item; None if it is not settled."""
-        return EARLIER.get(self._writer.state(self._position))
+        return EARLIER.get(self.state)
 
     def recall(self) -> Exception | None:
         """
@@ -390,7 +395,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
         An item that was only reserved may not have been sent, so a 404 now means that it is absent.
         If a lost creation of a missing object made it unknown, it is sent, but not created again.
         """
-        before = self._writer.state(self._position)
+        before = self.state
         self.is_ambiguous = before in _AMBIGUOUS
         self.was_sent_earlier = self.is_ambiguous or before in _RETRIED
         if before in _NOT_REPEATABLE and self._request.if_missing and not self._must_not_repeat:

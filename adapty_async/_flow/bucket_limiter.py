@@ -106,7 +106,7 @@ class BucketState:
         urgent: number of single calls that wait for a permit, in all event loops.
         run_order: the order of the runs that wait for the rate source, a pause or an outage.
         in_flight: attempts without a response yet.
-        requests: number of attempts.
+        requests: number of attempts that have ended.
         throttled: number of attempts that were throttled (429).
         failed: number of attempts whose failure may be due to an outage.
         has_worked: the API has responded at least once.
@@ -160,7 +160,6 @@ class BucketState:
 
     def record_sent(self, *, paced: bool) -> None:
         """Record an attempt that is sent now; it is `paced` if the rate source admitted it."""
-        self.requests += 1
         self.in_flight += 1
         if not paced:
             self.rate_source.count()
@@ -172,7 +171,6 @@ class BucketState:
     def revoke_sent(self) -> None:
         """Take back the record of an attempt that was cancelled before it was sent."""
         self.in_flight -= 1
-        self.requests -= 1
 
     def record_success(self, operation: str, sent: float, *, paced: bool) -> None:
         """Record a response of a working API to a request that was sent at `sent`."""
@@ -311,6 +309,7 @@ class BucketLimiter(abc.ABC):
         state, verdict = self._state, _WORKED
         with state.lock:
             state.in_flight -= 1
+            state.requests += 1  # not before: a metric of it never decreases
             if error is None:
                 state.record_success(operation, sent, paced=self._is_paced())
             else:

@@ -230,9 +230,9 @@ class RunLimiter(BucketLimiter):
     Runs that share a rate alternate: one with a permit is last in the order of those that wait.
 
     Items wait in a queue of the run's own for a connection and a permit, so that a slow run delays
-    no other. The permit is acquired last, when nothing else can delay the request. Permits that
-    were acquired earlier would accumulate behind a busy connection and be used all at once. Until
-    then the connection is available to others.
+    no other. The permit is acquired last, when only a write-ahead entry can delay the request.
+    Permits that were acquired earlier would accumulate behind a busy connection and be used all at
+    once. Until then the connection is available to others.
 
     Args:
         state: the state of the bucket.

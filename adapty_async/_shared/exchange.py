@@ -9,7 +9,8 @@ members. All times are on the clock of the store.
 - The adaptive rate limiter of a single process decides. It records the responses of all members in
   the order in which they were received, as if one process had received them.
 - A response is recorded after every active member has reported up to its time. A measurement then
-  counts the successes of all members. A member that is silent delays that by `_LAG` at most.
+  counts the successes of all members. A member that is silent delays that by `_LAG` at most, or by
+  the time of two exchanges of a member if there are many.
 - A permit belongs to an epoch. A 429 to a request of an earlier epoch does not cut the rate again.
 - No permit is further ahead than `AHEAD`, or than the seconds between two exchanges of a member if
   there are many. The unused permits of a dead member pass.
@@ -46,10 +47,11 @@ _LAG = 0.2
 # Intervals after its last report in which a member has a share of the rate of its own.
 _HUNGRY = 6
 # The share of the rate to which the shares of all members add up. A little above 1 fills the
-# timeline up to `AHEAD`, so that a late exchange leaves no gap; the timeline itself holds the rate.
+# timeline as far ahead as permits may be, so that a late exchange leaves no gap; the timeline
+# itself holds the rate.
 _SHARES = 1.005
 # Seconds that a late exchange may catch up, on the timeline of all members and on its own. With
-# `AHEAD`, a process that exchanges half as often as usual has its whole share.
+# `AHEAD`, one of few processes that exchanges half as often as usual has its whole share.
 _CATCH_UP = 0.05
 # Seconds by which the clock of a store may be set back. The new server of a store that failed over
 # has another clock; the times of the state are then of no use.
@@ -339,7 +341,7 @@ class _Exchange:
         if before == (limiter.rate, limiter.limit, limiter.paused_until):
             return
         self._state.epoch += 1
-        # a cut revokes no permits: they pass within `AHEAD`, and a gap would spoil the measurement
+        # a cut revokes no permits: they pass soon, and a gap would spoil the measurement
         if limiter.paused_until > self._now:
             self._state.revoked = self._state.epoch
             self._time = self._now

@@ -65,7 +65,7 @@ BUCKET_METRICS = (
     BucketMetric(
         name="requests",
         unit="{request}",
-        text="Attempts, by bucket.",
+        text="Attempts that have ended, by bucket.",
         read=lambda each: each.requests,
         is_counter=True,
     ),

@@ -565,6 +565,48 @@ async def test_an_item_that_was_in_flight_in_a_crash_may_be_done(path: Path) -> 
     assert journal.spans[0].startswith(b"dr")
 
 
+async def test_an_item_that_waits_behind_another_of_its_id_may_be_done(path: Path) -> None:
+    """A killed run left it in flight, and a stop ends its wait before it is about to be sent."""
+    journal = MemoryJournal()
+    keep: Any = {**BY, "journal": journal, "job_id": "j", "concurrency": 2}
+
+    async def stop(_: Request) -> Response:
+        run.stop()
+        return Response(204, {}, b"")
+
+    async with AdaptyClient("key", transport=stop) as client:
+        await client.v1.profiles.bulk_delete([], **keep)
+        journal.spans[0] = b"rr".ljust(512, b".")
+        run = client.v1.profiles.bulk_delete(["a", "a"], **keep, outcomes=path)
+        report = await run
+
+    assert (report.done, report.failed, report.not_sent) == (1, 1, 0)
+    assert {line["line"]: line["status"] for line in lines(path)} == {1: "done", 2: "failed"}
+    assert journal.spans[0].startswith(b"dr")
+
+
+async def test_an_item_that_is_identified_during_a_stop_may_be_done(path: Path) -> None:
+    """Beyond what memory holds, it waits for the temporary database of digests."""
+    journal = MemoryJournal()
+    journal.keys = os.urandom(16 * 50_000)
+    keep: Any = {**BY, "journal": journal, "concurrency": 2}
+
+    def feed() -> Iterator[str]:
+        yield "a"
+        run.stop()
+
+    async with fake() as client:
+        await client.v1.profiles.bulk_delete(["a"], **keep)
+        ((number, span),) = journal.spans.items()
+        journal.spans[number] = span.replace(b"d", b"r")
+        run = client.v1.profiles.bulk_delete(feed(), **keep, outcomes=path)
+        report = await run
+
+    assert (report.total, report.failed, report.not_sent) == (1, 1, 0)
+    assert [line["status"] for line in lines(path)] == ["failed"]
+    assert b"r" in journal.spans[number]
+
+
 async def test_a_duplicate_of_a_row_that_a_run_does_not_come_to_is_one(path: Path) -> None:
     """An earlier run has settled the first row of an id, and was stopped before the second."""
     keep: Any = {**BY, "job_id": "j", "dedupe": True, "concurrency": 1, "fail_fast": True}

@@ -414,6 +414,23 @@ async def test_a_disk_that_hangs_holds_up_no_call(gated: GatedJournal) -> None:
     assert statuses(await run) == {"done": 200}
 
 
+async def test_an_item_that_waits_for_a_disk_is_no_request_yet(gated: GatedJournal) -> None:
+    """A metric of the requests never decreases, also if the item is not sent after all."""
+    adapty = AdaptyClient(KEY, transport=FakeTransport([]))
+    counts = [0]
+    gated.gate.clear()
+    run = adapty.v1.profiles.bulk_delete(["a"], by="customer_user_id", journal=gated)
+    ending = asyncio.create_task(run._complete())
+    await gated.waiting.wait()
+    counts.append(adapty.statistics().buckets["v1"].requests)
+    run.stop()
+    gated.gate.set()
+    report = await ending
+    counts.append(adapty.statistics().buckets["v1"].requests)
+
+    assert (report.not_sent, counts) == (1, [0, 0, 0])
+
+
 @pytest.mark.parametrize("build", [delete_profile, create_profile], ids=["delete", "create"])
 async def test_a_disk_that_hangs_for_long_fails_no_item_and_ends_no_run(
     build: Callable[..., Operation[Any]], gated: GatedJournal

@@ -447,7 +447,7 @@ async def test_an_item_that_is_cancelled_as_its_turn_comes_gives_it_back() -> No
         await second
 
     assert connections.available == 1
-    assert (state.in_flight, state.requests) == (3, 3)
+    assert (state.in_flight, state.requests) == (3, 0)
     assert not limiter._queue.has_leader
 
 
@@ -983,7 +983,7 @@ async def test_the_time_a_failing_service_asks_for_is_kept() -> None:
 
 
 async def test_statistics_tell_what_is_going_on() -> None:
-    """They count requests in flight and sent, for each bucket that was used."""
+    """They count requests in flight and ended, for each bucket that was used."""
     bench = Bench(latency=1.0)
     assert bench.limiters.statistics() == {}
     task = bench.start("a")
@@ -995,14 +995,15 @@ async def test_statistics_tell_what_is_going_on() -> None:
             in_flight=1,
             paused_for=0.0,
             circuit=CircuitState.CLOSED,
-            requests=1,
+            requests=0,
             throttled=0,
             failed=0,
         )
     }
     await bench.clock.advance(1.0)
     await task
-    assert bench.limiters.statistics()["v1"].in_flight == 0
+    after = bench.limiters.statistics()["v1"]
+    assert (after.in_flight, after.requests) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -1192,7 +1193,7 @@ async def test_limiters_show_their_state() -> None:
     assert repr(bench.limiters.get("v1").run_order) == "RunOrder(0 runs)"
     assert repr(limiter) == (
         "RunLimiter(BucketState(AdaptiveRateLimiter(rate=20.0, limit=None), closed, "
-        "in_flight=1, requests=1, throttled=0), free=99)"
+        "in_flight=1, requests=0, throttled=0), free=99)"
     )
     await cancel(call)
 
