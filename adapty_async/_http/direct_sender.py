@@ -165,7 +165,7 @@ class DirectSender:
 
 def _drop(connection: Any, transport: Any) -> None:
     """Abort a connection; an orderly close would first wait for the server to read the request."""
-    if transport is not None:
+    if transport is not None:  # pragma: no branch  it may be lost before it is used
         transport.abort()
     connection.close()
 

@@ -78,6 +78,17 @@ def test_a_signal_reaches_a_loop_that_takes_none() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+async def test_a_thread_other_than_the_main_one_leaves_signals_alone() -> None:
+    """Python handles signals in the main thread only, so a command in another one runs without."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run() -> bool:
+        with handled(lambda _: None):
+            return signal.getsignal(signal.SIGTERM) is before
+
+    assert await asyncio.to_thread(run)
+
+
 @pytest.mark.slow
 def test_ctrl_c_stops_a_run_in_order(start_sandbox: StartSandbox, put: Put, tmp_path: Path) -> None:
     """Without signal handlers of the loop, Ctrl-C still ends a run with its report."""
