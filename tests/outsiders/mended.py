@@ -138,6 +138,17 @@ def titles_are_no_names(content: Content) -> None:
         schema.pop("title", None)
 
 
+def pages_are_counted_from_one(content: Content) -> None:
+    """A page with items is one of at least one; random values have any number of pages."""
+    for schema in nodes(content["components"]["schemas"]):
+        properties = schema.get("properties", {})
+        if "pages" in properties:
+            for name in ("page", "pages"):
+                properties[name]["minimum"] = 1
+        if {"data", "meta"} <= properties.keys():
+            properties["data"]["minItems"] = 1
+
+
 #: The mends that every tool gets.
 EVERYWHERE = (
     nullable_is_a_type,

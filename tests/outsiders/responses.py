@@ -32,7 +32,7 @@ from tests.contract.contract import Contract
 from tests.contract.contracts import CONTRACTS
 from tests.contract.documents import Document
 from tests.contract.test_openapi import differences
-from tests.outsiders.mended import EVERYWHERE, mended, saved
+from tests.outsiders.mended import EVERYWHERE, mended, pages_are_counted_from_one, saved
 
 PRISM = "@stoplight/prism-cli@5.14.2"
 #: The least number of random responses of the long form, over all documents.
@@ -69,7 +69,8 @@ async def _served(command: Path, contract: Contract) -> AsyncIterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with TemporaryDirectory(prefix="outsiders-") as name:
-        document = saved(mended(contract.name, EVERYWHERE), Path(name, "document.json"))
+        mends = (*EVERYWHERE, pages_are_counted_from_one)
+        document = saved(mended(contract.name, mends), Path(name, "document.json"))
         options = "--host", "127.0.0.1", "--port", str(port)
         process = await asyncio.create_subprocess_exec(
             command,
