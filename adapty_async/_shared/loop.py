@@ -20,9 +20,10 @@ from adapty_async.errors import StoreError
 __all__ = ("ExchangeLoop",)
 
 # Maximum seconds until the second attempt at a bucket for which another member was faster. They
-# double with each attempt, so that many members get through, up to half a second.
+# double with each attempt, so that many members get through, up to a quarter of a second: with
+# more, one of two members at a distance starves at times.
 _BACKOFF = 0.002
-_DOUBLINGS = 8
+_DOUBLINGS = 7
 # Maximum number of attempts to leave.
 _LEAVING = 5
 # Maximum seconds until a store that is down is tried again, after its first failure and after

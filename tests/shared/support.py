@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -43,6 +44,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def virtually(main: Coroutine[Any, Any, object]) -> None:
-    """Run a coroutine in virtual time."""
+    """Run a coroutine in virtual time; it has the same random numbers in each run."""
+    random.seed(0)
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(main)
