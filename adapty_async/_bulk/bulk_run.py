@@ -473,8 +473,9 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     async def _report_rest(self, items_per_iteration: int) -> None:
         """Report the items that were not sent, if the input certainly has an end."""
-        worker, task = Worker(), asyncio.current_task()
+        task = asyncio.current_task()
         assert task is not None  # noqa: S101  a reader is a task
+        worker = Worker(task=task)
         try:
             while (entry := await self._next_of_rest()) is not None:
                 outcome = await self._pass_over(*entry, worker)
@@ -484,7 +485,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
                     await asyncio.sleep(0)
         except BaseException as error:
             is_cancelled = isinstance(error, asyncio.CancelledError) and task.cancelling()
-            if is_cancelled or isinstance(error, GeneratorExit):  # then the loop is gone
+            if is_cancelled or worker.is_closed_by(error):
                 raise
             self._fail(error)  # raised by the source, on_outcome or the journal
 

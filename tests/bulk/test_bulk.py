@@ -8,7 +8,7 @@ import gc
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sized
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -1083,6 +1083,49 @@ async def test_a_stopped_run_whose_outage_lasts_too_long_reads_no_more() -> None
         await items.end(10)
 
     assert_adds_up(run.report, 10)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [GeneratorExit("its own"), ValueError("its own")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_run_whose_source_fails_at_its_rest_closes_after_the_items_before(
+    error: BaseException,
+) -> None:
+    """No item is still looked up when the journal closes, whatever the source raises."""
+    pending, left = 0, []
+
+    class Source(Sized):
+        def __iter__(self) -> Iterator[str]:
+            yield from ids(5)
+            raise error
+
+        def __len__(self) -> int:
+            return 9
+
+    @contextlib.asynccontextmanager
+    async def lifespan(run: BulkRun[Any, Any]) -> AsyncIterator[None]:
+        yield
+        left.append((pending, run.report.total))
+
+    async def failed(index: int, item: str, _: Worker) -> Outcome[str, None]:
+        return Outcome(index, item, OutcomeStatus.FAILED, 1, error=InvalidInputError("id", "no"))
+
+    async def pass_over(index: int, item: str, _: Worker) -> Outcome[str, None]:
+        nonlocal pending
+        pending += 1
+        await settle()
+        pending -= 1
+        return Outcome(index, item, OutcomeStatus.NOT_SENT)
+
+    run = plain_run(
+        Source(), failed, lifespan=lifespan, pass_over=pass_over, fail_fast=True, concurrency=4
+    )
+    with pytest.raises(type(error), match="its own"):
+        await run
+
+    assert left == [(0, 5)]
 
 
 async def test_a_run_whose_concurrency_nobody_set_begins_with_64_workers() -> None:
