@@ -353,16 +353,16 @@ class _Exchange:
         now, limiter = self._now, self._limiter
         if not self._report.wanted:
             return (), 0.0
-        interval = self._interval()
+        interval, ahead = self._interval(), self._spacing
         # the rate may have risen since
-        served = min(max(member.served_until, now - self._spacing), now + self._spacing + interval)
+        served = min(max(member.served_until, now - ahead), now + ahead + interval)
         member.served_until = served  # also without permits, or it would be as late next time
-        share = 1 + math.floor((now + self._spacing - served) / interval)
+        share = 1 + math.floor((now + ahead - served) / interval)
         if share <= 0:
-            return (), served - self._spacing - now
+            return (), served - ahead - now
         self._time = now - _CATCH_UP
         wanted = min(self._report.wanted, share)
-        reserved = limiter.reserve(wanted, self._spacing + _CATCH_UP, waited=True)
+        reserved = limiter.reserve(wanted, ahead + _CATCH_UP, waited=True)
         member.served_until = served + reserved.count * interval
         again = max(reserved.again, interval if share < self._report.wanted else 0.0)
         return tuple(

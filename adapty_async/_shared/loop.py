@@ -20,10 +20,11 @@ from adapty_async.errors import StoreError
 __all__ = ("ExchangeLoop",)
 
 # Maximum seconds until the second attempt at a bucket for which another member was faster. They
-# double with each attempt, so that many members get through, up to a quarter of a second: with
-# more, one of two members at a distance starves at times.
-_BACKOFF = 0.002
-_DOUBLINGS = 7
+# double with each attempt, so that many members get through, up to a multiple of the interval:
+# with more, one of two members at a distance starves at times.
+_BACKOFF, _MAX_INTERVALS = 0.002, 5
+# Doublings after which a wait has reached its maximum.
+_DOUBLINGS = 10
 # Maximum number of attempts to leave.
 _LEAVING = 5
 # Maximum seconds until a store that is down is tried again, after its first failure and after
@@ -128,7 +129,8 @@ class ExchangeLoop:
             if key in results:
                 self.sources[key].accept(*results[key])
             else:
-                again = self._clock() + _backoff(self.sources[key].member.lost)
+                member = self.sources[key].member
+                again = self._clock() + _backoff(member.lost, member.interval)
                 self.sources[key].lose(again)
                 self._next = min(self._next, again)
 
@@ -175,16 +177,17 @@ class ExchangeLoop:
             while keys and lost < _LEAVING:
                 left = await self._attempt(keys, is_leaving=True)
                 if keys := [key for key in keys if key not in left]:
-                    await asyncio.sleep(_backoff(lost))
+                    await asyncio.sleep(_backoff(lost, INTERVAL))
                 lost += 1
 
     def __repr__(self) -> str:
         return f"ExchangeLoop({self.sources!r})"
 
 
-def _backoff(lost: int) -> float:
+def _backoff(lost: int, interval: float) -> float:
     """Return random seconds until the next attempt, after a number of lost ones before."""
-    return random.uniform(0.0, _BACKOFF * 2 ** min(lost, _DOUBLINGS))  # noqa: S311  no secret
+    most = min(_BACKOFF * 2 ** min(lost, _DOUBLINGS), _MAX_INTERVALS * interval)
+    return random.uniform(0.0, most)  # noqa: S311  no secret
 
 
 def _outage_wait(failures: int) -> float:

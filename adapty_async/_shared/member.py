@@ -118,7 +118,8 @@ class Member:
         self._not_before = -math.inf  # earliest time of the next attempt, after a lost one
 
     @property
-    def _interval(self) -> float:
+    def interval(self) -> float:
+        """Minimum seconds from one exchange to the next."""
         return INTERVAL if self._grant is None else self._grant.interval
 
     @property
@@ -149,7 +150,7 @@ class Member:
         due = self._permits[0][0] if self._permits else math.inf
         if due > now + _EARLY:
             self._is_hungry, self._hungry_at = True, now
-            self._exchange_by(max(self._last + self._interval, self._ask_at))
+            self._exchange_by(max(self._last + self.interval, self._ask_at))
             return max((self.due if due == math.inf else due) - now, _MIN_WAIT)
         _, epoch = self._permits.popleft()
         self._waited += ((now - self._hungry_at <= _WAITED) - self._waited) / 16
@@ -170,7 +171,7 @@ class Member:
 
     def _expect_response(self, now: float) -> None:
         self._active_until = now + _ACTIVE
-        self._exchange_by(self._last + self._interval)
+        self._exchange_by(self._last + self.interval)
 
     def _exchange_by(self, moment: float) -> None:
         moment = max(moment, self._not_before)
@@ -225,7 +226,7 @@ class Member:
         self._fresh.expect(rate)
         if self.limit is None:
             self._expected = self._known = self.limit = rate
-            self._exchange_by(self._last + self._interval)
+            self._exchange_by(self._last + self.interval)
 
     def restart(self, rate: float | None) -> None:
         """
@@ -236,7 +237,7 @@ class Member:
         self._is_restarting, self._restart_limit = True, rate
         self._known = self.limit = rate
         self.paused_until = min(self.paused_until, self._clock())
-        self._exchange_by(self._last + self._interval)
+        self._exchange_by(self._last + self.interval)
 
     def report(self, *, is_leaving: bool = False) -> Report:
         """Return what the next exchange reports; a report that does not arrive changes nothing."""
@@ -302,7 +303,7 @@ class Member:
         self._has_gap = False
         self.due = began + _HEARTBEAT
         if self._has_news or grant.permits:
-            self._exchange_by(began + self._interval)
+            self._exchange_by(began + self.interval)
 
     @property
     def _has_news(self) -> bool:

@@ -229,7 +229,7 @@ def test_a_bucket_that_always_loses_does_not_hold_up_another_one() -> None:
         assert loser.is_alone
         assert not other.is_alone
         assert loser.exchanges == 0
-        assert 2.8 * 0.5 * 100 <= alone <= 4.4 * 0.5 * 100  # it backs off by up to 0.26 s
+        assert alone == pytest.approx(4 * 0.5 * 100, rel=0.1)
         assert len(store.loads) <= 200
         await exchanges.aclose()
 
@@ -274,11 +274,11 @@ def test_many_processes_on_one_core_share_the_rate(caplog: pytest.LogCaptureFixt
 
         async def join(number: int) -> int:
             await asyncio.sleep(number / 64)
-            return await work(known(crowd[number], limit), server, 6.0)
+            return await work(known(crowd[number], limit), server, 12.0)
 
         done = await asyncio.gather(*(join(number) for number in range(64)))
 
-        assert sum(done) >= 0.7 * 5.5 * limit  # they find the number of members meanwhile
+        assert sum(done) >= 0.85 * 11.5 * limit
         assert not caplog.messages
         await asyncio.gather(*(one.aclose() for one in crowd))
 
