@@ -239,10 +239,8 @@ class _ById:
         return cell
 
     def _grow(self) -> None:
-        before, self._cells = (
-            self._cells,
-            array.array("q", bytes(2 * _HASH_BYTES * len(self._cells))),
-        )
+        before = self._cells
+        self._cells = array.array("q", bytes(2 * _HASH_BYTES * len(before)))
         for value in before:
             if value:
                 self._cells[self._cell_of(value & ~_RANK_BITS)] = value

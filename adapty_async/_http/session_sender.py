@@ -34,6 +34,7 @@ from adapty_async._http.attempt import (
     Target,
     is_kept,
     may_be_unread,
+    read,
     read_now,
     read_whole,
     target_of,
@@ -189,7 +190,9 @@ def session_sender(
             status = response.status
             if read_body is None:
                 arrived = read_now(response.content)
-                body = await read_whole(response, request) if arrived is None else arrived
+                if arrived is None:
+                    arrived = await read(response.content, request, status, response.headers)
+                body = arrived
             else:
                 body = await read_body(response, request)
         except BaseException:
