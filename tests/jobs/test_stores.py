@@ -45,7 +45,7 @@ from adapty_async.jobs._schema import VERSION, ensure_schema
 from adapty_async.sandbox import Sandbox
 from tests._support import CANARY_EMAIL, CANARY_KEY
 from tests.jobs.proxies import running_cut, running_pooler
-from tests.jobs.test_job import planned, until_arrived, users
+from tests.jobs.test_job import Held, planned, until_arrived, users
 from tests.journal.support import IDENTITY, accept, ignore
 from tests.servers import fresh_database
 
@@ -608,16 +608,17 @@ async def test_a_job_that_is_cancelled_during_an_outage_stops_afterwards(
     """A run that waits for a response notices the end of its job when the store is back."""
     monkeypatch.setattr(_job, "_CHECK_SECONDS", 0.01)
     monkeypatch.setattr(run_journal, "_RATE_SECONDS", 60.0)
+    server = Held()
     async with (
-        Sandbox(latency=3.0) as slow,
-        AdaptyClient(slow.api_key, base_url=slow.url) as own,
+        AdaptyClient("key", base_url="http://127.0.0.1:1", transport=server) as own,
         running_cut(postgres_url) as cut,
         JobStore(cut.url, lease=2.5) as store,
         JobStore(postgres_url) as other,
     ):
         job = await planned(store, name, own, ids(*users(400)), part_size=400)
         running = asyncio.create_task(job.run_part(0, concurrency=2))
-        await until_arrived(slow)
+        await server.until_sent(2)
+        (run,) = job._runs
         await asyncio.sleep(4 * GROUP_SECONDS)  # the run has stored what it began, and waits
         cut.connects.clear()
         store._database._data.disconnect()  # type: ignore[attr-defined]
@@ -626,9 +627,13 @@ async def test_a_job_that_is_cancelled_during_an_outage_stops_afterwards(
             await asyncio.sleep(0.01)
         await asyncio.sleep(1.6)  # the check has no connection for a share of the lease
         cut.connects.set()
+        async with asyncio.timeout(50):
+            while run.report.stop_reason is None:  # noqa: ASYNC110  a run has no event
+                await asyncio.sleep(0.01)
+        server.may_respond.set()
         with pytest.raises(JobStoppedError, match="has stopped: cancelled"):
             await running
-        assert len(slow.arrivals()) == 2
+    assert server.count == 2
 
 
 async def test_a_session_that_ends_stops_its_runs(
