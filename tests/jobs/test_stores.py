@@ -15,6 +15,7 @@ import urllib.parse
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,6 +23,7 @@ from psycopg import sql
 
 from adapty_async import AdaptyClient, jobs
 from adapty_async._bulk import run_journal
+from adapty_async._bulk.bulk_run import BulkRun
 from adapty_async._journal.writer import GROUP_SECONDS
 from adapty_async.errors import ConfigError, JournalError
 from adapty_async.jobs import (
@@ -602,11 +604,17 @@ async def test_a_runner_without_its_store_sends_nothing_after_its_lease(
             assert (await second.report()).ok
 
 
-async def test_a_job_that_is_cancelled_during_an_outage_stops_afterwards(
+async def until_stopped(run: BulkRun[Any, Any]) -> None:
+    """Wait until a run sends nothing more."""
+    async with asyncio.timeout(50):
+        while run.report.stop_reason is None:  # noqa: ASYNC110  a run has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_a_job_that_is_cancelled_during_an_outage_is_reported_as_such(
     postgres_url: str, name: str, ids: WriteIds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that waits for a response notices the end of its job when the store is back."""
-    monkeypatch.setattr(_job, "_CHECK_SECONDS", 0.01)
+    """A run that lost its lock with the connection finds out why there is nothing to do."""
     monkeypatch.setattr(run_journal, "_RATE_SECONDS", 60.0)
     server = Held()
     async with (
@@ -625,14 +633,42 @@ async def test_a_job_that_is_cancelled_during_an_outage_stops_afterwards(
         await (await other.job(name)).cancel()
         while not cut.waiting:  # noqa: ASYNC110  a connection has no event
             await asyncio.sleep(0.01)
-        await asyncio.sleep(1.6)  # the check has no connection for a share of the lease
         cut.connects.set()
-        async with asyncio.timeout(50):
-            while run.report.stop_reason is None:  # noqa: ASYNC110  a run has no event
-                await asyncio.sleep(0.01)
+        await until_stopped(run)
         server.may_respond.set()
         with pytest.raises(JobStoppedError, match="has stopped: cancelled"):
             await running
+    assert server.count == 2
+
+
+async def test_a_check_that_the_server_interrupts_is_not_the_last_one(
+    postgres_url: str, name: str, ids: WriteIds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that waits for responses notices the end of its job at a later check."""
+    monkeypatch.setattr(_job, "_CHECK_SECONDS", 0.01)
+    server = Held()
+    with fresh_database(postgres_url) as url, psycopg.connect(url) as admin:
+        async with (
+            AdaptyClient("key", base_url="http://127.0.0.1:1", transport=server) as own,
+            JobStore(url) as store,
+        ):
+            job = await planned(store, name, own, ids(*users(400)), part_size=400)
+            running = asyncio.create_task(job.run_part(0, concurrency=2))
+            await server.until_sent(2)
+            (run,) = job._runs
+            admin.execute("LOCK TABLE adapty_job IN ACCESS EXCLUSIVE MODE")
+            async with asyncio.timeout(50):
+                while not admin.execute(  # noqa: ASYNC110  the server has no event
+                    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+                    " WHERE application_name = 'adapty-async job' AND wait_event_type = 'Lock'"
+                ).fetchall():
+                    await asyncio.sleep(0.01)
+            admin.rollback()
+            await job.cancel()
+            await until_stopped(run)
+            server.may_respond.set()
+            with pytest.raises(JobStoppedError, match="has stopped: cancelled"):
+                await running
     assert server.count == 2
 
 
