@@ -97,7 +97,7 @@ def _content(body: bytes | bytearray | memoryview | str) -> dict[str, Any]:
         data = body.encode() if isinstance(body, str) else bytes(body)
         content = _decoded(data)
     except (ValueError, RecursionError) as error:
-        reason = type(error).__name__
+        reason = "not JSON" if type(error) is msgspec.DecodeError else type(error).__name__
     else:
         if isinstance(content, dict):
             return content
