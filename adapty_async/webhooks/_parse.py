@@ -96,8 +96,10 @@ def _content(body: bytes | bytearray | memoryview | str) -> dict[str, Any]:
     try:
         data = body.encode() if isinstance(body, str) else bytes(body)
         content = _decoded(data)
+    except msgspec.DecodeError:
+        reason = "not JSON"
     except (ValueError, RecursionError) as error:
-        reason = "not JSON" if type(error) is msgspec.DecodeError else type(error).__name__
+        reason = type(error).__name__
     else:
         if isinstance(content, dict):
             return content
