@@ -186,7 +186,9 @@ def show(name: str, report: BulkReport[Row, v2.Profile]) -> None:
     print(f"{name}: {report}")
     rows: dict[str, list[int]] = {}
     for failure in report.failures:
-        rows.setdefault(str(failure.error), []).append(failure.index + 1)
+        # equal but for the number of attempts and the request id, which the outcomes file has
+        reason = str(failure.error).partition(", attempts ")[0]
+        rows.setdefault(reason, []).append(failure.index + 1)
     for error, (first, *others) in rows.items():
         more = f" and {len(others)} more" if others else ""
         print(f"{name}, row {first}{more}: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,28 +231,31 @@ async def test_a_warning_about_an_input_has_counts_and_lines_only(
     assert CANARY_KEY not in text
 
 
+def raise_at_the_end(event: Event) -> None:
+    """Be a hook with a defect."""
+    assert not isinstance(event, CallEnded)
+
+
 def test_structlog_renders_the_lines() -> None:
-    """The records are ordinary ones, which structlog renders as JSON like any others."""
+    """With the formatter of the page, records are JSON, and an exception has its traceback."""
+    page = Path(__file__).parents[1] / "docs" / "observability.md"
+    code = re.search(r"^formatter = (.*?^\))", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert code
     handler = logging.StreamHandler(written := io.StringIO())
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
-            ],
-        )
-    )
+    handler.setFormatter(eval(code[1], {"structlog": structlog}))
     with program(None, handler):
         LOGGER.setLevel(logging.DEBUG)
         asyncio.run(make_a_call())
 
-    line = json.loads(written.getvalue())
-    assert (line["level"], line["logger"]) == ("debug", "adapty_async")
-    assert line["event"].startswith("v2.profiles.delete, call 1, attempt 1: 204 in ")
+    attempt, failure = map(json.loads, written.getvalue().splitlines())
+    assert (attempt["level"], attempt["logger"]) == ("debug", "adapty_async")
+    assert attempt["event"].startswith("v2.profiles.delete, call 1, attempt 1: 204 in ")
+    assert failure["level"] == "error"
+    assert "in raise_at_the_end" in failure["exception"]
 
 
 async def make_a_call() -> None:
-    """Make a call with the hook."""
-    client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")]), hooks=(log_attempts,))
+    """Make a call with two hooks."""
+    transport, hooks = FakeTransport([(204, {}, b"")]), (log_attempts, raise_at_the_end)
+    client = AdaptyClient("key", transport=transport, hooks=hooks)
     await client.v2.profiles.delete(customer_user_id="u1")

@@ -28,6 +28,7 @@ from adapty_async._api.validation import PrivateStruct
 from adapty_async.errors import AdaptyError, name_or_none
 
 __all__ = (
+    "ERROR_IN_SUCCESS",
     "CustomAttributes",
     "DateTime",
     "RawResponse",
@@ -59,13 +60,15 @@ _INTEGERS = (int, int | None)
 _ODD_FIELDS = "_odd_fields"
 # The beginning of the names of this library's modules.
 _OWN = f"{__name__.partition('.')[0]}."
+# The reason why a body that is an error is no success.
+ERROR_IN_SUCCESS = "an error, in spite of the status"
 # Messages of msgspec and of this library that quote nothing of the body, and the path at the end of
 # others: they may quote a value, such as one that is none of an enumeration.
 _PATH = r" - at `(?:key` in `)?\$[\w.\[\]-]*`"
 _AT_END = re.compile(f"{_PATH}$", re.ASCII)
 _QUOTES_NOTHING = re.compile(
     r"(?:Expected `[^`]*`(?:, got `\w+`)?|Object missing required field `[^`]*`|missing"
-    rf"|not as documented|no JSON object|JSON, not CSV)(?:{_PATH})?",
+    rf"|not as documented|no JSON object|JSON, not CSV|{ERROR_IN_SUCCESS})(?:{_PATH})?",
     re.ASCII,
 )
 _NO_FIELDS: Mapping[str, Any] = types.MappingProxyType({})
@@ -134,7 +137,7 @@ _require_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 def _require_no_error(envelope: _Envelope) -> None:
     if envelope.errors or envelope.error_code:
-        raise ValueError("an error, in spite of the status")
+        raise msgspec.ValidationError(ERROR_IN_SUCCESS)
 
 
 def content_of(body: bytes, *, unwrap: bool = True) -> bytes | msgspec.Raw:
@@ -289,6 +292,8 @@ class _MismatchError(msgspec.ValidationError):
 
 def reason_of(error: Exception) -> str:
     """Return a description of the error that a decoder raised; it quotes nothing of the body."""
+    if type(error) is msgspec.DecodeError and _is_own(error):
+        return "not JSON"
     if not isinstance(error, msgspec.ValidationError):
         return f"{type(error).__name__}{_line_of(error)}"
     text = str(error)

@@ -9,7 +9,8 @@ __all__ = ("explain_failure",)
 
 # By the names and texts of an error and of those that it was raised for. The texts are not shown,
 # since they name hosts, users and keys. Servers before version 7 put the error of a command of a
-# script into the text of another one.
+# script into the text of another one. Version 5 of the client has no classes for errors of clusters
+# and replicas.
 _CAUSES = tuple(
     (re.compile(words, re.MULTILINE), cause)
     for words, cause in (
@@ -31,12 +32,12 @@ _CAUSES = tuple(
             "the server has no database of that number; correct the address",
         ),
         (
-            "^ReadOnlyError|READONLY|^MasterDownError",
+            "^ReadOnlyError|READONLY|^MasterDownError|MASTERDOWN",
             "a replica can only be read; it may pass, or name the primary in the address",
         ),
         ("NOREPLICAS", "it has too few replicas to accept writes; it may pass"),
         (
-            "^(Moved|Ask|ClusterDown|ClusterCrossSlot|TryAgain)Error",
+            "^(Moved|Ask|ClusterDown|ClusterCrossSlot|TryAgain)Error|: (MOVED|ASK|CLUSTERDOWN) ",
             "a cluster of several nodes cannot be used; use a server of its own",
         ),
         ("^BusyLoadingError", "the server is starting; it may pass"),

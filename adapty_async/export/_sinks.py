@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from adapty_async._api.results import ERROR_IN_SUCCESS
 from adapty_async.errors import ConnectionLostError, DecodeError, ExportError
 from adapty_async.export._files import Output
 
@@ -64,7 +65,7 @@ def json_head(decode: Callable[[bytes], object], head: bytes) -> None:
     if len(head) < _HEAD:
         decode(head)
     elif _LONG_ERROR.match(text):
-        raise ValueError("an error, in spite of the status")
+        raise msgspec.ValidationError(ERROR_IN_SUCCESS)
 
 
 class MemorySink:

@@ -96,6 +96,8 @@ def _content(body: bytes | bytearray | memoryview | str) -> dict[str, Any]:
     try:
         data = body.encode() if isinstance(body, str) else bytes(body)
         content = _decoded(data)
+    except msgspec.DecodeError:
+        reason = "not JSON"
     except (ValueError, RecursionError) as error:
         reason = type(error).__name__
     else:

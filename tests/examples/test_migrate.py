@@ -242,6 +242,21 @@ async def test_rows_that_fail_for_one_reason_are_shown_together(
     assert second == "users: 2 more in users.ndjson"
 
 
+async def test_rows_that_the_server_rejects_for_one_reason_are_shown_together(
+    sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each rejection has a request id of its own, which is in the outcomes file."""
+    write_csv(tmp_path, "users", users())
+    write_csv(tmp_path, "purchases", purchases())
+    unknown = {"access_level": "unknown", "expires_at": None}
+    write_csv(tmp_path, "grants", [{"app_user_id": user} | unknown for user in _USERS[:3]])
+
+    assert not await migrate.migrate(tmp_path)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("grants, row 1 and 2 more: status 4")
+    assert line.endswith("operation v2.access_levels.grant")
+
+
 def test_progress_is_a_line_for_every_thousand_rows(capsys: pytest.CaptureFixture[str]) -> None:
     """Files are long, and nothing else shows that a run is not stuck."""
     show = migrate.progress("users")

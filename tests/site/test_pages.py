@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import pkgutil
 import re
@@ -14,7 +15,10 @@ import click
 import pytest
 
 import adapty_async
-from adapty_async import AdaptyClient, AdaptyError, RetryPolicy
+from adapty_async import AdaptyClient, AdaptyError, RetryPolicy, bulk, errors, jobs
+from adapty_async._bulk.settings import DRAIN_SECONDS, MAX_OUTAGE, MOST_WORKERS
+from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
+from adapty_async.access import AccessCache
 from adapty_async.cli._job_commands import cli
 from adapty_async.sandbox import Sandbox
 
@@ -28,7 +32,7 @@ _STATUSES = [message for message in _MESSAGES if message.startswith("status ")]
 
 def _texts() -> Iterator[str]:
     """Yield the texts in the package, with `…` for each value that is inserted."""
-    for path in _PACKAGE.rglob("*.py"):
+    for path in [*_PACKAGE.rglob("*.py"), _ROOT / "_adapty_async_pytest.py"]:
         if "sandbox" in path.parts:
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -144,6 +148,48 @@ def test_figures_of_the_comparison_are_the_recorded_ones() -> None:
     assert f"{on_asyncio} times the loop by hand on asyncio and {on_uvloop} times on uvloop" in page
 
 
+def test_the_page_of_errors_has_every_error() -> None:
+    """Each class of error that a caller can import is on the page."""
+    page = (_DOCS / "errors.md").read_text("utf-8")
+    named = {
+        name
+        for module in (errors, jobs)
+        for name in module.__all__
+        if isinstance(kind := getattr(module, name, None), type)
+        if issubclass(kind, AdaptyError)
+    }
+
+    assert len(named) >= 25
+    assert [name for name in sorted(named) if f"`{name}`" not in page] == []
+
+
+def _options(page: str) -> dict[str, str]:
+    """Return the defaults in the tables of options of a page, by the name of the option."""
+    text = (_DOCS / page).read_text("utf-8").partition("| option | default | effect |")[2]
+    rows = re.findall(r"^\| (`.+?`) \| (.+?) \|", text.partition("\n\n")[0], re.MULTILINE)
+    return {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+def test_the_page_of_bulk_runs_has_every_option_with_its_default() -> None:
+    """Nobody has to read the source for an option of a bulk method."""
+    options = _options("bulk.md")
+
+    assert options.keys() == bulk.BulkOptions.__annotations__.keys()
+    assert options["concurrency"] == f"{INITIAL_CONCURRENCY} at first, up to {MOST_WORKERS}"
+    assert options["max_outage"] == f"{MAX_OUTAGE:g} s"
+    assert options["drain"] == f"{DRAIN_SECONDS:g} s"
+
+
+def test_the_page_of_the_cache_has_every_option_with_its_default() -> None:
+    """The options are those of the class, but for the clock of a test."""
+    parameters = inspect.signature(AccessCache).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+    del defaults["clock"]
+
+    shown = {name: text.removesuffix(" s") for name, text in _options("access.md").items()}
+    assert shown == {name: f"{value:,.0f}" for name, value in defaults.items()}
+
+
 def test_each_public_module_has_a_page_of_the_reference() -> None:
     """A public module with names of its own has a page, and no page is without a module."""
     modules = {
@@ -160,7 +206,8 @@ def test_each_public_module_has_a_page_of_the_reference() -> None:
 _QUESTIONS = {
     "is a webhook processed twice?": ("Receive webhooks", "A store recognises events that were"),
     "is access checked while Adapty is down?": ("Check access", "Outages are bridged"),
-    "where is the client closed?": ("Run in a web service", "close it when it ends"),
+    "where is the client closed?": ("Run in web services, task queues", "close it when it ends"),
+    "how does a task of Celery call it?": ("Run in web services, task queues", "tasks of Celery"),
     "how is an erasure proved later?": ("Erase users with evidence", "Keep the evidence"),
     "which key goes where?": ("Choose an API", "`ADAPTY_MAIL_API_KEY`"),
     "is anything sent twice after a crash?": ("Crash safety", "are sent a second time"),

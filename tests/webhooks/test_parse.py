@@ -258,12 +258,12 @@ def test_whole_numbers_may_be_written_as_fractions() -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"", "DecodeError"),
+        (b"", "not JSON"),
         (b"null", "not an object"),
         (b"[]", "not an object"),
         (b'"event_type"', "not an object"),
-        (b"{", "DecodeError"),
-        (b"{'event_type': 'x'}", "DecodeError"),
+        (b"{", "not JSON"),
+        (b"{'event_type': 'x'}", "not JSON"),
         (b"\xff\xfe", "UnicodeDecodeError"),
         ("\ud800", "UnicodeEncodeError"),
         (b'{"event_type": null}', "event_type"),
