@@ -22,7 +22,7 @@ import msgspec
 
 from adapty_async._api.call import CallState, Request, Response
 from adapty_async._http.attempt import Kept, ReadBody, SendOnce, TimeoutScheduler, failure_of
-from adapty_async._http.direct_sender import fastest_sender, patch_check, stamp, why_standard
+from adapty_async._http.direct_sender import Stamp, fastest_sender, why_standard
 from adapty_async._http.session_sender import SESSION_OPTIONS, given_session_sender, session_sender
 from adapty_async._http.streaming import STREAMED, Sink, read_into
 from adapty_async._runtime.fork import SocketFactory, register_fork_handler
@@ -84,7 +84,7 @@ class Transport:
         self._logged: str | None = ""
         self.closed = False
         self.why_standard = why_standard(
-            stamp(), session, given=session is not None, trust_env=trust_env
+            Stamp(), session, given=session is not None, trust_env=trust_env
         )
         register_fork_handler(self)
 
@@ -228,7 +228,7 @@ class Transport:
 
     def _new_pool(self) -> _Pool:
         """Open a session of the client's own, on the fastest HTTP path."""
-        now, is_current = stamp(), patch_check()
+        stamp = Stamp()
         session = aiohttp.ClientSession(
             # the client bounds the requests in flight, so that no timeout includes a wait
             connector=aiohttp.TCPConnector(limit=0, socket_factory=self._sockets),
@@ -236,9 +236,9 @@ class Transport:
             headers=self._headers,
             **SESSION_OPTIONS,
         )
-        send, why = fastest_sender(session, now, trust_env=self._trust_env)
+        send, why = fastest_sender(session, stamp, trust_env=self._trust_env)
         self._record_path(why)
-        return _Pool(send, session, is_current, is_own=True)
+        return _Pool(send, session, stamp.is_current, is_own=True)
 
     def _record_path(self, why: str | None) -> None:
         self.why_standard = why
