@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, Unpack
 
 import msgspec
@@ -24,8 +23,7 @@ from adapty_async._api.call import (
 )
 from adapty_async._api.codec import ResultDecoder
 from adapty_async._bulk.bulk_run import BulkRun
-from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus, StopPolicy
-from adapty_async._bulk.recording import OutcomesPath, Recording, numbering_of
+from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._bulk.run_journal import (
     EARLIER,
     Digester,
@@ -34,9 +32,9 @@ from adapty_async._bulk.run_journal import (
     may_be_done,
     unprocessed,
 )
-from adapty_async._bulk.settings import BulkOptions, RunSettings
-from adapty_async._bulk.workers import Worker, source_of
-from adapty_async._flow.limits import LimiterRegistry, RunLimits, check_interval, remaining_patience
+from adapty_async._bulk.settings import BulkOptions
+from adapty_async._bulk.workers import Worker
+from adapty_async._flow.limits import LimiterRegistry
 from adapty_async._flow.queues import KeyedLock
 from adapty_async._journal import ItemState, KeyIndex
 from adapty_async._pipeline.layers import ItemCounter
@@ -53,10 +51,9 @@ from adapty_async.errors import (
 
 __all__ = (
     "ClientParts",
+    "ItemProcessor",
     "Items",
-    "Records",
     "StartBulk",
-    "run_calls",
 )
 
 ItemT = TypeVar("ItemT")
@@ -95,7 +92,6 @@ class ClientParts(msgspec.Struct, frozen=True):
         clock: returns seconds of a monotonic clock.
         limiters: the bucket limiters.
         items: counts the items of the client's runs.
-        limits: the limits of the run.
     """
 
     encode: Callable[[Operation[Any]], Request]
@@ -104,56 +100,6 @@ class ClientParts(msgspec.Struct, frozen=True):
     clock: Callable[[], float]
     limiters: LimiterRegistry
     items: ItemCounter
-    limits: RunLimits
-
-
-class Records(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    The records that a run keeps of its items.
-
-    Attributes:
-        journal: its journal; None without one.
-        outcomes: its outcomes file; None without one.
-        dedupe: equal requests are sent once.
-        is_id_enough: every request of an id is the same.
-    """
-
-    journal: RunJournal | None = None
-    outcomes: OutcomesPath | None = None
-    dedupe: bool = False
-    is_id_enough: bool = False
-
-
-def run_calls(
-    items: Items[ItemT],
-    build: Callable[[ItemT], Operation[ResultT]],
-    client: ClientParts,
-    settings: RunSettings,
-    records: Records,
-) -> BulkRun[ItemT, ResultT]:
-    """Return a run that sends one operation for each item, and records the outcomes."""
-    journal = records.journal
-    calls = ItemProcessor(build, client, journal, dedupe=records.dedupe)
-    settings = msgspec.structs.replace(
-        settings,
-        patience=functools.partial(remaining_patience, client.limiters, client.limits),
-        check_interval=check_interval(client.limits.max_outage),
-    )
-    source, stop_check = source_of(items), StopPolicy().check
-    if records.outcomes is None:
-        return BulkRun(source, calls.process, stop_check, settings, calls.open, calls.pass_over)
-    numbering = numbering_of(items)
-    recording = Recording(
-        records.outcomes,
-        build,
-        calls,
-        numbering,
-        has_journal=journal is not None,
-        by_id=journal is not None and not journal.by_position and records.is_id_enough,
-    )
-    return BulkRun(
-        source, recording.process, stop_check, settings, recording.open, recording.pass_over
-    )
 
 
 class ItemProcessor(Generic[ItemT, ResultT]):
@@ -274,12 +220,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             if not self._keyed_lock.try_acquire(lock_key):
                 await self._keyed_lock.acquire(lock_key)
             state = worker.call
-            response = await client.send(
-                request
-                if request.if_missing is None
-                else self._without_second_creation(operation, request, entry),
-                state,
-            )
+            response = await self._send(operation, request, entry, state)
             result = client.decode(operation, response)
             outcome = _done(index, item, state, response, result, client.clock() - started)
         except BaseException as error:  # noqa: BLE001  the item's outcome, or the end of the run
@@ -381,6 +322,18 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             return _skipped(index, item, EarlierStatus.DUPLICATE)
         error = entry.recall()
         return None if error is None else Outcome(index, item, OutcomeStatus.UNKNOWN, error=error)
+
+    def _send(
+        self,
+        operation: Operation[Any],
+        request: Request,
+        entry: ItemEntry | None,
+        state: CallState,
+    ) -> Awaitable[Response]:
+        """Send a request, without the creation of an object that another item lost."""
+        if request.if_missing is not None:
+            request = self._without_second_creation(operation, request, entry)
+        return self._client.send(request, state)
 
     def _without_second_creation(
         self, operation: Operation[Any], request: Request, entry: ItemEntry | None
