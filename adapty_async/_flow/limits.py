@@ -217,10 +217,12 @@ class _Wait(msgspec.Struct, frozen=True):
     Attributes:
         seconds: seconds until the run asks for the permit again.
         order: the order of the runs that wait for the same rate; None if only this run waits.
+        is_slowed: only the rate source delays the run.
     """
 
     seconds: float
     order: RunOrder | None
+    is_slowed: bool = False
 
 
 class RunLimiter(BucketLimiter):
@@ -393,7 +395,7 @@ class RunLimiter(BucketLimiter):
         for order, limiter in self._shared if is_in_order else self._shared[1:]:
             seconds = order.delay(self, now, limiter.rate)
             if seconds:
-                return _Wait(seconds, order)
+                return _Wait(seconds, order, is_slowed=is_limited)
         return None
 
     def _revoke(self, _: str) -> None:
@@ -408,21 +410,22 @@ class RunLimiter(BucketLimiter):
         1. Single calls, an outage or a configured rate delay it: see `_wait_for_others`.
         2. It is another run's turn: see `_wait_for_turn`.
         3. The rate source delays it. Only a run that it limits asks it.
+
+        The conditions of the first two only spare most items a call that would return None.
         """
         state = self._state
         with state.lock:
             wait, is_limited = None, self._is_adaptive or state.is_adapting
             if not self._is_adaptive or state.urgent or state.breaker.since is not None:
                 wait = self._wait_for_others(is_limited=is_limited)
-            is_slowed = wait is None and is_limited
             if wait is None and (state.run_order.asks_at or state.rate_limiter):
                 wait = self._wait_for_turn(is_limited=is_limited)
-            if is_slowed and wait is None:
+            if wait is None and is_limited:
                 seconds = state.rate_source.acquire()
                 if seconds > CLOCK_RESOLUTION:
-                    wait = _Wait(seconds, state.run_order)
+                    wait = _Wait(seconds, state.run_order, is_slowed=True)
             if wait is not None:
-                self._require_patience(operation, wait.seconds, is_slowed=is_slowed)
+                self._require_patience(operation, wait)
                 return wait
             state.record_sent(paced=is_limited)
             if self._run.rate_limiter is not None:
@@ -448,7 +451,7 @@ class RunLimiter(BucketLimiter):
             wait, order = delay, None
         return _Wait(wait, order) if wait > CLOCK_RESOLUTION else None
 
-    def _require_patience(self, operation: str, wait: float, *, is_slowed: bool) -> None:
+    def _require_patience(self, operation: str, wait: _Wait) -> None:
         """
         Raise if the run has waited for too long, or will have at the end of the pause.
 
@@ -457,7 +460,7 @@ class RunLimiter(BucketLimiter):
         the server rejects everything: otherwise calls or other processes may use the rate up.
         """
         state, timer = self._state, self._timer
-        slowed = wait if is_slowed and state.rate_source.probing else 0.0
+        slowed = wait.seconds if wait.is_slowed and state.rate_source.probing else 0.0
         held = max(slowed, state.breaker.delay(), state.paused_for)
         if held > CLOCK_RESOLUTION:
             timer.hold(min(held, RECHECK))
@@ -467,7 +470,7 @@ class RunLimiter(BucketLimiter):
             raise CircuitOpenError(
                 f"no service for longer than {self._run.max_outage:g} s",
                 operation=operation,
-                retry_after=max(wait, state.paused_for),
+                retry_after=max(wait.seconds, state.paused_for),
             )
 
     @property
