@@ -100,10 +100,6 @@ class Timeline:
         self.waited += (waited - self.waited) / 16
         self.sent = now if now > next_at else next_at  # noqa: FURB136  max() takes 0.1 µs
 
-    def record_wait(self, *, waited: bool) -> None:
-        """Record whether the rate held a request back."""
-        self.waited += (waited - self.waited) / 16
-
     def count(self, now: float, interval: float) -> None:
         """Put a request on the timeline that did not wait for its turn."""
         self.sent = min(max(now, self.sent) + interval, now + max(_DEBT, interval))
