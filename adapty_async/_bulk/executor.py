@@ -11,7 +11,7 @@ from typing import Any, TypeVar, Unpack
 
 from adapty_async._api.call import Operation
 from adapty_async._bulk.bulk_run import BulkRun
-from adapty_async._bulk.item_processor import ClientParts, ItemProcessor, Items
+from adapty_async._bulk.item_processor import ItemProcessor, Items
 from adapty_async._bulk.outcome import StopPolicy
 from adapty_async._bulk.recording import OutcomesPath, Recording, numbering_of
 from adapty_async._bulk.run_journal import RunIdentity, RunJournal
@@ -64,16 +64,15 @@ class BulkExecutor(Executor):
         limits = _limits_of(options, layers.timing.clock)
         settings = _settings_from(options, limits, layers.limiters)
         journal = self._journal(options, items, name, settings.concurrency)
-        client = ClientParts(
+        calls = ItemProcessor(
+            build_operation,
             functools.partial(self._encode, low_priority=True),
             build(layers, self.options.retry, limits),
-            layers.decode,
-            layers.timing.clock,
-            layers.limiters,
-            layers.items,
+            layers,
+            journal,
+            dedupe=options.get("dedupe", False),
         )
-        dedupe, outcomes = options.get("dedupe", False), _outcomes_of(options)
-        calls = ItemProcessor(build_operation, client, journal, dedupe=dedupe)
+        outcomes = _outcomes_of(options)
         processor: ItemProcessor[ItemT, ResultT] | Recording[ItemT, ResultT] = calls
         if outcomes is not None:
             is_any_order = journal is not None and not journal.by_position
