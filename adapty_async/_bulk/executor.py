@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import os
@@ -12,8 +11,9 @@ from typing import Any, TypeVar, Unpack
 
 from adapty_async._api.call import Operation
 from adapty_async._bulk.bulk_run import BulkRun
-from adapty_async._bulk.item_processor import ClientParts, Items, Records, run_calls
-from adapty_async._bulk.recording import OutcomesPath
+from adapty_async._bulk.item_processor import ItemProcessor, Items
+from adapty_async._bulk.outcome import StopPolicy
+from adapty_async._bulk.recording import OutcomesPath, Recording, numbering_of
 from adapty_async._bulk.run_journal import RunIdentity, RunJournal
 from adapty_async._bulk.settings import (
     DRAIN_SECONDS,
@@ -22,10 +22,16 @@ from adapty_async._bulk.settings import (
     MOST_WORKERS,
     BulkOptions,
     RunSettings,
-    WorkerLimit,
 )
+from adapty_async._bulk.workers import source_of
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
-from adapty_async._flow.limits import RunLimits, wakeful_clock
+from adapty_async._flow.limits import (
+    LimiterRegistry,
+    RunLimits,
+    check_interval,
+    remaining_patience,
+    wakeful_clock,
+)
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._input.items import TableItems, checked, require_no_table
 from adapty_async._journal import RunName, SqliteJournal, belongs_to_journal
@@ -56,34 +62,48 @@ class BulkExecutor(Executor):
             build_operation = checked(build_operation)
         layers = self.layers
         limits = _limits_of(options, layers.timing.clock)
-        settings = _settings_from(options, limits.concurrency, limits.stopping)
-        storage = options.get("journal")
-        journal: RunJournal | None = None
-        if storage is not None:
-            defaults, workers = self.options.defaults, settings.concurrency
-            if isinstance(storage, str | os.PathLike):
-                storage = SqliteJournal(Path(storage), owed=2 * workers)
-            run = RunIdentity(name, defaults.origin, defaults.account)
-            journal = RunJournal(storage, run, items, options.get("job_id"), workers)
-        send = build(layers, self.options.retry, limits)
-        encode_item = functools.partial(self._encode, low_priority=True)
-        client = ClientParts(
-            encode_item,
-            send,
-            layers.decode,
-            layers.timing.clock,
-            layers.limiters,
-            layers.items,
-            limits,
+        settings = _settings_from(options, limits, layers.limiters)
+        journal = self._journal(options, items, name, settings.concurrency)
+        calls = ItemProcessor(
+            build_operation,
+            functools.partial(self._encode, low_priority=True),
+            build(layers, self.options.retry, limits),
+            layers,
+            journal,
+            dedupe=options.get("dedupe", False),
         )
         outcomes = _outcomes_of(options)
-        records = Records(
-            journal=journal,
-            outcomes=outcomes,
-            dedupe=options.get("dedupe", False),
-            is_id_enough=outcomes is not None and RunName.parse(name).is_id_enough,
+        processor: ItemProcessor[ItemT, ResultT] | Recording[ItemT, ResultT] = calls
+        if outcomes is not None:
+            is_any_order = journal is not None and not journal.by_position
+            processor = Recording(
+                outcomes,
+                build_operation,
+                calls,
+                numbering_of(items),
+                has_journal=journal is not None,
+                by_id=is_any_order and RunName.parse(name).is_id_enough,
+            )
+        return BulkRun(
+            source_of(items),
+            processor.process,
+            StopPolicy().check,
+            settings,
+            processor.open,
+            processor.pass_over,
         )
-        return run_calls(items, build_operation, client, settings, records)
+
+    def _journal(
+        self, options: BulkOptions[Any, Any], items: object, name: str, workers: int
+    ) -> RunJournal | None:
+        """Return the journal of a run, which is not open yet; None without one."""
+        storage, defaults = options.get("journal"), self.options.defaults
+        if storage is None:
+            return None
+        if isinstance(storage, str | os.PathLike):
+            storage = SqliteJournal(Path(storage), owed=2 * workers)
+        run = RunIdentity(name, defaults.origin, defaults.account)
+        return RunJournal(storage, run, items, options.get("job_id"), workers)
 
 
 def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> RunLimits:
@@ -116,15 +136,15 @@ def _run_rate_limiter(rate: float, clock: Callable[[], float]) -> FixedRateLimit
 
 
 def _settings_from(
-    options: BulkOptions[Any, Any], worker_limit: WorkerLimit | None, stopping: asyncio.Event
+    options: BulkOptions[Any, Any], limits: RunLimits, limiters: LimiterRegistry
 ) -> RunSettings:
     """
     Validate the options of a bulk method, and return the settings of its run.
 
     Args:
         options: the options.
-        worker_limit: the worker limit of a run without `concurrency`; None for a fixed number.
-        stopping: the event that the run sets when it stops.
+        limits: the limits of the run.
+        limiters: the limits of the client.
 
     Raises:
         ConfigError: an option is unknown or out of range.
@@ -137,12 +157,14 @@ def _settings_from(
         raise ConfigError("on_outcome must be a plain function; an async one is never awaited")
     return RunSettings(
         concurrency=MOST_WORKERS if concurrency is None else concurrency,
-        worker_limit=worker_limit,
+        worker_limit=limits.concurrency,
         fail_fast=options.get("fail_fast", False),
         ordered=options.get("ordered", False),
         drain=positive("drain", options["drain"]) if "drain" in options else DRAIN_SECONDS,
         on_outcome=options.get("on_outcome"),
-        stopping=stopping,
+        stopping=limits.stopping,
+        patience=functools.partial(remaining_patience, limiters, limits),
+        check_interval=check_interval(limits.max_outage),
     )
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, Unpack
 
 import msgspec
@@ -22,10 +21,8 @@ from adapty_async._api.call import (
     lock_key_of,
     request_id_in,
 )
-from adapty_async._api.codec import ResultDecoder
 from adapty_async._bulk.bulk_run import BulkRun
-from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus, StopPolicy
-from adapty_async._bulk.recording import OutcomesPath, Recording, numbering_of
+from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._bulk.run_journal import (
     EARLIER,
     Digester,
@@ -34,12 +31,11 @@ from adapty_async._bulk.run_journal import (
     may_be_done,
     unprocessed,
 )
-from adapty_async._bulk.settings import BulkOptions, RunSettings
-from adapty_async._bulk.workers import Worker, source_of
-from adapty_async._flow.limits import LimiterRegistry, RunLimits, check_interval, remaining_patience
+from adapty_async._bulk.settings import BulkOptions
+from adapty_async._bulk.workers import Worker
 from adapty_async._flow.queues import KeyedLock
 from adapty_async._journal import ItemState, KeyIndex
-from adapty_async._pipeline.layers import ItemCounter
+from adapty_async._pipeline.layers import PipelineConfig
 from adapty_async._pipeline.retry import lost_creation, may_have_worked
 from adapty_async.errors import (
     AdaptyError,
@@ -52,11 +48,9 @@ from adapty_async.errors import (
 )
 
 __all__ = (
-    "ClientParts",
+    "ItemProcessor",
     "Items",
-    "Records",
     "StartBulk",
-    "run_calls",
 )
 
 ItemT = TypeVar("ItemT")
@@ -84,78 +78,6 @@ class StartBulk(Protocol):
         ...
 
 
-class ClientParts(msgspec.Struct, frozen=True):
-    """
-    The parts of a client that a run uses.
-
-    Attributes:
-        encode: encodes an operation as a request.
-        send: sends a request through the pipeline.
-        decode: decodes a response to the result of its operation.
-        clock: returns seconds of a monotonic clock.
-        limiters: the bucket limiters.
-        items: counts the items of the client's runs.
-        limits: the limits of the run.
-    """
-
-    encode: Callable[[Operation[Any]], Request]
-    send: Layer
-    decode: ResultDecoder
-    clock: Callable[[], float]
-    limiters: LimiterRegistry
-    items: ItemCounter
-    limits: RunLimits
-
-
-class Records(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    The records that a run keeps of its items.
-
-    Attributes:
-        journal: its journal; None without one.
-        outcomes: its outcomes file; None without one.
-        dedupe: equal requests are sent once.
-        is_id_enough: every request of an id is the same.
-    """
-
-    journal: RunJournal | None = None
-    outcomes: OutcomesPath | None = None
-    dedupe: bool = False
-    is_id_enough: bool = False
-
-
-def run_calls(
-    items: Items[ItemT],
-    build: Callable[[ItemT], Operation[ResultT]],
-    client: ClientParts,
-    settings: RunSettings,
-    records: Records,
-) -> BulkRun[ItemT, ResultT]:
-    """Return a run that sends one operation for each item, and records the outcomes."""
-    journal = records.journal
-    calls = ItemProcessor(build, client, journal, dedupe=records.dedupe)
-    settings = msgspec.structs.replace(
-        settings,
-        patience=functools.partial(remaining_patience, client.limiters, client.limits),
-        check_interval=check_interval(client.limits.max_outage),
-    )
-    source, stop_check = source_of(items), StopPolicy().check
-    if records.outcomes is None:
-        return BulkRun(source, calls.process, stop_check, settings, calls.open, calls.pass_over)
-    numbering = numbering_of(items)
-    recording = Recording(
-        records.outcomes,
-        build,
-        calls,
-        numbering,
-        has_journal=journal is not None,
-        by_id=journal is not None and not journal.by_position and records.is_id_enough,
-    )
-    return BulkRun(
-        source, recording.process, stop_check, settings, recording.open, recording.pass_over
-    )
-
-
 class ItemProcessor(Generic[ItemT, ResultT]):
     """
     An item processor: skip, build, lock, begin, send, record.
@@ -168,24 +90,37 @@ class ItemProcessor(Generic[ItemT, ResultT]):
     5. Send the request through the pipeline, and decode the response. If the response to a creation
        was lost, here or in an earlier run, no other item creates the object.
     6. Record the outcome in the journal, and release the lock.
+
+    Args:
+        build: makes the operation of an item.
+        encode: encodes an operation as a request.
+        send: sends a request through the pipeline of the run.
+        layers: the configuration of the client's pipeline.
+        journal: the journal of the run; None without one.
+        dedupe: whether equal requests are sent once.
     """
 
     def __init__(
         self,
         build: Callable[[ItemT], Operation[ResultT]],
-        client: ClientParts,
+        encode: Callable[[Operation[Any]], Request],
+        send: Layer,
+        layers: PipelineConfig,
         journal: RunJournal | None,
         *,
         dedupe: bool,
     ) -> None:
         self._build = build
-        self._client = client
+        self._encode = encode
+        self._pipeline = send
+        self._layers = layers
+        self._clock = layers.timing.clock
         self._journal = journal
         self._by_position = journal is not None and journal.by_position
         # identified by their requests, equal items are one item with one state
-        self._by_digest = journal is not None and not journal.by_position
-        self._seen = KeyIndex() if dedupe and not self._by_digest else None
-        self._identifies = self._by_digest or self._seen is not None
+        by_digest = journal is not None and not journal.by_position
+        self._seen = KeyIndex() if dedupe and not by_digest else None
+        self._identifies = by_digest or self._seen is not None
         self._digester = Digester(os.urandom(32) if journal is None else journal.digest_key)
         self._is_resumed = False  # an earlier run used the journal
         # returns the earlier status of an item; None if its position does not identify it
@@ -198,7 +133,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
     async def open(self, run: BulkRun[ItemT, ResultT]) -> AsyncIterator[None]:
         """Keep the journal of a run open, and its items in the statistics of the client."""
         self._watched = run.is_watched
-        journal, limiters, items = self._journal, self._client.limiters, self._client.items
+        journal, limiters, items = self._journal, self._layers.limiters, self._layers.items
         counts = run.counts
         items.start(counts)
         try:
@@ -240,7 +175,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             return state
         try:
             operation = worker.operation = self._build(item)
-            digest = self._digester.of(operation, self._client.encode(operation))
+            digest = self._digester.of(operation, self._encode(operation))
         except Exception:  # noqa: BLE001  without a request, it was never sent
             return state
         if self._seen is None:
@@ -256,14 +191,14 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         """Return the outcome of an item. An exception that ends the run is stored in the worker."""
         if self._earlier is not None and (earlier := self._earlier(index)):
             return _skipped(index, item, earlier)
-        client, started = self._client, self._client.clock()
+        started = self._clock()
         request: Request | None = None
         state: CallState | None = None
         entry: ItemEntry | None = None
         lock_key: Hashable = None
         try:
             operation = worker.operation = self._build(item)
-            request = client.encode(operation)
+            request = self._encode(operation)
             entry = None if self._journal is None else self._journal.entry(index, request)
             if (self._identifies or self._is_resumed) and (
                 known := await self._known(index, item, operation, request, entry)
@@ -274,14 +209,9 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             if not self._keyed_lock.try_acquire(lock_key):
                 await self._keyed_lock.acquire(lock_key)
             state = worker.call
-            response = await client.send(
-                request
-                if request.if_missing is None
-                else self._without_second_creation(operation, request, entry),
-                state,
-            )
-            result = client.decode(operation, response)
-            outcome = _done(index, item, state, response, result, client.clock() - started)
+            response = await self._send(operation, request, entry, state)
+            result = self._layers.decode(operation, response)
+            outcome = _done(index, item, state, response, result, self._clock() - started)
         except BaseException as error:  # noqa: BLE001  the item's outcome, or the end of the run
             outcome = self._after_error(index, item, request, worker, error, started)
         worker.call = None  # the worker is idle until its next item
@@ -313,7 +243,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         Raises:
             GeneratorExit: the event loop has ended, and nothing can be awaited any more.
         """
-        state, elapsed = worker.call, self._client.clock() - started
+        state, elapsed = worker.call, self._clock() - started
         if worker.is_closed_by(error):
             raise error
         worker.failure = _run_ending(error, is_sending=state is not None)
@@ -381,6 +311,18 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             return _skipped(index, item, EarlierStatus.DUPLICATE)
         error = entry.recall()
         return None if error is None else Outcome(index, item, OutcomeStatus.UNKNOWN, error=error)
+
+    def _send(
+        self,
+        operation: Operation[Any],
+        request: Request,
+        entry: ItemEntry | None,
+        state: CallState,
+    ) -> Awaitable[Response]:
+        """Send a request, without the creation of an object that another item lost."""
+        if request.if_missing is not None:
+            request = self._without_second_creation(operation, request, entry)
+        return self._pipeline(request, state)
 
     def _without_second_creation(
         self, operation: Operation[Any], request: Request, entry: ItemEntry | None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -14,6 +13,7 @@ import msgspec
 from adapty_async._api.call import IDENTITIES, Operation
 from adapty_async._api.validation import exact_text
 from adapty_async._bulk.bulk_run import BulkRun
+from adapty_async._bulk.item_processor import ItemProcessor
 from adapty_async._bulk.outcome import Outcome
 from adapty_async._bulk.outcomes_file import Entry, OutcomesFile
 from adapty_async._bulk.workers import Worker
@@ -58,22 +58,6 @@ def numbering_of(items: object) -> Callable[[int], int]:
     return items.line_of if isinstance(items, _Numbered) else lambda position: position + 1
 
 
-class _Processor(Protocol[ItemT, ResultT]):
-    """The interface of an item processor."""
-
-    def open(self, run: BulkRun[ItemT, ResultT]) -> AbstractAsyncContextManager[object]:
-        """Keep what it needs open during a run."""
-        ...
-
-    async def process(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
-        """Return the outcome of an item."""
-        ...
-
-    async def pass_over(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
-        """Return the outcome of an item that is not processed."""
-        ...
-
-
 class Recording(Generic[ItemT, ResultT]):
     """
     A decorator of a run's item processor that appends each outcome to an outcomes file.
@@ -91,7 +75,7 @@ class Recording(Generic[ItemT, ResultT]):
         self,
         outcomes: OutcomesPath,
         build: Callable[[ItemT], Operation[ResultT]],
-        processor: _Processor[ItemT, ResultT],
+        processor: ItemProcessor[ItemT, ResultT],
         line_of: Callable[[int], int],
         *,
         has_journal: bool,

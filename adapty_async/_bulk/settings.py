@@ -31,7 +31,7 @@ MOST_WORKERS = 256
 #: The largest `concurrency`: each worker is a task, and a journal reserves space for each item in
 #: flight. A mistyped number would use up the memory and the disk.
 MAX_CONCURRENCY = 10_000
-#: Seconds without a success that end a run by default.
+#: Seconds without a success that end a run by default, and without its store the work on a job.
 MAX_OUTAGE = 900.0
 #: Seconds that requests in flight get to end by default when a run is stopped.
 DRAIN_SECONDS = 5.0

@@ -232,7 +232,7 @@ class AdaptiveRateLimiter:
             pause.record_probe(now, self.round_trip)
         return 0.0
 
-    def reserve(self, wanted: int, ahead: float, *, waited: bool) -> Reservation:
+    def reserve(self, wanted: int, ahead: float) -> Reservation:
         """
         Reserve the next send times for a caller that sends its requests at these times.
 
@@ -242,12 +242,10 @@ class AdaptiveRateLimiter:
         Args:
             wanted: maximum number of requests.
             ahead: seconds by which the last one may be in the future.
-            waited: the rate has held back a request of the caller since its last reservation.
         """
         now, interval = self._clock(), 1.0 / self.rate
         next_at = self._next_at(now)
         first = max(now, next_at)
-        self._timeline.record_wait(waited=waited)
         wait = self._delay(now, next_at) if self.probing else max(0.0, first - now - ahead)
         if wait > CLOCK_RESOLUTION:
             self._timeline.hold(now, wait)

@@ -217,10 +217,12 @@ class _Wait(msgspec.Struct, frozen=True):
     Attributes:
         seconds: seconds until the run asks for the permit again.
         order: the order of the runs that wait for the same rate; None if only this run waits.
+        is_slowed: only the rate source delays the run.
     """
 
     seconds: float
     order: RunOrder | None
+    is_slowed: bool = False
 
 
 class RunLimiter(BucketLimiter):
@@ -382,18 +384,18 @@ class RunLimiter(BucketLimiter):
             if order is not but:
                 order.leave(self)
 
-    def _wait_for_turn(self, *, is_limited: bool) -> _Wait | None:
+    def _wait_for_turn(self, *, is_paced: bool) -> _Wait | None:
         """
         Return the wait until it is the run's turn; None if it is.
 
         Runs that the rate source does not limit alternate in an outage only, for its probes.
         """
         now = self._state.clock()
-        is_in_order = is_limited or self._state.breaker.since is not None
+        is_in_order = is_paced or self._state.breaker.since is not None
         for order, limiter in self._shared if is_in_order else self._shared[1:]:
             seconds = order.delay(self, now, limiter.rate)
             if seconds:
-                return _Wait(seconds, order)
+                return _Wait(seconds, order, is_slowed=is_paced)
         return None
 
     def _revoke(self, _: str) -> None:
@@ -408,28 +410,29 @@ class RunLimiter(BucketLimiter):
         1. Single calls, an outage or a configured rate delay it: see `_wait_for_others`.
         2. It is another run's turn: see `_wait_for_turn`.
         3. The rate source delays it. Only a run that it limits asks it.
+
+        The conditions of the first two only spare most items a call that would return None.
         """
         state = self._state
         with state.lock:
-            wait, is_limited = None, self._is_adaptive or state.is_adapting
+            wait, is_paced = None, self._is_paced()
             if not self._is_adaptive or state.urgent or state.breaker.since is not None:
-                wait = self._wait_for_others(is_limited=is_limited)
-            is_slowed = wait is None and is_limited
+                wait = self._wait_for_others(is_paced=is_paced)
             if wait is None and (state.run_order.asks_at or state.rate_limiter):
-                wait = self._wait_for_turn(is_limited=is_limited)
-            if is_slowed and wait is None:
+                wait = self._wait_for_turn(is_paced=is_paced)
+            if wait is None and is_paced:
                 seconds = state.rate_source.acquire()
                 if seconds > CLOCK_RESOLUTION:
-                    wait = _Wait(seconds, state.run_order)
+                    wait = _Wait(seconds, state.run_order, is_slowed=True)
             if wait is not None:
-                self._require_patience(operation, wait.seconds, is_slowed=is_slowed)
+                self._require_patience(operation, wait)
                 return wait
-            state.record_sent(paced=is_limited)
+            state.record_sent(paced=is_paced)
             if self._run.rate_limiter is not None:
                 self._run.rate_limiter.acquire()
             return None
 
-    def _wait_for_others(self, *, is_limited: bool) -> _Wait | None:
+    def _wait_for_others(self, *, is_paced: bool) -> _Wait | None:
         """
         Return the longest of all waits but that for the rate source, if it limits the run.
 
@@ -438,7 +441,7 @@ class RunLimiter(BucketLimiter):
         state = self._state
         order: RunOrder | None = state.run_order
         paused_for = state.paused_for
-        wait = max(state.breaker.delay(), 0.0 if is_limited else paused_for)
+        wait = max(state.breaker.delay(), 0.0 if is_paced else paused_for)
         if state.urgent and not paused_for:
             wait = max(wait, 1 / (state.rate_limiter or state.rate_source).rate)
         shared, own = state.rate_limiter, self._run.rate_limiter
@@ -448,7 +451,7 @@ class RunLimiter(BucketLimiter):
             wait, order = delay, None
         return _Wait(wait, order) if wait > CLOCK_RESOLUTION else None
 
-    def _require_patience(self, operation: str, wait: float, *, is_slowed: bool) -> None:
+    def _require_patience(self, operation: str, wait: _Wait) -> None:
         """
         Raise if the run has waited for too long, or will have at the end of the pause.
 
@@ -457,7 +460,7 @@ class RunLimiter(BucketLimiter):
         the server rejects everything: otherwise calls or other processes may use the rate up.
         """
         state, timer = self._state, self._timer
-        slowed = wait if is_slowed and state.rate_source.probing else 0.0
+        slowed = wait.seconds if wait.is_slowed and state.rate_source.probing else 0.0
         held = max(slowed, state.breaker.delay(), state.paused_for)
         if held > CLOCK_RESOLUTION:
             timer.hold(min(held, RECHECK))
@@ -467,7 +470,7 @@ class RunLimiter(BucketLimiter):
             raise CircuitOpenError(
                 f"no service for longer than {self._run.max_outage:g} s",
                 operation=operation,
-                retry_after=max(wait, state.paused_for),
+                retry_after=max(wait.seconds, state.paused_for),
             )
 
     @property

@@ -100,10 +100,6 @@ class Timeline:
         self.waited += (waited - self.waited) / 16
         self.sent = now if now > next_at else next_at  # noqa: FURB136  max() takes 0.1 µs
 
-    def record_wait(self, *, waited: bool) -> None:
-        """Record whether the rate held a request back."""
-        self.waited += (waited - self.waited) / 16
-
     def count(self, now: float, interval: float) -> None:
         """Put a request on the timeline that did not wait for its turn."""
         self.sent = min(max(now, self.sent) + interval, now + max(_DEBT, interval))
@@ -294,8 +290,9 @@ class PauseState:
 
         1. The server accepted a request that was sent later: no pause.
         2. Too few in a row: no pause. A long `Retry-After` counts as several.
-        3. No `Retry-After`, or a short one: pause until the next probe. Its wait doubles each time.
-        4. A long one: pause for as long as the server asks, with one early probe.
+        3. No `Retry-After`, or a short one, and sent before the last probe: no pause.
+        4. The same, sent after it: pause until the next probe. Its wait doubles each time.
+        5. A long one: pause for as long as the server asks, with one early probe.
         """
         asked = min(_MAX_PAUSE, max(0.0, retry_after or 0.0))
         if self.accepted > sent + _OVERTAKING * round_trip:
@@ -307,21 +304,21 @@ class PauseState:
             self.overstated = False  # even a probe is throttled
         is_long = asked > _SHORT_PAUSE and not self.overstated
         weight = asked if is_long else _SHORT_PAUSE
-        if self.consecutive * weight < _CONSECUTIVE * _SHORT_PAUSE:
+        if self.consecutive * weight < _CONSECUTIVE * _SHORT_PAUSE or not (is_long or is_new):
             return False
-        if not is_long:
-            if not is_new:
-                return False
-            doubled = min(_PROBE_FIRST * 2.0 ** min(self.closed, 60), max(_PROBE_FIRST, within))
-            asked = min(asked or _MAX_PROBE, doubled)
-        elif self.until <= now and not self.closed:
+        if is_long and self.until <= now and not self.closed:
             self.early_probe = now + max(_EARLY_PROBE, 4 * round_trip)
+        self.price = asked if is_long else self._until_probe(asked, within)
         if is_new and self.consecutive >= _CONSECUTIVE:
             self._close(now)
-        self.price = asked
         self.rejected = max(self.rejected, sent)
-        self.until = max(self.until, now + max(asked, self._silence(now, within)))
+        self.until = max(self.until, now + max(self.price, self._silence(now, within)))
         return is_long
+
+    def _until_probe(self, asked: float, within: float) -> float:
+        """Return the seconds until the next probe, which no long `Retry-After` delays."""
+        doubled = min(_PROBE_FIRST * 2.0 ** min(self.closed, 60), max(_PROBE_FIRST, within))
+        return min(asked or _MAX_PROBE, doubled)
 
     def _close(self, now: float) -> None:
         self.closed_since = self.closed_since if self.closed else now

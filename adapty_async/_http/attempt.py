@@ -287,8 +287,7 @@ class TimeoutScheduler:
     """
     A scheduler of timeouts that cancels tasks of one event loop, each with one attempt at a time.
 
-    Points in time are those of `clock` and not of the loop. The clock of uvloop stands still while
-    a callback runs, so the time of a blocking call would count towards the next attempt.
+    Points in time are those of `clock` and not of the loop, for the reason of `PatientTimer`.
     """
 
     def __init__(self, loop: Loop, clock: Callable[[], float] = time.monotonic) -> None:

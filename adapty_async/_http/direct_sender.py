@@ -1,8 +1,8 @@
 """
 The fast HTTP path: a direct sender, which makes one attempt over a session's connector.
 
-It does not use `ClientSession.request`, but half-private parts of aiohttp. `reason_against` decides
-whether they are allowed: any unusual condition selects the standard path. That path is in
+It does not use `ClientSession.request`, but half-private parts of aiohttp. `why_standard` decides
+whether they are allowed: any unusual condition selects the standard path, which is in
 `session_sender`. The invariants of `attempt` hold on both paths, and one conformance suite runs
 over both.
 """
@@ -13,18 +13,16 @@ import asyncio
 import functools
 import inspect
 import math
-import operator
 import socket
 import types
-from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias, cast
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
 
 import aiohttp
 import aiohttp.client_proto
 import aiohttp.client_reqrep
 import aiohttp.connector
 import aiohttp.http_writer
-import msgspec
 import yarl
 from aiohttp.http import StreamWriter
 from multidict import CIMultiDict
@@ -48,13 +46,9 @@ from adapty_async.errors import ConnectError
 
 __all__ = (
     "TESTED",
-    "Conditions",
     "DirectSender",
     "Stamp",
     "fastest_sender",
-    "patch_check",
-    "reason_against",
-    "stamp",
     "why_standard",
 )
 
@@ -68,14 +62,12 @@ _READ_SIZE = 64 * 1024
 # The client's timeout scheduler bounds connecting as well.
 _NO_TIMEOUTS = aiohttp.ClientTimeout(total=None, ceil_threshold=math.inf)
 
-Stamp: TypeAlias = tuple[object, ...]
-
 
 def fastest_sender(
-    session: aiohttp.ClientSession, now: Stamp, *, trust_env: bool
+    session: aiohttp.ClientSession, stamp: Stamp, *, trust_env: bool
 ) -> tuple[SendOnce, str | None]:
     """Return a sender over the client's own session, and the reason if it is not the fast one."""
-    why = why_standard(now, session, given=False, trust_env=trust_env)
+    why = why_standard(stamp, session, given=False, trust_env=trust_env)
     if why is None:
         return DirectSender(session), None
     return session_sender(session, _read_less, trust_env=trust_env), why
@@ -175,176 +167,63 @@ def _read_less(transport: Any) -> None:
         transport.max_size = _READ_SIZE
 
 
-# Patched by OpenTelemetry, Sentry and Datadog; by aioresponses, vcrpy, pook, Datadog, New Relic and
-# Elastic; the third calls the second.
-_OF_SESSION = operator.itemgetter("__init__", "_request", "request")
-
-
-def stamp() -> Stamp:
-    """
-    Return the objects that test mocks and tracers patch; a patch, or its removal, changes them.
-
-    It reads attributes from the `__dict__` of a class, since a wrapper of the package wrapt is a
-    new object at each access, and equals the wrapped object.
-    """
-    sessions, connectors, sockets = aiohttp.ClientSession, aiohttp.TCPConnector, socket.socket
-    try:
-        of_connector = connectors.__dict__
-        return (
-            sessions,
-            *_OF_SESSION(sessions.__dict__),
-            connectors,
-            of_connector.get("connect"),
-            aiohttp.BaseConnector.__dict__["connect"],
-            of_connector["_create_connection"],
-            aiohttp.ClientRequest.__dict__["send"],  # New Relic
-            aiohttp.ClientResponse.__dict__["start"],
-            sockets,  # mocket, pytest-socket
-        )
-    except (AttributeError, KeyError):  # a class was replaced by something else
-        return (sessions, connectors, sockets)
-
-
-def patch_check() -> Callable[[], bool]:
-    """
-    Return a function that returns whether nothing was patched since this call.
-
-    It runs for each request. So it compares each part of the present stamp where it is, which takes
-    half the time of another stamp.
-    """
-    before = stamp()
-    if len(before) != len(_PARTS):  # a class was replaced by something else
-        return lambda: all(map(operator.is_, before, stamp()))
-    sessions, make, send, request, connectors, own_connect, connect, create = before[:8]
-    write, start, sockets = before[8:]
-    bases, requests = aiohttp.BaseConnector, aiohttp.ClientRequest
-    responses = aiohttp.ClientResponse
-    session, connector, base = vars(sessions), vars(connectors), vars(bases)
-    of_requests, of_responses = vars(requests), vars(responses)
-
-    def is_unpatched() -> bool:
-        try:
-            return (
-                aiohttp.ClientSession is sessions
-                and session["__init__"] is make
-                and session["_request"] is send
-                and session["request"] is request
-                and aiohttp.TCPConnector is connectors
-                and connector.get("connect") is own_connect
-                and connector["_create_connection"] is create
-                and aiohttp.BaseConnector is bases
-                and base["connect"] is connect
-                and aiohttp.ClientRequest is requests
-                and of_requests["send"] is write
-                and aiohttp.ClientResponse is responses
-                and of_responses["start"] is start
-                and socket.socket is sockets
-            )
-        except (AttributeError, KeyError):  # one was removed
-            return False
-
-    return is_unpatched
-
-
-_CLIENT, _CONNECTOR = aiohttp.client.__dict__, aiohttp.connector.__dict__
-# The parts of a stamp: the name of each, and the namespace of its module.
-_PARTS = (
-    ("aiohttp.ClientSession", _CLIENT),
-    ("aiohttp.ClientSession.__init__", _CLIENT),
-    ("aiohttp.ClientSession._request", _CLIENT),
-    ("aiohttp.ClientSession.request", _CLIENT),
-    ("aiohttp.TCPConnector", _CONNECTOR),
-    ("aiohttp.TCPConnector.connect", _CONNECTOR),
-    ("aiohttp.BaseConnector.connect", _CONNECTOR),
-    ("aiohttp.TCPConnector._create_connection", _CONNECTOR),
-    ("aiohttp.ClientRequest.send", aiohttp.client_reqrep.__dict__),
-    ("aiohttp.ClientResponse.start", aiohttp.client_reqrep.__dict__),
-    ("socket.socket", socket.__dict__),
+# The classes and methods that test mocks and tracers patch: a module, a class, and its methods.
+_PATCHED = (
+    # the first by OpenTelemetry, Sentry and Datadog; the second, which the third calls, by
+    # aioresponses, vcrpy, pook, Datadog, New Relic and Elastic
+    (aiohttp, "ClientSession", ("__init__", "_request", "request")),
+    (aiohttp, "TCPConnector", ("connect", "_create_connection")),
+    (aiohttp, "BaseConnector", ("connect",)),
+    (aiohttp, "ClientRequest", ("send",)),  # New Relic
+    (aiohttp, "ClientResponse", ("start",)),
+    (socket, "socket", ()),  # mocket, pytest-socket
 )
 
 
-class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+class Stamp:
     """
-    The conditions that select the HTTP path.
+    A stamp of the classes and methods that test mocks and tracers patch, as they are at present.
+
+    It reads methods from the `__dict__` of their class, since a wrapper of the package wrapt is a
+    new object at each access, and equals the wrapped object.
 
     Attributes:
-        is_given: the session is the caller's.
-        trust_env: the client uses the proxies of the environment.
-        release: the version of aiohttp.
-        lacking: a part of aiohttp that differs from the tested releases; None if none does.
-        patched: a function or class that a test mock or a tracer has patched; None without one.
-        is_traced: the session has trace configurations.
-        is_wrapped: the session or its connector is not of aiohttp's own class.
+        patched: the name of one that is patched; None if none is.
     """
 
-    is_given: bool
-    trust_env: bool
-    release: str
-    lacking: str | None
-    patched: str | None
-    is_traced: bool = False
-    is_wrapped: bool = False
+    def __init__(self) -> None:
+        parts = tuple(_parts())
+        self.patched = next((path for path, *_, part in parts if not _is_own(part)), None)
+        self._own = tuple(each[1:] for each in parts if each[3] is not None)
+        self._inherited = tuple(each[1:3] for each in parts if each[3] is None)
+
+    def is_current(self) -> bool:
+        """Return whether nothing was patched since then, and no patch removed."""
+        try:
+            for names, name, part in self._own:  # `all` takes twice the time, for each request
+                if names[name] is not part:
+                    return False
+        except KeyError:  # it was removed
+            return False
+        for names, name in self._inherited:  # noqa: SIM110
+            if name in names:
+                return False
+        return True
 
 
-def reason_against(conditions: Conditions) -> str | None:
+def _parts() -> Iterator[tuple[str, Mapping[str, Any], str, object]]:
+    """Yield the path of each class and method, its namespace, its name there, and its value."""
+    for module, kind, methods in _PATCHED:
+        path, names = f"{module.__name__}.{kind}", vars(module)
+        yield path, names, kind, names[kind]
+        of_class: Mapping[str, Any] = getattr(names[kind], "__dict__", {})
+        for name in methods:
+            yield f"{path}.{name}", of_class, name, of_class.get(name)
+
+
+def _is_own(part: object) -> bool:
     """
-    Return the reason for the standard path, None if the fast one may be used.
-
-    1. The session is the caller's: its proxies, traces and middlewares apply.
-    2. `trust_env`: the environment may name a proxy.
-    3. This release of aiohttp was not tested.
-    4. It lacks a required part.
-    5. A test mock or a tracer has patched aiohttp or sockets, before or after the session was made.
-    6. The session has trace configurations: a tracer has added them.
-    7. The session or its connector is of another class: a tracer has wrapped it.
-    """
-    reasons = (
-        (conditions.is_given, "a session was given"),
-        (conditions.trust_env, "trust_env"),
-        (
-            conditions.release not in TESTED,
-            f"aiohttp {conditions.release} is not among the tested releases",
-        ),
-        (conditions.lacking, f"aiohttp has another {conditions.lacking}"),
-        (conditions.patched, f"{conditions.patched} is patched"),
-        (conditions.is_traced, "the session has trace configs"),
-        (conditions.is_wrapped, "the session or its connector is wrapped"),
-    )
-    return next((reason for holds, reason in reasons if holds), None)
-
-
-def why_standard(
-    now: Stamp, session: aiohttp.ClientSession | None, *, given: bool, trust_env: bool
-) -> str | None:
-    """Return the reason for the standard path at present, None if the fast one may be used."""
-    conditions = Conditions(
-        is_given=given,
-        trust_env=trust_env,
-        release=aiohttp.__version__,
-        lacking=_lacking(),
-        patched=_patched(now),
-        is_traced=session is not None and bool(session.trace_configs),
-        is_wrapped=session is not None and _is_wrapped(session),
-    )
-    return reason_against(conditions)
-
-
-def _is_wrapped(session: aiohttp.ClientSession) -> bool:
-    kinds = (type(session), type(session.connector))
-    return kinds != (aiohttp.ClientSession, aiohttp.TCPConnector)
-
-
-def _patched(now: Stamp) -> str | None:
-    """Return the name of a patched part of a stamp, None if none is patched."""
-    if len(now) != len(_PARTS):
-        return "a class of aiohttp"
-    parts = zip(_PARTS, now, strict=True)
-    return next((name for (name, names), part in parts if not _is_own(part, names)), None)
-
-
-def _is_own(part: object, names: dict[str, Any]) -> bool:
-    """
-    Return whether a function or class is the one that its module defines.
+    Return whether a class or method is the one that aiohttp or `socket` defines.
 
     A patch may be older than the import of this module, so there may be no original for a
     comparison. A wrapper has the original's name and module, yet not its globals.
@@ -352,8 +231,41 @@ def _is_own(part: object, names: dict[str, Any]) -> bool:
     if part is None:  # inherited
         return True
     if type(part) is types.FunctionType:
-        return part.__globals__ is names
-    return type(part) is type and part.__module__ == names["__name__"]
+        return _is_of_library(part.__globals__.get("__name__", ""))
+    return type(part) is type and _is_of_library(part.__module__)
+
+
+def _is_of_library(module: str) -> bool:
+    return module.partition(".")[0] in {"aiohttp", "socket"}
+
+
+def why_standard(
+    stamp: Stamp, session: aiohttp.ClientSession | None, *, given: bool, trust_env: bool
+) -> str | None:
+    """Return the reason for the standard path at present, None if the fast one may be used."""
+    lacking = _lacking()
+    reasons = (
+        (given, "a session was given"),  # its proxies, traces and middlewares apply
+        (trust_env, "trust_env"),  # the environment may name a proxy
+        (
+            aiohttp.__version__ not in TESTED,
+            f"aiohttp {aiohttp.__version__} is not among the tested releases",
+        ),
+        (lacking, f"aiohttp has another {lacking}"),
+        (stamp.patched, f"{stamp.patched} is patched"),
+        # a tracer has added them, or wrapped the session
+        (session is not None and session.trace_configs, "the session has trace configs"),
+        (
+            session is not None and _is_wrapped(session),
+            "the session or its connector is wrapped",
+        ),
+    )
+    return next((reason for holds, reason in reasons if holds), None)
+
+
+def _is_wrapped(session: aiohttp.ClientSession) -> bool:
+    kinds = (type(session), type(session.connector))
+    return kinds != (aiohttp.ClientSession, aiohttp.TCPConnector)
 
 
 @functools.cache

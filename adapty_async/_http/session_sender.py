@@ -34,8 +34,6 @@ from adapty_async._http.attempt import (
     Target,
     is_kept,
     may_be_unread,
-    read,
-    read_now,
     read_whole,
     target_of,
     translate,
@@ -187,22 +185,17 @@ def session_sender(
                 response = await session.request(request.method, target.url, **options)
             except ConnectionDesyncError:
                 response = await _over_another(session, request.method, target.url, options)
-            status = response.status
-            if read_body is None:
-                arrived = read_now(response.content)
-                if arrived is None:
-                    arrived = await read(response.content, request, status, response.headers)
-                body = arrived
-            else:
-                body = await read_body(response, request)
+            body = await (read_body or read_whole)(response, request)
         except BaseException:
             attempt.abort(response)
             raise
         finally:
             _CURRENT.reset(token)
-        if status == SWITCHING or may_be_unread(request, status, attempt.transport):
+        if response.status == SWITCHING or may_be_unread(
+            request, response.status, attempt.transport
+        ):
             attempt.abort(response)
-        return Response(status, response.headers, body)
+        return Response(response.status, response.headers, body)
 
     return send
 
@@ -273,9 +266,7 @@ async def _body_or_close(
     response: aiohttp.ClientResponse, request: Request, read_body: ReadBody | None
 ) -> bytes:
     try:
-        if read_body is not None:
-            return await read_body(response, request)
-        return await read_whole(response, request)
+        return await (read_body or read_whole)(response, request)
     except BaseException:
         response.close()
         raise

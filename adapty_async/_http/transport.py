@@ -22,7 +22,7 @@ import msgspec
 
 from adapty_async._api.call import CallState, Request, Response
 from adapty_async._http.attempt import Kept, ReadBody, SendOnce, TimeoutScheduler, failure_of
-from adapty_async._http.direct_sender import fastest_sender, patch_check, stamp, why_standard
+from adapty_async._http.direct_sender import Stamp, fastest_sender, why_standard
 from adapty_async._http.session_sender import SESSION_OPTIONS, given_session_sender, session_sender
 from adapty_async._http.streaming import STREAMED, Sink, read_into
 from adapty_async._runtime.fork import SocketFactory, register_fork_handler
@@ -84,7 +84,7 @@ class Transport:
         self._logged: str | None = ""
         self.closed = False
         self.why_standard = why_standard(
-            stamp(), session, given=session is not None, trust_env=trust_env
+            Stamp(), session, given=session is not None, trust_env=trust_env
         )
         register_fork_handler(self)
 
@@ -165,7 +165,7 @@ class Transport:
             del failure  # otherwise the error and this frame would form a cycle
 
     async def _renew_if_dead(self, resources: _LoopResources, pool: _Pool, *, dead: bool) -> None:
-        # unless it was closed with the client
+        # a session of the caller's is not among these, nor one that was closed with the client
         if dead and pool is resources.pool and pool.session in resources.sessions:
             await self._renew(resources)
 
@@ -228,7 +228,7 @@ class Transport:
 
     def _new_pool(self) -> _Pool:
         """Open a session of the client's own, on the fastest HTTP path."""
-        now, is_current = stamp(), patch_check()
+        stamp = Stamp()
         session = aiohttp.ClientSession(
             # the client bounds the requests in flight, so that no timeout includes a wait
             connector=aiohttp.TCPConnector(limit=0, socket_factory=self._sockets),
@@ -236,9 +236,9 @@ class Transport:
             headers=self._headers,
             **SESSION_OPTIONS,
         )
-        send, why = fastest_sender(session, now, trust_env=self._trust_env)
+        send, why = fastest_sender(session, stamp, trust_env=self._trust_env)
         self._record_path(why)
-        return _Pool(send, session, is_current, is_own=True)
+        return _Pool(send, session, stamp.is_current)
 
     def _record_path(self, why: str | None) -> None:
         self.why_standard = why
@@ -296,7 +296,6 @@ class _Pool(msgspec.Struct):
         send: sends a request over the session.
         session: the client's own, or the caller's.
         is_current: returns whether nothing was patched since the pool was made.
-        is_own: whether the session is the client's own.
         in_flight: number of requests in flight.
         responses: number of responses so far.
         streamed: the connections over which a response was streamed.
@@ -305,7 +304,6 @@ class _Pool(msgspec.Struct):
     send: SendOnce
     session: aiohttp.ClientSession
     is_current: Callable[[], bool] = lambda: True
-    is_own: bool = False
     in_flight: int = 0
     responses: int = 0
     streamed: Kept = msgspec.field(default_factory=set)
@@ -314,13 +312,12 @@ class _Pool(msgspec.Struct):
         """
         Return whether to drop all kept connections, after an attempt over one failed.
 
-        1. The client does not close the connections of the caller's session.
-        2. A failure of a new connection is no sign of the state of the others.
-        3. No response in time: the network may have dropped them (a NAT, a machine that slept).
-        4. It was closed: so are the others, unless one has had a response since the attempt began.
+        1. A failure of a new connection is no sign of the state of the others.
+        2. No response in time: the network may have dropped them (a NAT, a machine that slept).
+        3. It was closed: so are the others, unless one has had a response since the attempt began.
            A server that closes some of them now and then costs no others.
         """
-        if not self.is_own or not state.reused:
+        if not state.reused:
             return False
         if isinstance(error, RequestTimeoutError):
             return True

@@ -362,7 +362,7 @@ class _Exchange:
             return (), served - ahead - now
         self._time = now - _CATCH_UP
         wanted = min(self._report.wanted, share)
-        reserved = limiter.reserve(wanted, ahead + _CATCH_UP, waited=True)
+        reserved = limiter.reserve(wanted, ahead + _CATCH_UP)
         member.served_until = served + reserved.count * interval
         again = max(reserved.again, interval if share < self._report.wanted else 0.0)
         return tuple(

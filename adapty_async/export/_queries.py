@@ -229,18 +229,15 @@ class Filters(DocumentedStruct, frozen=True, kw_only=True):
     offer_type: OrUnset[Sequence[str]] = UNSET
     offer_id: OrUnset[Sequence[str]] = UNSET
 
-    rules: ClassVar[Mapping[str, Check]] = {}
+    rules: ClassVar[Mapping[str, Check]] = {
+        **dict.fromkeys(__annotations__, _texts),  # all fields above
+        "date": _date_range,
+        "compare_date": _date_range,
+    }
     documented: ClassVar[Mapping[str, Check]] = {
         "country": _list_of(_country, "country codes"),
         "store_product_id": _list_of(_product, "product ids"),
     }
-
-
-Filters.rules = {
-    **dict.fromkeys(Filters.__struct_fields__, _texts),
-    "date": _date_range,
-    "compare_date": _date_range,
-}
 
 
 class PlacementFilters(RequestStruct, frozen=True, kw_only=True):

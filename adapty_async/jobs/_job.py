@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypedDict, Unpack
 
 from adapty_async._bulk.executor import require_known
 from adapty_async._bulk.outcome import StopPolicy
+from adapty_async._bulk.settings import MAX_OUTAGE
 from adapty_async._journal import ItemState
 from adapty_async._journal.model import DamageError, state_at
 from adapty_async._runtime.loop import until_ended
@@ -43,8 +44,6 @@ from adapty_async.jobs._steps import (
 
 __all__ = ("MAX_OUTAGE", "Call", "Job", "PartOptions")
 
-#: Seconds without the store, or without a success, after which a worker gives up.
-MAX_OUTAGE = 900.0
 # Maximum of parts in hand; each has a task and a run of its own.
 _MAX_PARTS = 1_000
 # Seconds between two checks of a run whether its job has stopped.

@@ -8,6 +8,7 @@ import gc
 import itertools
 import json
 import os
+import random
 import re
 import stat
 import subprocess
@@ -18,6 +19,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +42,7 @@ from adapty_async._api.call import Request, Response
 from adapty_async._bulk import outcomes_file as _outcomes_file
 from adapty_async._bulk.outcomes_file import (
     Entry,
+    OutcomeLine,
     OutcomesFile,
     OutcomesLog,
     error_facts,
@@ -1016,6 +1019,26 @@ def test_a_line_far_off_costs_no_memory(path: Path) -> None:
         log.write([entry])
 
     assert len(lines(path)) == 2
+
+
+def test_the_last_line_of_an_id_counts() -> None:
+    """Of many ids in any order, each has its last line, and another id has none."""
+    statuses, found = list(OutcomeStatus), _outcomes_file._ById()
+    chosen = random.Random(1)
+    last: dict[str, OutcomeStatus] = {}
+    for number in range(1, 30_001):
+        one = f"user-{chosen.randrange(20_000)}"
+        last[one] = chosen.choice(statuses)
+        line = _outcomes_file._encoded(Entry(number, one, Outcome(0, one, last[one])))
+        found.load(msgspec.json.decode(line, type=OutcomeLine))
+
+    def rank_of(one: str) -> int:
+        return found.rank_of(Entry(1, one, Outcome(0, one, OutcomeStatus.DONE)))
+
+    assert {one: rank_of(one) for one in last} == {
+        one: _outcomes_file._RANKS[status] for one, status in last.items()
+    }
+    assert not any(rank_of(f"other-{number}") for number in range(1000))
 
 
 # Writing

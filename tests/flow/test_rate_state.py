@@ -81,10 +81,10 @@ def test_reserved_times_are_spaced_by_the_rate() -> None:
     clock = FakeClock(1000.0)
     limiter = AdaptiveRateLimiter(clock, rate=100.0 / 0.97)
     clock.now += 1.0
-    first = limiter.reserve(1000, 0.1, waited=True)
-    second = limiter.reserve(1000, 0.1, waited=True)
+    first = limiter.reserve(1000, 0.1)
+    second = limiter.reserve(1000, 0.1)
     clock.now += 0.05
-    third = limiter.reserve(2, 0.1, waited=True)
+    third = limiter.reserve(2, 0.1)
 
     assert [first.count, first.first, first.interval] == pytest.approx([11, 1001.0, 0.01])
     assert [first.again, second.count, second.again] == pytest.approx([0.01, 0, 0.01])
@@ -96,12 +96,12 @@ def test_a_slow_rate_gives_one_time_when_it_is_near() -> None:
     clock = FakeClock(1000.0)
     limiter = AdaptiveRateLimiter(clock, rate=0.5 / 0.97)
     clock.now += 10.0
-    assert limiter.reserve(5, 0.1, waited=False).count == 1
-    none = limiter.reserve(5, 0.1, waited=True)
+    assert limiter.reserve(5, 0.1).count == 1
+    none = limiter.reserve(5, 0.1)
     assert none.count == 0
     assert none.again == pytest.approx(1.9)
     clock.now += none.again
-    assert limiter.reserve(5, 0.1, waited=True).count == 1
+    assert limiter.reserve(5, 0.1).count == 1
 
 
 def test_no_time_is_reserved_in_a_pause() -> None:
@@ -109,10 +109,10 @@ def test_no_time_is_reserved_in_a_pause() -> None:
     clock = FakeClock(1000.0)
     limiter = AdaptiveRateLimiter(clock, rate=100.0)
     limiter.throttled(clock.now, 60.0)
-    assert limiter.reserve(5, 0.1, waited=True).count == 0
+    assert limiter.reserve(5, 0.1).count == 0
     clock.now = limiter.paused_until
 
-    assert limiter.reserve(5, 0.1, waited=True).first >= limiter.paused_until
+    assert limiter.reserve(5, 0.1).first >= limiter.paused_until
 
 
 def test_one_probe_is_reserved_at_a_time() -> None:
@@ -122,12 +122,12 @@ def test_one_probe_is_reserved_at_a_time() -> None:
     for _ in range(10):
         limiter.throttled(clock.now)
     clock.now = limiter.paused_until + 0.05
-    probe = limiter.reserve(5, 0.1, waited=True)
-    assert (probe.count, limiter.reserve(5, 0.1, waited=True).count) == (1, 0)
+    probe = limiter.reserve(5, 0.1)
+    assert (probe.count, limiter.reserve(5, 0.1).count) == (1, 0)
     clock.now += 0.05
     limiter.succeeded(clock.now - 0.05)
 
-    assert limiter.reserve(5, 0.1, waited=True).count == 5
+    assert limiter.reserve(5, 0.1).count == 5
 
 
 def test_revoked_times_are_reserved_again() -> None:
@@ -135,26 +135,10 @@ def test_revoked_times_are_reserved_again() -> None:
     clock = FakeClock(1000.0)
     limiter = AdaptiveRateLimiter(clock, rate=100.0 / 0.97)
     clock.now += 1.0
-    limiter.reserve(50, 1.0, waited=True)
+    limiter.reserve(50, 1.0)
     limiter.revoke()
 
-    assert limiter.reserve(1, 1.0, waited=True).first == pytest.approx(1001.01)
-
-
-def test_reservations_that_did_not_wait_leave_the_rate_as_it_is() -> None:
-    """A process that sends less than the rate does not raise it; one that waits does."""
-    clock = FakeClock(1000.0)
-    rates = []
-    for waited in (False, True):
-        limiter = AdaptiveRateLimiter(clock)
-        for _ in range(30):
-            clock.now += 1.0
-            sent = limiter.reserve(1, 0.05, waited=waited).first
-            clock.now += 0.02
-            limiter.succeeded(sent)
-        rates.append(limiter.rate)
-
-    assert 2 * rates[0] < rates[1]
+    assert limiter.reserve(1, 1.0).first == pytest.approx(1001.01)
 
 
 def test_the_curve_is_slow_at_its_plateau_and_fast_beyond() -> None:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 import pytest
 import sentry_sdk
 import vcr
@@ -49,13 +48,9 @@ from adapty_async import (
 from adapty_async._api.call import CallState, Response
 from adapty_async._http.attempt import failure_of
 from adapty_async._http.direct_sender import (
-    _PARTS,
     TESTED,
-    Conditions,
+    Stamp,
     _lacking,
-    patch_check,
-    reason_against,
-    stamp,
     why_standard,
 )
 from adapty_async._http.session_sender import SESSION_OPTIONS, session_sender
@@ -303,52 +298,24 @@ def another_send(patches: pytest.MonkeyPatch) -> None:
 REASONS = {
     "release": (another_release, "aiohttp 3.14.99 is not among the tested releases"),
     "capability": (another_writer, "aiohttp has another writer"),
-    "class": (another_class, "a class of aiohttp is patched"),
+    "class": (another_class, "aiohttp.TCPConnector is patched"),
     "sockets": (other_sockets, "socket.socket is patched"),
     "connector": (another_connect, "aiohttp.TCPConnector.connect is patched"),
     "send": (another_send, "aiohttp.ClientRequest.send is patched"),
 }
 
 
-USUAL = Conditions(is_given=False, trust_env=False, release=max(TESTED), lacking=None, patched=None)
-
-
-def test_usual_conditions_allow_the_fast_path() -> None:
-    """With a tested release and a session of the client's own, there is no reason against it."""
-    assert reason_against(USUAL) is None
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"is_given": True}, "a session was given"),
-        ({"trust_env": True}, "trust_env"),
-        ({"release": "4.0.0"}, "aiohttp 4.0.0 is not among the tested releases"),
-        ({"lacking": "writer"}, "aiohttp has another writer"),
-        ({"patched": "socket.socket"}, "socket.socket is patched"),
-        ({"is_traced": True}, "the session has trace configs"),
-        ({"is_wrapped": True}, "the session or its connector is wrapped"),
-    ],
-    ids=lambda case: next(iter(case)) if isinstance(case, dict) else "",
-)
-def test_each_unusual_condition_is_a_reason(change: dict[str, Any], reason: str) -> None:
-    """One of them is enough for the standard path; the first of several is the reason."""
-    assert reason_against(msgspec.structs.replace(USUAL, **change)) == reason
-    worst = Conditions(
-        **{**dict.fromkeys(USUAL.__struct_fields__, True), "release": "4.0.0", **change}
-    )
-    assert reason_against(worst) == "a session was given"
-
-
 @pytest.mark.parametrize(("patch", "reason"), REASONS.values(), ids=REASONS)
 def test_what_is_unusual_is_a_reason_for_the_standard_path(patch: Patch, reason: str) -> None:
-    """Any condition that may affect a request is named; without one, there is no reason."""
+    """Any condition that may affect a request is named, the client's own options before others."""
     with pytest.MonkeyPatch.context() as patches:
         patch(patches)
-        assert why_standard(stamp(), None, given=False, trust_env=False) == reason
+        assert why_standard(Stamp(), None, given=False, trust_env=False) == reason
+        assert why_standard(Stamp(), None, given=False, trust_env=True) == "trust_env"
+        assert why_standard(Stamp(), None, given=True, trust_env=True) == "a session was given"
     _lacking.cache_clear()
 
-    assert why_standard(stamp(), None, given=False, trust_env=False) is None
+    assert why_standard(Stamp(), None, given=False, trust_env=False) is None
 
 
 @pytest.mark.parametrize(
@@ -358,21 +325,21 @@ def test_what_is_unusual_is_a_reason_for_the_standard_path(patch: Patch, reason:
 )
 def test_a_patch_and_its_removal_are_noticed(patch: Patch) -> None:
     """A pool that was made before a patch, or during one, is not current after the change."""
-    is_unpatched = patch_check()
+    unpatched = Stamp()
     with pytest.MonkeyPatch.context() as patches:
         patch(patches)
-        is_still_patched = patch_check()
-        assert (is_unpatched(), is_still_patched()) == (False, True)
+        patched = Stamp()
+        assert (unpatched.is_current(), patched.is_current()) == (False, True)
 
-    assert (is_unpatched(), is_still_patched()) == (True, False)
+    assert (unpatched.is_current(), patched.is_current()) == (True, False)
 
 
 def test_a_method_that_is_removed_is_a_patch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A class without one of the methods has changed, too."""
-    is_unpatched = patch_check()
+    stamp = Stamp()
     monkeypatch.delattr(aiohttp.ClientResponse, "start")
 
-    assert not is_unpatched()
+    assert not stamp.is_current()
 
 
 async def test_a_session_that_a_tracer_has_changed_is_a_reason() -> None:
@@ -382,7 +349,7 @@ async def test_a_session_that_a_tracer_has_changed_is_a_reason() -> None:
         aiohttp.ClientSession(connector=aiohttp.UnixConnector("/nowhere")) as wrapped,
     ):
         reasons = [
-            why_standard(stamp(), session, given=False, trust_env=False)
+            why_standard(Stamp(), session, given=False, trust_env=False)
             for session in (traced, wrapped)
         ]
 
@@ -730,11 +697,6 @@ def test_each_loop_has_its_own_path(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
         assert asyncio.run(call()) == FAST
         asyncio.run(client.aclose())
-
-
-def test_the_parts_of_a_stamp_have_their_names() -> None:
-    """Each part of a stamp is named in the reasons, in the same order."""
-    assert len(stamp()) == len(_PARTS)
 
 
 async def test_a_host_that_needs_no_proxy_is_reached_without_one(

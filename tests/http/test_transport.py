@@ -46,7 +46,7 @@ from adapty_async import (
 )
 from adapty_async._api.call import CallState
 from adapty_async._http.attempt import SendOnce
-from adapty_async._http.direct_sender import fastest_sender, stamp
+from adapty_async._http.direct_sender import Stamp, fastest_sender
 from adapty_async._http.session_sender import SESSION_OPTIONS
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
 from tests._support import a_request, patch_as_a_tracer
@@ -98,7 +98,7 @@ def http_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 async def sender(connector: aiohttp.TCPConnector) -> AsyncIterator[SendOnce]:
     """Send requests over the connections of a test."""
     async with aiohttp.ClientSession(connector=connector, **SESSION_OPTIONS) as session:
-        ask, _ = fastest_sender(session, stamp(), trust_env=False)
+        ask, _ = fastest_sender(session, Stamp(), trust_env=False)
         yield ask
 
 
