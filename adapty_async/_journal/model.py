@@ -262,6 +262,8 @@ class Changes(msgspec.Struct, kw_only=True):
         new_keys: new entry keys, one after another.
         minutes: counts of a minute.
         reasons: counts of a reason.
+        is_stored: the commit has stored this; a storage with a thread sets it there, so that the
+            run need not wait until its event loop is told.
     """
 
     run: Run | None = None
@@ -270,6 +272,7 @@ class Changes(msgspec.Struct, kw_only=True):
     new_keys: bytes = b""
     minutes: list[Minute] = []
     reasons: list[Reason] = []
+    is_stored: bool = False
 
 
 class Resumed(msgspec.Struct, kw_only=True):

@@ -80,6 +80,8 @@ class JournalWriter:
         self._ended = 0  # outcomes that are in no commit yet
         self._entries: list[asyncio.Future[None]] = []  # waiters for the next commit
         self._committing_entries: list[asyncio.Future[None]] = []  # those for the one in progress
+        self._in_progress = Changes()  # those of the last commit
+        self._has_retracted = False  # a position that is reserved ahead may need another entry
         self._flushes: list[asyncio.Future[None]] = []
         self._must_be_durable = False
         self._is_durable = True  # all commits are
@@ -145,7 +147,7 @@ class JournalWriter:
         By position, the items after it are reserved, too. The entry survives the death of the
         process, but not a loss of power. An item that failed needs another one.
         """
-        needs_entry = self._states.is_unsent(position)
+        needs_entry = self._has_retracted and self._states.is_unsent(position)
         if position in self._ahead.free and not needs_entry:
             return None
         if self.failure is None:
@@ -161,6 +163,8 @@ class JournalWriter:
         if position >= self._ahead.renew_from:
             self._schedule()
             self._commit()  # at once: its thread works while the loop runs other items
+        if self._in_progress.is_stored:  # its thread knows before the loop does
+            self._ahead.store(self._ahead.requested)
         if position in self._ahead.stored:
             return None
         future = self._loop.create_future()
@@ -189,6 +193,7 @@ class JournalWriter:
     def retract(self, position: int) -> None:
         """Record that the server certainly did not process a request that must not be retried."""
         self._states.set(position, ItemState.FAILED)
+        self._has_retracted = True
         self._schedule()
 
     def release(self, position: int) -> None:
@@ -281,6 +286,7 @@ class JournalWriter:
 
     def _begin_commit(self) -> asyncio.Future[JournalError | None]:
         changes, durable, reserved = self._changes(), self._must_be_durable, self._ahead.requested
+        self._in_progress = changes
         entries, flushes = self._entries, self._flushes
         self._committing_entries, self._entries, self._flushes = entries, [], []
         self._must_be_durable, self._ended = False, 0
