@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import logging
 import pickle
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 
 import psycopg
@@ -235,6 +237,35 @@ async def test_a_store_that_goes_down_does_not_stop_a_client() -> None:
             await until(lambda: not any(each.is_alone for each in rate.statistics()))
             await delete_many(adapty, 2)
             assert [each.bucket for each in rate.statistics()] == ["v1", "v2"]
+
+
+async def test_the_exchanges_do_not_belong_to_the_first_call(tmp_path: Path) -> None:
+    """A log line about the store has the values of the program, and not of the first request."""
+    request = ContextVar("request", default="none")
+    seen: list[str] = []
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(request.get())
+
+    async def serve(name: str, adapty: AdaptyClient) -> None:
+        request.set(name)
+        await delete(adapty)
+
+    folder = tmp_path / "rates"
+    folder.mkdir()
+    logger, notes = logging.getLogger("adapty_async"), Notes(logging.WARNING)
+    logger.addHandler(notes)
+    try:
+        async with SharedRate(f"sqlite:///{folder}/rate.db") as rate, a_client(rate) as adapty:
+            await asyncio.create_task(serve("the first request", adapty))
+            await members(rate, 1)
+            shutil.rmtree(folder)
+            await until(lambda: all(each.is_alone for each in rate.statistics()))
+    finally:
+        logger.removeHandler(notes)
+
+    assert seen == ["none"]
 
 
 async def test_two_busy_buckets_make_the_exchanges_of_one() -> None:
