@@ -266,6 +266,8 @@ class Transport:
                 await resources.close()
             elif loop.is_running():
                 await _close_elsewhere(resources, loop)
+            else:
+                _close_later(resources, loop)
 
     def reopen(self) -> None:
         """Allow use again after `aclose`."""
@@ -399,6 +401,16 @@ async def _close_elsewhere(resources: _LoopResources, loop: asyncio.AbstractEven
         closing.close()
     elif not future.cancelled():
         future.result()
+
+
+def _close_later(resources: _LoopResources, loop: asyncio.AbstractEventLoop) -> None:
+    """
+    Close the resources of an idle loop when it runs again, even if it runs only to end.
+
+    Until then the loop keeps their guard, so that an orderly end waits for the close.
+    """
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(lambda: loop.create_task(resources.close()))
 
 
 async def _closed_with_its_loop(
