@@ -298,6 +298,7 @@ def test_a_client_needs_an_open_shared_rate(url: str) -> None:
             await delete(adapty)
         with pytest.raises(ConfigError, match=r"Limits\.shared is closed"):
             await delete(adapty)
+        assert adapty.statistics().buckets["v1"].in_flight == 0
         async with rate:
             await delete(a_client(rate))
 
