@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 
+import anyio
 import psycopg
 import pytest
 import redis
@@ -314,6 +315,18 @@ async def test_a_shared_rate_that_no_client_used_is_closed_like_any_other(url: s
 
     assert rate.statistics() == ()
     assert repr(rate) == "SharedRate(sqlite, closed, buckets=0)"
+
+
+async def test_a_cancelled_scope_of_anyio_leaves_no_connection() -> None:
+    """The connections to the store are closed, though each wait in the scope is cancelled."""
+    with OwnRedis() as server, redis.Redis.from_url(server.url) as observer:
+        with anyio.CancelScope() as scope:
+            async with SharedRate(server.url) as rate, a_client(rate) as adapty:
+                await delete(adapty)
+                await members(rate, 1)
+                scope.cancel()
+                await anyio.sleep_forever()
+        await until(lambda: len(observer.client_list()) == 1)
 
 
 def test_another_event_loop_needs_its_own_shared_rate(url: str) -> None:
