@@ -15,8 +15,9 @@ import pytest
 from adapty_async import AdaptyClient, BulkReport, ConfigError, Limits, RetryPolicy
 from adapty_async._http.attempt import TimeoutScheduler
 from adapty_async._http.session_sender import given_session_sender
-from adapty_async._http.transport import _close_elsewhere, _LoopResources, _Pool
+from adapty_async._http.transport import _close_elsewhere, _LoopResources, _Pool, _Sessions
 from adapty_async.bulk import BulkRun
+from tests._support import loop_turns
 from tests.lifecycle.test_cancellation import is_free, timers
 from tests.raw_server import ABSENT, STALL, RawServer, in_thread, own_tasks
 
@@ -241,6 +242,32 @@ async def test_a_loop_that_cancels_the_closing_as_it_ends_cancels_nobody_else() 
     assert not closing.cancelled()
 
 
+class SlowToClose(Owned):
+    """A resource that is closed when the test allows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_close = asyncio.Event()
+
+    async def close(self) -> None:
+        """Wait for the test."""
+        await self.may_close.wait()
+        await super().close()
+
+
+async def test_the_end_of_a_loop_waits_for_a_close_that_began() -> None:
+    """Otherwise the loop would end, and asyncio would log the task that closes."""
+    slow = SlowToClose()
+    sessions = _Sessions({cast("Any", slow)})
+    first, second = (asyncio.create_task(sessions.close()) for _ in range(2))
+    await loop_turns(4)
+    assert not second.done()
+    slow.may_close.set()
+    await asyncio.gather(first, second)
+
+    assert slow.closed
+
+
 async def get(client: AdaptyClient) -> None:
     """Make a call."""
     await client.v1.profiles.get(customer_user_id="u1")
@@ -303,7 +330,7 @@ async def test_what_its_ending_loop_is_closing_already_is_closed_once() -> None:
     session = cast("Any", owned)
     pool = _Pool(given_session_sender(session), session)
     loop = asyncio.get_running_loop()
-    here = _LoopResources(loop, pool, watch, {session}, guard, guarded=True)
+    here = _LoopResources(loop, pool, watch, _Sessions({session}), guard, guarded=True)
     await here.close()
     await ending
 
