@@ -142,7 +142,8 @@ class SharedRate:
         """
         Leave the other processes, and close the connections.
 
-        Clients that still use it raise a `ConfigError` for each further call.
+        Clients that still use it raise a `ConfigError` for each further call, until another event
+        loop enters it again.
         """
         exchanges, self._exchanges, self._buckets = self._exchanges, None, {}
         try:

@@ -346,6 +346,21 @@ def test_another_event_loop_needs_its_own_shared_rate(url: str) -> None:
     asyncio.run(main())
 
 
+def test_a_client_continues_in_the_next_event_loop(url: str) -> None:
+    """A worker may enter one shared rate and one client again for each of its tasks."""
+    rate = SharedRate(url)
+    adapty = a_client(rate)
+
+    async def main() -> tuple[str, ...]:
+        async with rate, adapty:
+            await delete(adapty)
+            report = await adapty.v1.profiles.bulk_delete(["u2"], by="customer_user_id")
+            assert report.done == 1
+            return tuple(each.bucket for each in rate.statistics())
+
+    assert [asyncio.run(main()) for _ in range(3)] == [("v1",)] * 3
+
+
 def test_a_shared_rate_is_closed_after_its_event_loop(redis_url: str) -> None:
     """A close in another event loop ends without an error, and that loop may enter."""
     code = f"""
