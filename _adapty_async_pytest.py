@@ -212,4 +212,6 @@ def adapty_export_client(adapty_sandbox: Sandbox) -> Iterator[AdaptyExportClient
 def _close(client: AdaptyClient | AdaptyMailClient | AdaptyExportClient) -> None:
     import asyncio  # noqa: PLC0415  the fixture has imported it
 
-    asyncio.run(client.aclose())
+    # unlike `asyncio.run`, it leaves the thread's current event loop, which other tests may use
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(client.aclose())

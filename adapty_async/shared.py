@@ -30,6 +30,7 @@ import msgspec
 
 from adapty_async._runtime.database import path_in_url
 from adapty_async._runtime.fork import keep_inherited, register_fork_handler
+from adapty_async._runtime.loop import result_of
 from adapty_async._shared.loop import ExchangeLoop
 from adapty_async._shared.source import SharedSource
 from adapty_async._shared.store import Store
@@ -141,7 +142,8 @@ class SharedRate:
         """
         Leave the other processes, and close the connections.
 
-        Clients that still use it raise a `ConfigError` for each further call.
+        Clients that still use it raise a `ConfigError` for each further call, until another event
+        loop enters it again.
         """
         exchanges, self._exchanges, self._buckets = self._exchanges, None, {}
         try:
@@ -152,7 +154,7 @@ class SharedRate:
 
     async def _close_store(self) -> None:
         store, self._store = self._store, self._new_store()  # another loop may enter next
-        await store.aclose()
+        await result_of(asyncio.ensure_future(store.aclose()))  # in a cancelled scope of anyio, too
 
     def rate_source(self, account: str, bucket: str) -> SharedSource:
         """

@@ -159,10 +159,15 @@ class BucketState:
         return self._is_configured_too_high or source.limit is not None or source.probing
 
     def record_sent(self, *, paced: bool) -> None:
-        """Record an attempt that is sent now; it is `paced` if the rate source admitted it."""
-        self.in_flight += 1
+        """
+        Record an attempt that is sent now; it is `paced` if the rate source admitted it.
+
+        Raises:
+            ConfigError: the rate source is closed; nothing is recorded.
+        """
         if not paced:
             self.rate_source.count()
+        self.in_flight += 1
         if self.breaker.since is not None:
             self.breaker.record_probe()
         if self.rate_limiter is not None:

@@ -82,7 +82,9 @@ class LimiterRegistry:
 
     def get(self, bucket: str) -> BucketState:
         """
-        Return the state of a bucket.
+        Return the state of a bucket, for a limiter of the running event loop.
+
+        A source that was opened again, as in the next event loop, replaces the closed one.
 
         Raises:
             ConfigError: the rate source belongs to another event loop, or is not open.
@@ -96,6 +98,8 @@ class LimiterRegistry:
                 source.expect(self._expected)
             state = BucketState(self._timing, self._rate_limiter, source, is_endpoint=is_endpoint)
             state = self._states.setdefault(bucket, state)
+        elif given is not None:
+            state.rate_source = given
         return state
 
     def expect(self, rate: float) -> None:

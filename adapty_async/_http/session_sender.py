@@ -80,6 +80,10 @@ class _Attempt(msgspec.Struct):
 _CURRENT: ContextVar[_Attempt] = ContextVar("adapty_async_attempt")
 
 
+# The kinds of proxies that aiohttp supports.
+_PROXIES = ("http://", "https://")
+
+
 class ConnectionDesyncError(Exception):
     """An error for unread bytes on a connection before a request."""
 
@@ -201,10 +205,20 @@ def session_sender(
 
 
 def _environment_proxy(url: yarl.URL) -> str | None:
-    """Return the proxy that the environment names for a URL; None without one."""
+    """
+    Return the proxy that the environment names for a URL; None without one.
+
+    Raises:
+        ConnectError: aiohttp does not support the proxy. It would take another error for a lost
+            response, and connect to a SOCKS proxy as to one of HTTP.
+    """
     if urllib.request.proxy_bypass(url.host or ""):
         return None
-    return urllib.request.getproxies().get(url.scheme)
+    proxy = urllib.request.getproxies().get(url.scheme)
+    if proxy is not None and not proxy.lower().startswith(_PROXIES):
+        text = f"cannot connect ({url.scheme}_proxy does not begin with http://)"
+        raise ConnectError(text, permanent=True)
+    return proxy
 
 
 async def _over_another(

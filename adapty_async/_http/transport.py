@@ -14,7 +14,7 @@ import functools
 import logging
 import warnings
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import aiohttp
@@ -222,9 +222,9 @@ class Transport:
         self._loops.add(loop)
         self._used = True
         pool = self._new_pool()
-        sessions = {pool.session}
+        timeouts, sessions = TimeoutScheduler(loop, self._clock), _Sessions({pool.session})
         guard = _closed_with_its_loop(sessions)
-        return _LoopResources(loop, pool, TimeoutScheduler(loop, self._clock), sessions, guard)
+        return _LoopResources(loop, pool, timeouts, sessions, guard)
 
     def _new_pool(self) -> _Pool:
         """Open a session of the client's own, on the fastest HTTP path."""
@@ -266,6 +266,8 @@ class Transport:
                 await resources.close()
             elif loop.is_running():
                 await _close_elsewhere(resources, loop)
+            else:
+                _close_later(resources, loop)
 
     def reopen(self) -> None:
         """Allow use again after `aclose`."""
@@ -324,6 +326,20 @@ class _Pool(msgspec.Struct):
         return isinstance(error, ConnectionLostError) and self.responses == responses
 
 
+class _Sessions(set[aiohttp.ClientSession]):
+    """The client's own sessions in one event loop that are open."""
+
+    def __init__(self, sessions: Iterable[aiohttp.ClientSession] = ()) -> None:
+        super().__init__(sessions)
+        self._closing = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close all of them; a second call waits for the first one."""
+        async with self._closing:
+            while self:
+                await self.pop().close()
+
+
 class _LoopResources(msgspec.Struct):
     """
     The resources of one event loop.
@@ -341,7 +357,7 @@ class _LoopResources(msgspec.Struct):
     loop: asyncio.AbstractEventLoop
     pool: _Pool
     timeouts: TimeoutScheduler
-    sessions: set[aiohttp.ClientSession] = msgspec.field(default_factory=set)
+    sessions: _Sessions = msgspec.field(default_factory=_Sessions)
     guard: AsyncGenerator[None, None] | None = None
     guarded: bool = False
 
@@ -361,7 +377,7 @@ class _LoopResources(msgspec.Struct):
         """Close the sessions if they are the client's own; calls over another session continue."""
         if self.guard is not None:
             self.timeouts.close()
-            await _close(self.sessions)
+            await self.sessions.close()
             with contextlib.suppress(RuntimeError):  # the loop ends, and closes it already
                 await self.guard.aclose()
 
@@ -375,11 +391,6 @@ def _require_loop(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoo
             "the session that was given to the client belongs to another event loop; make one in "
             "each loop that uses the client, with a client of its own"
         )
-
-
-async def _close(sessions: set[aiohttp.ClientSession]) -> None:
-    while sessions:
-        await sessions.pop().close()
 
 
 async def _close_elsewhere(resources: _LoopResources, loop: asyncio.AbstractEventLoop) -> None:
@@ -398,9 +409,17 @@ async def _close_elsewhere(resources: _LoopResources, loop: asyncio.AbstractEven
         future.result()
 
 
-async def _closed_with_its_loop(
-    sessions: set[aiohttp.ClientSession],
-) -> AsyncGenerator[None, None]:
+def _close_later(resources: _LoopResources, loop: asyncio.AbstractEventLoop) -> None:
+    """
+    Close the resources of an idle loop when it runs again, even if it runs only to end.
+
+    Until then the loop keeps their guard, so that an orderly end waits for the close.
+    """
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(lambda: loop.create_task(resources.close()))
+
+
+async def _closed_with_its_loop(sessions: _Sessions) -> AsyncGenerator[None, None]:
     """
     Close the sessions when the loop ends.
 
@@ -410,4 +429,4 @@ async def _closed_with_its_loop(
     try:
         yield
     finally:
-        await _close(sessions)
+        await sessions.close()

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from adapty_async._runtime.fork import keep_inherited, register_fork_handler
@@ -108,7 +109,9 @@ async def in_thread(call: Callable[[], T]) -> T:
     Raises:
         CancelledError: the caller was cancelled; raised after the end of the call.
     """
-    return await result_of(asyncio.get_running_loop().run_in_executor(None, call))
+    result = await result_of(asyncio.get_running_loop().run_in_executor(None, call))
+    await anyio.lowlevel.checkpoint_if_cancelled()  # the wait was shielded from scopes of anyio
+    return result
 
 
 # Seconds of delay that a timer may have in a busy loop; a longer delay means a blocked loop.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -66,6 +67,8 @@ class ExchangeLoop:
         self._next = -math.inf  # earliest time of the next attempt
         self._failures = 0  # the last attempts in a row in which the store was down
         self._task: asyncio.Task[None] | None = None  # from the first bucket on
+        # not that of the first call, whose spans and values the task would keep for its whole life
+        self._context = contextvars.copy_context()
         self.event_loop = asyncio.get_running_loop()
         self.sources: dict[str, SharedSource] = {}
 
@@ -77,7 +80,7 @@ class ExchangeLoop:
             )
             self._woken.set()
         if self._task is None:
-            self._task = self.event_loop.create_task(self._run())
+            self._task = self.event_loop.create_task(self._run(), context=self._context)
         return self.sources[key]
 
     async def aclose(self) -> None:

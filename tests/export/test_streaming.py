@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+import anyio
 import msgspec
 import pytest
 
@@ -335,6 +336,21 @@ async def test_a_blocking_call_ends_before_its_cancellation() -> None:
     await write(None)
     await write(OSError("disk"))
     assert len(ended) == 2
+
+
+async def test_an_export_ends_with_its_scope_of_anyio() -> None:
+    """A cancelled scope reads no further block of lines, though each wait for one is shielded."""
+    count = 0
+    body = reply(body=HEAD + b"2025-01-01,1\n" * 100_000)
+    async with RawServer(then=(body,)) as server, client_of(server) as client:
+        with anyio.CancelScope() as scope:
+            async for _ in chart(client):
+                count += 1
+                scope.cancel()
+        assert is_free(client)
+
+    assert scope.cancelled_caught
+    assert 0 < count < 50_000
 
 
 async def test_iteration_may_end_early() -> None:

@@ -711,6 +711,20 @@ async def test_a_host_that_needs_no_proxy_is_reached_without_one(
         assert server.methods == ["DELETE"]
 
 
+@pytest.mark.parametrize("proxy", ["127.0.0.1:3128", "proxy:3128", "socks5://127.0.0.1:1080"])
+async def test_a_proxy_of_another_kind_is_named_at_once(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sent and nothing retried, and the message names the variable to correct."""
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    async with RawServer() as server, client_of(server, trust_env=True) as client:
+        with pytest.raises(ConnectError, match="http_proxy does not begin with http://") as caught:
+            await client.v1.profiles.create(customer_user_id="anna")
+
+    assert (caught.value.permanent, caught.value.attempts, server.requests) == (True, 1, [])
+
+
 def test_a_connection_that_breaks_before_a_request_is_written_sent_nothing() -> None:
     """A failure while nothing is on the wire is a failed connection, and may be retried."""
     failure = failure_of(aiohttp.ServerDisconnectedError(), CallState(), expired=False)

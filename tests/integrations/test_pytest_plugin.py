@@ -125,6 +125,27 @@ async def test_asyncio(adapty_sandbox, adapty_client):
     await adapty_client.v1.profiles.delete(customer_user_id="anna")
     assert adapty_sandbox.customer_user_ids() == set()
 """
+CURRENT = """
+import asyncio
+
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def current_loop():
+    with asyncio.Runner() as runner:
+        yield runner.get_loop()
+
+
+def test_first(adapty_sandbox, adapty_client):
+    adapty_sandbox.seed_profiles(["anna"])
+    delete = adapty_client.v1.profiles.delete(customer_user_id="anna")
+    asyncio.get_event_loop().run_until_complete(delete)
+
+
+def test_next(current_loop):
+    assert asyncio.get_event_loop() is current_loop
+"""
 STARLETTE = """
 import contextlib
 
@@ -281,6 +302,13 @@ def test_fixtures_of_pytest_asyncio(
     options = ["-p", "pytest_asyncio.plugin", "-o", "asyncio_default_fixture_loop_scope=function"]
 
     run(pytester, monkeypatch, ASYNCIO, *options).assert_outcomes(passed=1)
+
+
+def test_the_current_event_loop_stays(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client is closed without a change of the event loop that tests of a module share."""
+    run(pytester, monkeypatch, CURRENT).assert_outcomes(passed=2)
 
 
 def test_a_service_under_starlettes_test_client(

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, cast
 
-from adapty_async import AdaptyClient, BulkReport, Limits
+import pytest
+
+from adapty_async import AdaptyClient, BulkReport, ConfigError, Limits, RetryPolicy
 from adapty_async._http.attempt import TimeoutScheduler
 from adapty_async._http.session_sender import given_session_sender
-from adapty_async._http.transport import _close_elsewhere, _LoopResources, _Pool
+from adapty_async._http.transport import _close_elsewhere, _LoopResources, _Pool, _Sessions
 from adapty_async.bulk import BulkRun
+from tests._support import loop_turns
 from tests.lifecycle.test_cancellation import is_free, timers
-from tests.raw_server import ABSENT, RawServer, in_thread, own_tasks
+from tests.raw_server import ABSENT, STALL, RawServer, in_thread, own_tasks
 
 THREADS = 4
 ITEMS = 100
@@ -238,6 +242,76 @@ async def test_a_loop_that_cancels_the_closing_as_it_ends_cancels_nobody_else() 
     assert not closing.cancelled()
 
 
+class SlowToClose(Owned):
+    """A resource that is closed when the test allows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_close = asyncio.Event()
+
+    async def close(self) -> None:
+        """Wait for the test."""
+        await self.may_close.wait()
+        await super().close()
+
+
+async def test_the_end_of_a_loop_waits_for_a_close_that_began() -> None:
+    """Otherwise the loop would end, and asyncio would log the task that closes."""
+    slow = SlowToClose()
+    sessions = _Sessions({cast("Any", slow)})
+    first, second = (asyncio.create_task(sessions.close()) for _ in range(2))
+    await loop_turns(4)
+    assert not second.done()
+    slow.may_close.set()
+    await asyncio.gather(first, second)
+
+    assert slow.closed
+
+
+async def get(client: AdaptyClient) -> None:
+    """Make a call."""
+    await client.v1.profiles.get(customer_user_id="u1")
+
+
+def test_a_loop_that_is_idle_when_its_client_is_closed_ends_quietly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The end of the loop waits for the close of its connections; asyncio has nothing to log."""
+    with in_thread(RawServer()) as server:
+        client = client_of(server)
+        with asyncio.Runner() as runner:
+            runner.run(get(client))
+            asyncio.run(client.aclose())
+        gc.collect()
+
+    assert caplog.messages == []
+
+
+def test_a_call_of_an_idle_loop_ends_when_its_client_is_closed() -> None:
+    """The connections of a loop that stands still are closed as soon as it continues."""
+    with in_thread(RawServer(then=(STALL,))) as server, asyncio.Runner() as runner:
+        client = client_of(server, timeout=5.0, retry=RetryPolicy(wait_initial=0.001))
+        call = runner.get_loop().create_task(get(client))
+        while not server.requests:
+            runner.run(asyncio.sleep(0.001))
+        asyncio.run(client.aclose())
+        runner.run(asyncio.wait({call}))
+
+    with pytest.raises(ConfigError, match="closed"):
+        call.result()
+
+
+def test_a_closed_loop_holds_up_no_close() -> None:
+    """A loop that was closed without an orderly end closes nothing any more."""
+    loop, client = asyncio.new_event_loop(), AdaptyClient("secret_live_x.y")
+    loop.call_soon(client._connections._open.get)
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+    with pytest.warns(ResourceWarning, match="Unclosed client session"):
+        asyncio.run(client.aclose())
+
+
 async def test_what_its_ending_loop_is_closing_already_is_closed_once() -> None:
     """A loop may come to close what is its own in the moment that the client is closed."""
     owned = Owned()
@@ -256,7 +330,7 @@ async def test_what_its_ending_loop_is_closing_already_is_closed_once() -> None:
     session = cast("Any", owned)
     pool = _Pool(given_session_sender(session), session)
     loop = asyncio.get_running_loop()
-    here = _LoopResources(loop, pool, watch, {session}, guard, guarded=True)
+    here = _LoopResources(loop, pool, watch, _Sessions({session}), guard, guarded=True)
     await here.close()
     await ending
 

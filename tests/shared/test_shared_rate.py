@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import logging
 import pickle
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 
+import anyio
 import psycopg
 import pytest
 import redis
@@ -237,6 +240,35 @@ async def test_a_store_that_goes_down_does_not_stop_a_client() -> None:
             assert [each.bucket for each in rate.statistics()] == ["v1", "v2"]
 
 
+async def test_the_exchanges_do_not_belong_to_the_first_call(tmp_path: Path) -> None:
+    """A log line about the store has the values of the program, and not of the first request."""
+    request = ContextVar("request", default="none")
+    seen: list[str] = []
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(request.get())
+
+    async def serve(name: str, adapty: AdaptyClient) -> None:
+        request.set(name)
+        await delete(adapty)
+
+    folder = tmp_path / "rates"
+    folder.mkdir()
+    logger, notes = logging.getLogger("adapty_async"), Notes(logging.WARNING)
+    logger.addHandler(notes)
+    try:
+        async with SharedRate(f"sqlite:///{folder}/rate.db") as rate, a_client(rate) as adapty:
+            await asyncio.create_task(serve("the first request", adapty))
+            await members(rate, 1)
+            shutil.rmtree(folder)
+            await until(lambda: all(each.is_alone for each in rate.statistics()))
+    finally:
+        logger.removeHandler(notes)
+
+    assert seen == ["none"]
+
+
 async def test_two_busy_buckets_make_the_exchanges_of_one() -> None:
     """The server reads two commands for each exchange of both, 20 times a second at most."""
     with OwnRedis() as server, redis.Redis.from_url(server.url) as observer:
@@ -267,6 +299,7 @@ def test_a_client_needs_an_open_shared_rate(url: str) -> None:
             await delete(adapty)
         with pytest.raises(ConfigError, match=r"Limits\.shared is closed"):
             await delete(adapty)
+        assert adapty.statistics().buckets["v1"].in_flight == 0
         async with rate:
             await delete(a_client(rate))
 
@@ -284,6 +317,18 @@ async def test_a_shared_rate_that_no_client_used_is_closed_like_any_other(url: s
     assert repr(rate) == "SharedRate(sqlite, closed, buckets=0)"
 
 
+async def test_a_cancelled_scope_of_anyio_leaves_no_connection() -> None:
+    """The connections to the store are closed, though each wait in the scope is cancelled."""
+    with OwnRedis() as server, redis.Redis.from_url(server.url) as observer:
+        with anyio.CancelScope() as scope:
+            async with SharedRate(server.url) as rate, a_client(rate) as adapty:
+                await delete(adapty)
+                await members(rate, 1)
+                scope.cancel()
+                await anyio.sleep_forever()
+        await until(lambda: len(observer.client_list()) == 1)
+
+
 def test_another_event_loop_needs_its_own_shared_rate(url: str) -> None:
     """A client whose loop is not that of its shared rate raises instead of waiting forever."""
     rate = SharedRate(url)
@@ -299,6 +344,21 @@ def test_another_event_loop_needs_its_own_shared_rate(url: str) -> None:
             await asyncio.to_thread(asyncio.run, elsewhere())
 
     asyncio.run(main())
+
+
+def test_a_client_continues_in_the_next_event_loop(url: str) -> None:
+    """A worker may enter one shared rate and one client again for each of its tasks."""
+    rate = SharedRate(url)
+    adapty = a_client(rate)
+
+    async def main() -> tuple[str, ...]:
+        async with rate, adapty:
+            await delete(adapty)
+            report = await adapty.v1.profiles.bulk_delete(["u2"], by="customer_user_id")
+            assert report.done == 1
+            return tuple(each.bucket for each in rate.statistics())
+
+    assert [asyncio.run(main()) for _ in range(3)] == [("v1",)] * 3
 
 
 def test_a_shared_rate_is_closed_after_its_event_loop(redis_url: str) -> None:
