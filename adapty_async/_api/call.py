@@ -20,6 +20,7 @@ from typing import Any, Generic, Literal, NoReturn, Protocol, TypeAlias, TypeVar
 import msgspec
 from multidict import istr
 
+from adapty_async._api.pickling import definition_at, name_of
 from adapty_async._api.validation import header_name, instance_of, matching, one_of, text
 from adapty_async.errors import InvalidInputError
 
@@ -203,6 +204,13 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
         text("Endpoint.name", self.name)
         _require_method("Endpoint.method", self.method)
         _require_path("Endpoint.path", self.path)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickle a global by its name, since its functions may have none."""
+        try:
+            return definition_at, name_of(self)
+        except LookupError:
+            return super().__reduce__()
 
     def __call__(
         self,

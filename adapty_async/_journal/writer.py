@@ -163,7 +163,7 @@ class JournalWriter:
         if position >= self._ahead.renew_from:
             self._schedule()
             self._commit()  # at once: its thread works while the loop runs other items
-        if self._in_progress.is_stored:  # its thread knows before the loop does
+        if self._in_progress.is_stored:  # its thread sets this before the loop runs
             self._ahead.store(self._ahead.requested)
         if position in self._ahead.stored:
             return None

@@ -1,0 +1,29 @@
+"""The pickling of definitions by name, as Python pickles functions and classes."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+
+__all__ = ("definition_at", "name_of")
+
+
+@functools.lru_cache(maxsize=256)
+def name_of(definition: object) -> tuple[str, str]:
+    """
+    Return the module and the name of a definition.
+
+    Raises:
+        LookupError: it is no global of a module.
+    """
+    for module_name, module in [*sys.modules.items()]:
+        for name, value in [*getattr(module, "__dict__", {}).items()]:
+            if value is definition:
+                return module_name, name
+    raise LookupError(f"{definition} is no global of a module")
+
+
+def definition_at(module: str, name: str) -> object:
+    """Return the definition with a name, for `pickle`."""
+    return getattr(importlib.import_module(module), name)
