@@ -266,7 +266,12 @@ def _parquet(path: str, shared: list[str]) -> parquet.ParquetFile:
     from pyarrow import parquet  # noqa: PLC0415  an extra
 
     return parquet.ParquetFile(
-        path, buffer_size=_BUFFER_BYTES, pre_buffer=False, read_dictionary=shared
+        path,
+        buffer_size=_BUFFER_BYTES,
+        pre_buffer=False,
+        read_dictionary=shared,
+        # as Spark writes times; nanoseconds, the default, have no year 9999 and become another one
+        coerce_int96_timestamp_unit="us",
     )
 
 
