@@ -48,15 +48,15 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     without: tuple[str, ...] = ()
     others: frozenset[str] = frozenset()
 
-    def require_match(self, label: str, names: Collection[str]) -> None:
+    def require_match(self, label: str, names: Collection[str], *, may_lack: bool = False) -> None:
         """
-        Validate that columns are those of the export.
+        Validate that columns are those of the export; some may be missing if `may_lack` says so.
 
         Raises:
             InvalidInputError: some are missing, or belong to another table.
         """
         missing = min((kind - set(names) for kind in self.kinds), key=len)
-        if missing:
+        if missing and not may_lack:
             raise InvalidInputError(
                 label,
                 f"is not a {self.name} export: missing columns: {', '.join(sorted(missing))}",
