@@ -53,6 +53,8 @@ _FORMS = {EXACT_SINGLE: "f", EXACT_HALF: "e"}
 _MOST_DIGITS = 9
 _EXACT_BY_BYTES = {2: EXACT_HALF, 4: EXACT_SINGLE}
 _ODD = "cannot be read: it is a date outside of the years 1 to 9999, or is not UTF-8"
+# The errors of libraries for a cell that Python has no value for.
+_UNREADABLE = (ValueError, ArithmeticError, NotImplementedError)
 _MISSING_TYPES = frozenset({"NAType", "NaTType"})
 _LOST_DIGITS = "is a number that has lost digits, since it is stored as a float: store it as text"
 
@@ -110,14 +112,14 @@ def read_cells(
     """
     try:
         return read()
-    except (ValueError, ArithmeticError):
+    except _UNREADABLE:
         return [_cell_or_odd(read_one, index) for index in range(count)]
 
 
 def _cell_or_odd(read_one: Callable[[int], Any], index: int) -> Any:
     try:
         return read_one(index)
-    except (ValueError, ArithmeticError):
+    except _UNREADABLE:
         return ODD_CELL
 
 
