@@ -15,6 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -258,7 +259,8 @@ def read_table(table: Table, layout: Layout, findings: Findings) -> Iterator[Row
         if needed is not None and needed not in row.cells:
             findings.without_id += 1
         elif row.fault is not None:
-            readable = msgspec.json.encode(row.cells).decode()
+            # not msgspec: the text of an object in a data frame may have lone surrogates
+            readable = json.dumps(row.cells, ensure_ascii=False, separators=(",", ":"))
             yield Row(row.number, readable, row.fault)
         else:
             findings.add_row(row.number, row.cells)

@@ -442,6 +442,21 @@ def test_a_time_of_pandas_that_python_does_not_have_costs_its_row(kind: str) -> 
         assert all(NO_DATE in str(row.error) for row in others[2:])
 
 
+def test_half_a_character_next_to_an_odd_cell_costs_its_row() -> None:
+    """A text of a program may end in half an emoji; no other row is lost with it."""
+    objects: dict[str, list[object]] = {
+        "customer_user_id": ["u1", "u2", "u3"],
+        "first_name": ["A\ud83d", "B\ud83d", "C"],
+        "email": [b"a@example.com", "b@example.com", "c@example.com"],
+    }
+    frame = pd.DataFrame({name: pd.Series(each, dtype=object) for name, each in objects.items()})
+    first, second, (_, third) = pairs_of(frame, v2.ATTRIBUTE_COLUMNS)
+
+    assert 'the cell in column "email" is binary' in str(first.error)
+    assert "lone surrogates" in str(second.error)
+    assert third.first_name == "C"
+
+
 def test_a_missing_struct_has_no_fields() -> None:
     """The fields of a struct that is missing are missing, whatever is stored for them."""
     field = pa.StructArray.from_arrays([["a", "b"]], ["id"], mask=pa.array([False, True]))
