@@ -213,17 +213,17 @@ class RowMapping:
         if self._id_field is not None:
             id_columns(self.id_column, label="input", noun="key")(list(names))
         if not self._has_ids_only:
-            may_lack = are_failures and all(map(self.matters, names))
-            fields = self._require_mapped(names, may_lack=may_lack)
+            fields = self._require_mapped(names, are_failures=are_failures)
             self._schema.check_keys([*fields, *self._options.constants])
 
-    def _require_mapped(self, names: Collection[str], *, may_lack: bool = False) -> list[str]:
+    def _require_mapped(self, names: Collection[str], *, are_failures: bool = False) -> list[str]:
         """Return the fields of columns, after a check that those that the options name exist."""
+        may_lack = are_failures and all(map(self.matters, names))
         for column in self._mapped.values():
             if column not in names and not may_lack:
-                raise InvalidInputError(
-                    "columns", f'names a column that is not in the input: "{shown(column)}"'
-                )
+                rule = f'names a column that is not in the input: "{shown(column)}"'
+                hint = "; if its cells are empty, do not name it" if are_failures else ""
+                raise InvalidInputError("columns", rule + hint)
         fields = list(dict.fromkeys(one for name in names for one in self._fields_of(name)))
         self._require_no_constant(fields)
         return fields

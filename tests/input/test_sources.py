@@ -192,7 +192,9 @@ def test_rows_that_failed_may_lack_columns() -> None:
     mapping = RowMapping(given, v2.GRANT_COLUMNS, "customer_user_id")
     names = ["customer_user_id", "access_level_id"]
     mapping.check_keys(names, is_all=True, are_failures=True)
-    with pytest.raises(InvalidInputError, match='not in the input: "until"'):
+    with pytest.raises(
+        InvalidInputError, match='not in the input: "until"; if its cells are empty'
+    ):
         mapping.check_keys([*names, "untill"], is_all=True, are_failures=True)
 
     calls = RowMapping(ColumnOptions(preset="segment"), None, "customer_user_id")
