@@ -99,7 +99,7 @@ def _words(words: Mapping[str, str]) -> Callable[[Any], Any]:
 
 def _store(value: Any) -> Any:
     """Return a store that both services call the same; a promotional grant is no purchase."""
-    if value in {"app_store", "play_store", "stripe"}:
+    if isinstance(value, str) and value in {"app_store", "play_store", "stripe"}:
         return value
     raise InvalidInputError(
         "store",
