@@ -585,12 +585,14 @@ def test_file_that_became_shorter_is_reported(put: Put) -> None:
         list(rows)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le"])
 @pytest.mark.parametrize(
     ("added", "is_whole"),
     [
         pytest.param("34\nu2\n", False, id="rest-of-a-row"),
+        pytest.param("\r34\n", False, id="carriage-return"),
         pytest.param("\nu2\n", True, id="line-break"),
+        pytest.param("\r\nu2\r\n", True, id="line-break-of-windows"),
     ],
 )
 def test_half_a_row_is_not_sent(put: Put, encoding: str, added: str, *, is_whole: bool) -> None:
