@@ -172,6 +172,18 @@ def test_a_file_that_is_none_is_rejected(
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["s3:ids.parquet", "file:ids.parquet", "hdfs:ids.feather"])
+def test_a_name_like_an_address_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A file is read whatever its name looks like."""
+    monkeypatch.chdir(tmp_path)
+    write = write_parquet if name.endswith("parquet") else write_feather
+    write(tmp_path / name, {"id": ["u1"]})
+
+    assert [row.value for row in rows_of(Path(name), "id")] == [{"id": "u1"}]
+
+
 def test_a_missing_file_has_its_reason(tmp_path: Path) -> None:
     """A file that is not there is rejected with the reason of the system."""
     with pytest.raises(InvalidInputError, match="No such file"):
