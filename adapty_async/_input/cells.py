@@ -48,9 +48,9 @@ EXACT_HALF = 2.0**11
 #: A longer text is not read: the same limit as that of a record of CSV or NDJSON.
 MAX_CELL_BYTES = 1024 * 1024
 
-# Formats of `struct` for floats of fewer bits, and the most digits that tell two of them apart.
-_FORMS = {EXACT_SINGLE: "f", EXACT_HALF: "e"}
-_MOST_DIGITS = 9
+# Formats of `struct` for floats of fewer bits, and the digits that each number keeps in them. Up to
+# three more are needed to tell two floats apart.
+_FORMS = {EXACT_SINGLE: ("f", 6), EXACT_HALF: ("e", 3)}
 _EXACT_BY_BYTES = {2: EXACT_HALF, 4: EXACT_SINGLE}
 _ODD = "cannot be read: it is a date outside of the years 1 to 9999, or is not UTF-8"
 # The errors of libraries for a cell that Python has no value for.
@@ -262,10 +262,10 @@ def _float_number(value: float, exact: float) -> float:
 
 def _shortest(value: float, exact: float) -> float:
     """Return the float with the fewest digits that is the same number in the type of its column."""
-    form = _FORMS.get(exact)
-    if form is None or abs(value) >= exact:
+    if exact not in _FORMS or abs(value) >= exact:
         return value
-    found = (float(f"{value:.{digits}g}") for digits in range(1, _MOST_DIGITS + 1))
+    form, kept = _FORMS[exact]
+    found = (float(f"{value:.{digits}g}") for digits in range(kept, kept + 4))
     return next(
         (one for one in found if struct.unpack(form, struct.pack(form, one))[0] == value), value
     )
