@@ -195,7 +195,7 @@ def test_rows_that_failed_may_lack_columns() -> None:
     with pytest.raises(
         InvalidInputError, match='not in the input: "until"; if its cells are empty'
     ):
-        mapping.check_keys([*names, "untill"], is_all=True, are_failures=True)
+        mapping.check_keys([*names, "until_date"], is_all=True, are_failures=True)
 
     calls = RowMapping(ColumnOptions(preset="segment"), None, "customer_user_id")
     calls.check_keys(["id"], is_all=True, are_failures=True)
