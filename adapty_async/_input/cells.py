@@ -53,8 +53,6 @@ MAX_CELL_BYTES = 1024 * 1024
 _FORMS = {EXACT_SINGLE: ("f", 6), EXACT_HALF: ("e", 3)}
 _EXACT_BY_BYTES = {2: EXACT_HALF, 4: EXACT_SINGLE}
 _ODD = "cannot be read: it is a date outside of the years 1 to 9999, or is not UTF-8"
-# The errors of libraries for a cell that Python has no value for.
-_UNREADABLE = (ValueError, ArithmeticError, NotImplementedError)
 _MISSING_TYPES = frozenset({"NAType", "NaTType"})
 _LOST_DIGITS = "is a number that has lost digits, since it is stored as a float: store it as text"
 
@@ -112,14 +110,14 @@ def read_cells(
     """
     try:
         return read()
-    except _UNREADABLE:
+    except (ValueError, ArithmeticError):
         return [_cell_or_odd(read_one, index) for index in range(count)]
 
 
 def _cell_or_odd(read_one: Callable[[int], Any], index: int) -> Any:
     try:
         return read_one(index)
-    except _UNREADABLE:
+    except (ValueError, ArithmeticError):
         return ODD_CELL
 
 

@@ -113,16 +113,8 @@ def _row(
             cell = convert(value)
         except UnusableCellError as error:
             fault = fault or f'{label}: the cell in column "{escaped(name)}" {error}'
-            cells[name] = _shown(value)
+            cells[name] = str(value)[:_SHOWN_CHARACTERS]
         else:
             if cell is not None:
                 cells[name] = cell
     return TableRow(row_number, cells, fault)
-
-
-def _shown(value: Any) -> str:
-    """Return the beginning of the text of a cell that cannot be used; empty if it has none."""
-    try:
-        return str(value)[:_SHOWN_CHARACTERS]
-    except Exception:  # noqa: BLE001  such as for a date that Python does not have
-        return ""

@@ -416,30 +416,22 @@ def test_the_last_day_is_a_date() -> None:
         assert grant.expires_at == last.isoformat()
 
 
-@pytest.mark.parametrize("kind", ["zone", "category"])
-def test_a_time_of_pandas_that_python_does_not_have_costs_its_row(kind: str) -> None:
+def test_a_time_of_pandas_that_python_does_not_have_costs_its_row() -> None:
     """The first and the last day have a time in UTC whatever the zone; other years have none."""
-    days = ["2026-06-01", "0001-01-01", "9999-12-31T23:59:59", "0000-12-31", "12000-01-01"]
+    days = ["0001-01-01", "9999-12-31T23:59:59", "0000-12-31", "12000-01-01"]
     times = pd.Series(np.array(days, "datetime64[us]")).dt.tz_localize("UTC")
     for zone in ("Europe/Berlin", "America/New_York"):
-        moved = times.dt.tz_convert(zone)
         frame = pd.DataFrame(
             {
-                "customer_user_id": ["u1", "u2", "u3", "u4", "u5"],
-                "access_level_id": ["premium"] * 5,
-                "expires_at": moved if kind == "zone" else moved.astype("category"),
+                "customer_user_id": ["u1", "u2", "u3", "u4"],
+                "access_level_id": ["premium"] * 4,
+                "expires_at": times.dt.tz_convert(zone),
             }
         )
-        first, *others = pairs_of(frame, v2.GRANT_COLUMNS)
-        when = "2026-06-01T00:00:00+00:00"
-        assert dt.datetime.fromisoformat(first[1].expires_at) == dt.datetime.fromisoformat(when)
-        if kind == "zone":
-            assert [first[1].expires_at, *(one[1].expires_at for one in others[:2])] == [
-                when,
-                "0001-01-01T00:00:00+00:00",
-                "9999-12-31T23:59:59+00:00",
-            ]
-        assert all(NO_DATE in str(row.error) for row in others[2:])
+        (_, first), (_, last), *others = pairs_of(frame, v2.GRANT_COLUMNS)
+        assert first.expires_at == "0001-01-01T00:00:00+00:00"
+        assert last.expires_at == "9999-12-31T23:59:59+00:00"
+        assert [NO_DATE in str(row.error) for row in others] == [True, True]
 
 
 def test_half_a_character_next_to_an_odd_cell_costs_its_row() -> None:
