@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from adapty_async._input.cells import (
@@ -266,7 +267,12 @@ def _parquet(path: str, shared: list[str]) -> parquet.ParquetFile:
     from pyarrow import parquet  # noqa: PLC0415  an extra
 
     return parquet.ParquetFile(
-        path, buffer_size=_BUFFER_BYTES, pre_buffer=False, read_dictionary=shared
+        Path(path).absolute(),  # a relative one, such as s3:x.parquet, could be an address
+        buffer_size=_BUFFER_BYTES,
+        pre_buffer=False,
+        read_dictionary=shared,
+        # as Spark writes times; nanoseconds, the default, have no year 9999 and become another one
+        coerce_int96_timestamp_unit="us",
     )
 
 

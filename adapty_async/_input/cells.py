@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import struct
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -47,8 +48,9 @@ EXACT_HALF = 2.0**11
 #: A longer text is not read: the same limit as that of a record of CSV or NDJSON.
 MAX_CELL_BYTES = 1024 * 1024
 
-# Significant digits of a float with a fraction.
-_DIGITS = {EXACT_SINGLE: 7, EXACT_HALF: 4}
+# Formats of `struct` for floats of fewer bits, and the digits that each number keeps in them. Up to
+# three more are needed to tell two floats apart.
+_FORMS = {EXACT_SINGLE: ("f", 6), EXACT_HALF: ("e", 3)}
 _EXACT_BY_BYTES = {2: EXACT_HALF, 4: EXACT_SINGLE}
 _ODD = "cannot be read: it is a date outside of the years 1 to 9999, or is not UTF-8"
 _MISSING_TYPES = frozenset({"NAType", "NaTType"})
@@ -250,10 +252,21 @@ def _float_number(value: float, exact: float) -> float:
     """Return a float with no more digits than it has."""
     _require_finite(value)
     if value % 1:
-        return float(f"{value:.{_DIGITS[exact]}g}") if exact in _DIGITS else value
+        return _shortest(value, exact)
     if abs(value) >= exact:
         raise UnusableCellError(_LOST_DIGITS)
     return value
+
+
+def _shortest(value: float, exact: float) -> float:
+    """Return the float with the fewest digits that is the same number in the type of its column."""
+    if exact not in _FORMS or abs(value) >= exact:
+        return value
+    form, kept = _FORMS[exact]
+    found = (float(f"{value:.{digits}g}") for digits in range(kept, kept + 4))
+    return next(
+        (one for one in found if struct.unpack(form, struct.pack(form, one))[0] == value), value
+    )
 
 
 def _plain_number(value: Decimal) -> float:

@@ -292,9 +292,9 @@ class _FirstBytes(io.FileIO):
         if self._head.startswith(_GZIP_MAGIC) or self._last.rstrip(b"\0").endswith(b"\n"):
             return
         end = self.tell()
-        added = self.read(_HEAD_BYTES).lstrip(b"\0")
+        added = self.read(2 * _HEAD_BYTES).replace(b"\0", b"")  # two letters of UTF-32
         self.seek(end)  # the end is read more than once
-        if added and not added.startswith(b"\n"):
+        if added and not added.startswith((b"\n", b"\r\n")):
             raise InvalidInputError(
                 self._path, "is being written to, and its last row was not complete: wait for it"
             )

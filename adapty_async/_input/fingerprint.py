@@ -56,5 +56,5 @@ def _ends_a_line(path: Path, size: int) -> bool:
         if head.startswith(_NO_LINES) or b"\0" in head:
             return False
         file.seek(max(0, size - 1))
-        around = file.read(2)
-    return size == 0 or b"\n" in around
+        last, following = file.read(1), file.read(2)
+    return size == 0 or last == b"\n" or following.startswith((b"\n", b"\r\n"))

@@ -172,6 +172,10 @@ class _Pandas:
 def _pandas_cells(series: Any) -> Sequence[Any]:
     if hasattr(series.dtype, "pyarrow_dtype") or getattr(series.dtype, "storage", "") == "pyarrow":
         return array_cells(series.array.__arrow_array__())
+    if getattr(series.dtype, "tz", None) is not None:
+        series = series.dt.tz_convert(
+            "UTC"
+        )  # in another zone, the first and last days have no date
     return read_cells(len(series), series.tolist, lambda index: series.iloc[index])
 
 

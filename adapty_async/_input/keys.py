@@ -5,6 +5,8 @@ Invariants:
 
 - The keys of a file are checked together, before anything is sent: a key may be in some rows only.
 - Of a pipe, the first object is checked before it is sent.
+- The rows of a failures file have no keys for cells that were empty, nor for columns of a table
+  that do not matter. The run that wrote it has checked the names of all columns.
 """
 
 from __future__ import annotations
@@ -21,19 +23,29 @@ _MOST_KEYS = 100_000
 
 
 class KeyCheck(Protocol):
-    """A callback that raises what is wrong with the keys of all rows, or of the first one."""
+    """
+    A callback that raises what is wrong with keys.
 
-    def __call__(self, names: list[str], /, *, is_all: bool) -> object: ...
+    Args:
+        names: the keys.
+        is_all: whether they are those of all rows, not of the first one.
+        are_failures: whether the rows are those of a failures file.
+    """
+
+    def __call__(self, names: list[str], /, *, is_all: bool, are_failures: bool) -> object: ...
 
 
 class _HasValue(Protocol):
-    """A row: what it holds, and why it cannot be read."""
+    """A row: what it holds, why it cannot be read, and whether it is of a failures file."""
 
     @property
     def value(self) -> Any: ...
 
     @property
     def broken(self) -> str | None: ...
+
+    @property
+    def is_failure(self) -> bool: ...
 
 
 RowT = TypeVar("RowT", bound=_HasValue)
@@ -47,14 +59,16 @@ def checking_all(rows: Iterable[RowT], check: KeyCheck) -> Iterator[RowT]:
         InvalidInputError: the check rejects the keys, or there are too many.
     """
     keys: dict[str, None] = {}
+    are_failures = True
     for row in rows:
         if row.broken is None and isinstance(row.value, dict):
+            are_failures = are_failures and row.is_failure
             keys.update(dict.fromkeys(row.value))
             if len(keys) > _MOST_KEYS:
                 raise InvalidInputError("input", f"has more than {_MOST_KEYS:,} different keys")
         yield row
     if keys:
-        check(list(keys), is_all=True)
+        check(list(keys), is_all=True, are_failures=are_failures)
 
 
 def checking_first(rows: Iterable[RowT], check: KeyCheck) -> Iterator[RowT]:
@@ -67,6 +81,6 @@ def checking_first(rows: Iterable[RowT], check: KeyCheck) -> Iterator[RowT]:
     is_checked = False
     for row in rows:
         if not is_checked and row.broken is None and isinstance(row.value, dict):
-            check(list(row.value), is_all=False)
+            check(list(row.value), is_all=False, are_failures=row.is_failure)
             is_checked = True
         yield row

@@ -193,31 +193,37 @@ class RowMapping:
         require_distinct(used)
         return set(used)
 
-    def check_keys(self, names: Collection[str], /, *, is_all: bool) -> None:
+    def check_keys(
+        self, names: Collection[str], /, *, is_all: bool, are_failures: bool = False
+    ) -> None:
         """
         Validate the keys of objects: those of all rows, or of the first row that was read.
 
-        Of one row only the preset is checked, since other rows may have other keys.
+        Of one row only the preset is checked, since other rows may have other keys. The rows of a
+        failures file may lack columns of the preset, and columns that the options name; but not
+        the latter if other keys are left out, of which one may be the column that was meant.
 
         Raises:
             InvalidInputError: as `check`.
         """
         if self._preset is not None:
-            self._preset.require_match("input", names)
+            self._preset.require_match("input", names, may_lack=are_failures)
         if not is_all:
             return
         if self._id_field is not None:
             id_columns(self.id_column, label="input", noun="key")(list(names))
         if not self._has_ids_only:
-            self._schema.check_keys([*self._require_mapped(names), *self._options.constants])
+            fields = self._require_mapped(names, are_failures=are_failures)
+            self._schema.check_keys([*fields, *self._options.constants])
 
-    def _require_mapped(self, names: Collection[str]) -> list[str]:
+    def _require_mapped(self, names: Collection[str], *, are_failures: bool = False) -> list[str]:
         """Return the fields of columns, after a check that those that the options name exist."""
+        may_lack = are_failures and all(map(self.matters, names))
         for column in self._mapped.values():
-            if column not in names:
-                raise InvalidInputError(
-                    "columns", f'names a column that is not in the input: "{shown(column)}"'
-                )
+            if column not in names and not may_lack:
+                rule = f'names a column that is not in the input: "{shown(column)}"'
+                hint = "; if its cells are empty, do not name it" if are_failures else ""
+                raise InvalidInputError("columns", rule + hint)
         fields = list(dict.fromkeys(one for name in names for one in self._fields_of(name)))
         self._require_no_constant(fields)
         return fields

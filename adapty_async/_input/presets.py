@@ -48,15 +48,15 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     without: tuple[str, ...] = ()
     others: frozenset[str] = frozenset()
 
-    def require_match(self, label: str, names: Collection[str]) -> None:
+    def require_match(self, label: str, names: Collection[str], *, may_lack: bool = False) -> None:
         """
-        Validate that columns are those of the export.
+        Validate that columns are those of the export; some may be missing if `may_lack` says so.
 
         Raises:
             InvalidInputError: some are missing, or belong to another table.
         """
         missing = min((kind - set(names) for kind in self.kinds), key=len)
-        if missing:
+        if missing and not may_lack:
             raise InvalidInputError(
                 label,
                 f"is not a {self.name} export: missing columns: {', '.join(sorted(missing))}",
@@ -99,7 +99,7 @@ def _words(words: Mapping[str, str]) -> Callable[[Any], Any]:
 
 def _store(value: Any) -> Any:
     """Return a store that both services call the same; a promotional grant is no purchase."""
-    if value in {"app_store", "play_store", "stripe"}:
+    if isinstance(value, str) and value in {"app_store", "play_store", "stripe"}:
         return value
     raise InvalidInputError(
         "store",

@@ -15,6 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -123,11 +124,13 @@ class Row(msgspec.Struct, frozen=True):
         value: the cells that are not empty by column, the JSON value, or the text.
         broken: why the line cannot be read, None if it can be. `value` is then the readable part
             of the line.
+        is_failure: whether it is the item of a line of a failures file.
     """
 
     line: int
     value: Any
     broken: str | None = None
+    is_failure: bool = False
 
     def __repr__(self) -> str:
         return f"Row(line={self.line})"
@@ -256,7 +259,8 @@ def read_table(table: Table, layout: Layout, findings: Findings) -> Iterator[Row
         if needed is not None and needed not in row.cells:
             findings.without_id += 1
         elif row.fault is not None:
-            readable = msgspec.json.encode(row.cells).decode()
+            # not msgspec: the text of an object in a data frame may have lone surrogates
+            readable = json.dumps(row.cells, ensure_ascii=False, separators=(",", ":"))
             yield Row(row.number, readable, row.fault)
         else:
             findings.add_row(row.number, row.cells)
@@ -569,14 +573,17 @@ def _json_row(line: Row, matters: Callable[[str], bool]) -> Row:
         return line
     try:
         value = msgspec.json.decode(line.value)
-        duplicate = duplicate_key(line.value, value, matters)
+        is_failure = isinstance(value, dict) and value.keys() - {"error"} == _FAILURE_KEYS
+        duplicate = duplicate_key(line.value, value, _is_item if is_failure else matters)
     except (ValueError, RecursionError):
         return Row(line.line, line.value, _NOT_JSON)
     if duplicate is not None:
         return Row(line.line, line.value, f'has the key "{escaped(duplicate)}" more than once')
-    if isinstance(value, dict) and value.keys() - {"error"} == _FAILURE_KEYS:
-        return _from_failure(line.line, value)
-    return Row(line.line, value)
+    return _from_failure(line.line, value) if is_failure else Row(line.line, value)
+
+
+def _is_item(name: str) -> bool:
+    return name == "item"
 
 
 def _from_failure(number: int, failure: dict[str, Any]) -> Row:
@@ -587,5 +594,5 @@ def _from_failure(number: int, failure: dict[str, Any]) -> Row:
     """
     item, error = failure["item"], failure.get("error")
     if isinstance(item, str) and isinstance(error, dict) and error.items() >= _UNREAD.items():
-        return Row(number, item, f"{error.get('rule')}")
-    return Row(number, item)
+        return Row(number, item, f"{error.get('rule')}", is_failure=True)
+    return Row(number, item, is_failure=True)

@@ -19,6 +19,7 @@ __all__ = (
     "COLUMN_OPTIONS",
     "by_option",
     "checked_header",
+    "column_option",
     "header_hints",
     "hints",
     "naming_options",
@@ -133,6 +134,18 @@ def _constants(
             raise click.BadParameter("must be FIELD=VALUE, once for a field", context, option)
         constants[field.strip()] = constant
     return constants
+
+
+def _column_name(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Reject an empty name, as a variable that is not set leaves: the usual column is another."""
+    if value == "":
+        raise click.BadParameter("must not be empty", context, option)
+    return value
+
+
+def column_option(text: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Return the option of the column with the ids, with this help."""
+    return click.option("--column", callback=_column_name, help=text)
 
 
 COLUMN_OPTIONS = [

@@ -30,6 +30,7 @@ from adapty_async._report import (
 )
 from adapty_async.bulk import JournalSummary, summarise
 from adapty_async.cli._app import _exit_on_error
+from adapty_async.cli._columns import column_option
 from adapty_async.cli._export_commands import cli
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
@@ -100,7 +101,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
     shell_complete=complete_file,
     help="Check that each id of INPUT has a final outcome. Exit code 1 if not.",
 )
-@click.option("--column", help="The column with the ids; by default, that of the run.")
+@column_option("The column with the ids; by default, that of the run.")
 @click.option("--encoding", help="The encoding of --check if it is not the input of the run.")
 @click.option("--sheet", help="The sheet of --check if it is not the input of the run.")
 @click.option(

@@ -17,7 +17,7 @@ from adapty_async._api.call import Operation
 from adapty_async._bulk.settings import MAX_CONCURRENCY, MOST_WORKERS
 from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async._input.rows import Format
-from adapty_async.cli._columns import COLUMN_OPTIONS
+from adapty_async.cli._columns import COLUMN_OPTIONS, column_option
 from adapty_async.cli._help import complete_file
 from adapty_async.errors import ConfigError
 
@@ -125,7 +125,7 @@ deletion_options = add_options(
         help="The API to call: version 2 or 1 of the server-side API, or the Mail API.",
     ),
     click.option("--by", type=click.Choice(_ALL_KINDS), required=True, help="The kind of the ids."),
-    click.option("--column", help="The column or field with the ids; by default, named like --by."),
+    column_option("The column or field with the ids; by default, named like --by."),
 )
 encoding_option = click.option(
     "--encoding", help="The encoding of INPUT, such as cp1252; UTF-8 by default."

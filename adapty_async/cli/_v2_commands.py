@@ -28,6 +28,7 @@ from adapty_async.cli._app import (
     _sends_nothing,
     cli,
 )
+from adapty_async.cli._columns import column_option
 from adapty_async.cli._confirmation import ask_about, describe_users
 from adapty_async.cli._earlier import summary_of
 from adapty_async.cli._help import examples
@@ -40,7 +41,7 @@ __all__ = ("cli", "create", "grant", "import_transactions", "revoke")
 _BY = click.option(
     "--by", type=click.Choice(KINDS["v2"]), required=True, help="The kind of the ids."
 )
-_COLUMN = click.option("--column", help="The column or field with the ids, if not named like --by.")
+_COLUMN = column_option("The column or field with the ids, if not named like --by.")
 _LEVEL = click.option(
     "--access-level",
     help="Its id in the Adapty dashboard; required without a column access_level_id.",
@@ -90,7 +91,7 @@ def import_transactions(
 
 @cli.command(epilog=examples("create users.csv --if-missing --journal run.db"))
 @common_options
-@click.option("--column", help="The column or field with the ids, if not customer_user_id.")
+@column_option("The column or field with the ids, if not customer_user_id.")
 @click.option("--if-missing", is_flag=True, help="Leave a profile that exists as it is; see below.")
 def create(column: str | None, *, if_missing: bool, **common: Any) -> None:
     """

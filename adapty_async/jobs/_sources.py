@@ -126,7 +126,7 @@ class Lines:
         findings: the suspicious ids that `plan` has counted.
 
     Raises:
-        ConfigError: the name shows no format, or the format does not go with `column`.
+        ConfigError: the name shows no format, or `column` is empty or missing.
         InvalidInputError: the format or the encoding is unknown.
     """
 
@@ -149,6 +149,8 @@ class Lines:
             )
         if found == "csv" and column is None:
             raise ConfigError("column is required for a file of CSV")
+        if column == "":  # such as of a setting that is not set
+            raise ConfigError("column must not be empty")
         self._id_name = column or _ID_NAME
         self.findings = Findings(self._id_name)
         self._column = column

@@ -30,7 +30,8 @@ u1,2026-06-01T10:30:00Z,u1@example.com,annual,iOS
 u2,2026-06-01T10:30:00Z,u2@example.com,,
 u3,2026-06-01T10:30:00Z,u3@example.com,trial,Android
 """
-V1 = ("--api", "v1", "--by", "customer-user-id")
+BY = ("--by", "customer-user-id")
+V1 = ("--api", "v1", *BY)
 
 
 def ids(*numbers: int) -> str:
@@ -272,6 +273,27 @@ def test_column_and_format_can_be_given(sandbox: Sandbox, invoke: Invoke, put: P
     options = ("--format", "ndjson", "--column", "uid", "--yes")
     assert invoke("delete", path, *V1, *options).exit_code == 0
     assert sandbox.customer_user_ids() == {"u2"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(("delete", *V1, "--yes"), id="delete"),
+        pytest.param(("create",), id="create"),
+        pytest.param(("revoke", *BY, "--access-level=x", "--yes"), id="revoke"),
+        pytest.param(("import-transactions", *BY), id="import-transactions"),
+        pytest.param(("job", "plan", *BY, "--name=x"), id="job"),
+    ],
+)
+def test_an_empty_column_is_not_the_usual_one(
+    sandbox: Sandbox, invoke: Invoke, put: Put, command: tuple[str, ...]
+) -> None:
+    """A variable that is not set in a script names no users."""
+    path = put("users.csv", "customer_user_id,uid\nu1,u2\n")
+    result = invoke(*command, path, "--column", "")
+    assert result.exit_code == 2
+    assert "Invalid value for '--column': must not be empty" in result.stderr
+    assert sandbox.arrivals() == []
 
 
 def test_id_encoding_lets_other_ids_through(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:

@@ -70,6 +70,12 @@ def test_ids_that_look_damaged_have_a_kind(identifier: str, kind: str | None) ->
     assert kind_of(identifier) == kind
 
 
+@pytest.mark.parametrize("end", ["", "=", "!x"])
+def test_a_long_id_is_checked_at_once(end: str) -> None:
+    """A cell of a megabyte, such as an image in the wrong column, takes no hours."""
+    assert kind_of("a" * 10**6 + end) is None
+
+
 def test_findings_name_lines_and_no_id() -> None:
     """Each kind is shown with its count and its first lines."""
     findings = Findings("id")

@@ -338,18 +338,18 @@ def test_csv_columns_are_checked_by_the_caller(put: Put) -> None:
         pytest.param(
             '{"line": 7, "item": {"id": "u1"}, "status": "failed", "attempts": 1,'
             ' "error": {"type": "X"}}',
-            Row(1, {"id": "u1"}),
+            Row(1, {"id": "u1"}, is_failure=True),
             id="failure-of-an-object",
         ),
         pytest.param(
             '{"line": 7, "item": "u1", "status": "not_sent", "attempts": 0, "error": null}',
-            Row(1, "u1"),
+            Row(1, "u1", is_failure=True),
             id="failure-of-a-text",
         ),
         pytest.param(
             '{"line": 7, "item": "u1;x", "status": "failed", "attempts": 0,'
             ' "error": {"type": "InvalidInputError", "field_name": "row", "rule": "has 2 cells"}}',
-            Row(1, "u1;x", "has 2 cells"),
+            Row(1, "u1;x", "has 2 cells", is_failure=True),
             id="failure-of-an-unread-line",
         ),
         pytest.param(
@@ -380,6 +380,13 @@ def test_id_that_is_there_twice_is_none(put: Put, line: str, *, is_repeated: boo
     [row] = open_rows(path, None, any_columns, id_column="id")
     assert row.broken == ('has the key "id" more than once' if is_repeated else None)
     assert (row.value == line) is is_repeated
+
+
+def test_id_that_is_twice_in_a_corrected_failure_is_none(put: Put) -> None:
+    """The object of a line of a failures file is checked like any other."""
+    line = '{"line": 7, "item": {"id": "u1", "id": "u2"}, "status": "failed", "attempts": 1}'
+    [row] = open_rows(str(put("f.ndjson", f"{line}\n")), None, any_columns, id_column="id")
+    assert row == Row(1, line, 'has the key "item.id" more than once')
 
 
 @pytest.mark.parametrize(
@@ -578,12 +585,14 @@ def test_file_that_became_shorter_is_reported(put: Put) -> None:
         list(rows)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le"])
 @pytest.mark.parametrize(
     ("added", "is_whole"),
     [
         pytest.param("34\nu2\n", False, id="rest-of-a-row"),
+        pytest.param("\r34\n", False, id="carriage-return"),
         pytest.param("\nu2\n", True, id="line-break"),
+        pytest.param("\r\nu2\r\n", True, id="line-break-of-windows"),
     ],
 )
 def test_half_a_row_is_not_sent(put: Put, encoding: str, added: str, *, is_whole: bool) -> None:

@@ -229,6 +229,8 @@ def test_a_hangup_that_is_ignored_stays_so(sandbox: Sandbox, invoke: Invoke, put
         pytest.param(b"a\nb\n", b"a\nb\n", None, id="same"),
         pytest.param(b"a\nb\n", b"a\nb\nc\n", None, id="longer"),
         pytest.param(b"a\nb", b"a\nb\nc", None, id="longer after a line without an end"),
+        pytest.param(b"a\r\nb", b"a\r\nb\r\nc", None, id="longer by a line of Windows"),
+        pytest.param(b"a\nb", b"a\nb\rc\n", "last line has grown", id="longer by a letter CR"),
         pytest.param(b"", b"a\n", None, id="from nothing"),
         pytest.param(b"PAR1\n", b"PAR1\nPAR2\n", None, id="begins like a table"),
         pytest.param(

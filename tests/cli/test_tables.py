@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import importlib.util
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -352,3 +354,54 @@ async def test_a_field_with_two_values_is_not_sent(
     assert 'cannot be sent: row: has the key "email" more than once' in sampled.stdout
     assert 'has the key "email" more than once' in str(report.failures[0].error)
     assert sandbox.arrivals() == []
+
+
+def test_the_rows_of_an_export_that_failed_are_an_input(
+    sandbox: Sandbox, invoke: Invoke, tmp_path: Path
+) -> None:
+    """The failures of a table lack the columns that do not matter, and can be sent again."""
+    at = dt.datetime(2026, 1, 1, 8, tzinfo=dt.UTC)
+    columns: dict[str, list[Any]] = {
+        "rc_original_app_user_id": ["$RCAnonymousID:1"],
+        "rc_last_seen_app_user_id_alias": ["u1"],
+        "store": ["play_store"],
+        "is_auto_renewable": [False],
+        "product_identifier": ["coins"],
+        "store_transaction_id": ["007"],
+        "original_store_transaction_id": ["007"],
+        "start_time": [at],
+        "country": ["GB"],
+        "purchased_currency": ["GBP"],
+        "purchase_price_in_purchased_currency": [Decimal("3.990")],
+        "late": [None],
+    }
+    path = write_parquet(tmp_path / "transactions.parquet", columns)
+    failures = tmp_path / "failures.ndjson"
+    ids = ("--column", "rc_last_seen_app_user_id_alias")
+    command = ("import-transactions", *BY, *ids, "--from=revenuecat", "--map=late=refunded_at")
+    samples = [json.loads(invoke(*command, path, "--sample=1", "--json").stdout)["requests"]]
+    first = invoke(*command, path, "--failures", failures)
+    samples += [json.loads(invoke(*command, failures, "--sample=1", "--json").stdout)["requests"]]
+    sandbox.seed_profiles(["u1"])
+    again = invoke(*command, failures)
+
+    assert [first.exit_code, again.exit_code] == [1, 0], again.output
+    assert "Columns left out" not in again.output
+    assert samples[0] == samples[1]
+    body = samples[0][0]["body"]
+    assert body["price"] == {"country": "GB", "currency": "GBP", "value": 3.99}
+    assert body["purchased_at"] == "2026-01-01T08:00:00+00:00"
+
+
+def test_a_mapped_column_may_be_empty_in_all_rows_that_failed(
+    sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path
+) -> None:
+    """The same command with the failures as its input grants the access."""
+    path = put("grants.csv", "customer_user_id,access_level_id,until\nu1,premium,\n")
+    failures = tmp_path / "failures.ndjson"
+    command = (*BY, "--map", "until=expires_at")
+    first = invoke("grant", path, *command, "--failures", failures)
+    sandbox.seed_profiles(["u1"])
+    again = invoke("grant", failures, *command)
+
+    assert [first.exit_code, again.exit_code] == [1, 0], again.output

@@ -126,6 +126,19 @@ def test_times_keep_their_zone(tmp_path: Path, unit: str) -> None:
     assert row.value["naive"] == "2026-06-01T12:30:00"
 
 
+def test_times_of_96_bits_are_those_that_were_written(tmp_path: Path) -> None:
+    """Spark writes times with 96 bits, whose range is longer than that of nanoseconds."""
+    written = [dt.datetime(9999, 12, 31), dt.datetime(2300, 1, 2, 3, 4, 5, 6)]  # noqa: DTZ001
+    table = pa.table({"id": ["u1", "u2"], "at": pa.array(written, pa.timestamp("us"))})
+    path = tmp_path / "rows.parquet"
+    write_parquet(path, table, use_deprecated_int96_timestamps=True)
+
+    assert [row.value["at"] for row in rows_of(path, "id", "at")] == [
+        "9999-12-31",
+        "2300-01-02T03:04:05.000006",
+    ]
+
+
 def test_an_arrow_stream_is_read_like_a_file(tmp_path: Path) -> None:
     """A file of Arrow's stream format has the same rows."""
     table = pa.table({"id": ["u1", "u2"]})
@@ -157,6 +170,18 @@ def test_a_file_that_is_none_is_rejected(
     with pytest.raises(InvalidInputError, match=reason) as caught:
         open_rows(str(path), None, used("id"))
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["s3:ids.parquet", "file:ids.parquet", "hdfs:ids.feather"])
+def test_a_name_like_an_address_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A file is read whatever its name looks like."""
+    monkeypatch.chdir(tmp_path)
+    write = write_parquet if name.endswith("parquet") else write_feather
+    write(tmp_path / name, {"id": ["u1"]})
+
+    assert [row.value for row in rows_of(Path(name), "id")] == [{"id": "u1"}]
 
 
 def test_a_missing_file_has_its_reason(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from adapty_async._input.cells import (
     EXACT_DOUBLE,
+    EXACT_HALF,
     EXACT_SINGLE,
     UnusableCellError,
     id_text,
@@ -121,7 +122,11 @@ def test_what_cannot_be_an_id_has_a_reason(cell: Any, reason: str) -> None:
         pytest.param(np.datetime64("2026-06-01T12:30", "ns"), "2026-06-01T12:30:00", id="numpy-ns"),
         pytest.param(np.datetime64("2026-06-01"), "2026-06-01", id="numpy-date"),
         pytest.param(np.float32(9.99), "9.99", id="numpy-single"),
-        pytest.param(np.float16(9.99), "9.992", id="numpy-half"),
+        pytest.param(np.float16(9.99), "9.99", id="numpy-half"),
+        pytest.param(np.float32(1234567.5), "1234567.5", id="single-eight-digits"),
+        pytest.param(np.float32(199999.99), "199999.98", id="single-rounded"),
+        pytest.param(np.float32(16777.217), "16777.217", id="single-nearest"),
+        pytest.param(np.float16(1023.5), "1023.5", id="half-five-digits"),
     ],
 )
 def test_a_cell_is_what_a_csv_file_has(cell: Any, written: str) -> None:
@@ -132,6 +137,8 @@ def test_a_cell_is_what_a_csv_file_has(cell: Any, written: str) -> None:
 def test_floats_of_fewer_bits_have_fewer_digits() -> None:
     """A float of 32 bits is exact for fewer numbers, and is not shown with digits it never had."""
     assert text(float(np.float32(9.99)), EXACT_SINGLE) == "9.99"
+    assert text(0.1 + 2**-50, EXACT_SINGLE) == repr(0.1 + 2**-50), "of a union with longer floats"
+    assert text(70000.5, EXACT_HALF) == "70000.5"
     assert id_text(EXACT_SINGLE - 1, EXACT_SINGLE) == "16777215"
     with pytest.raises(UnusableCellError, match="has lost digits"):
         id_text(EXACT_SINGLE, EXACT_SINGLE)

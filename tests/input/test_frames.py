@@ -416,6 +416,39 @@ def test_the_last_day_is_a_date() -> None:
         assert grant.expires_at == last.isoformat()
 
 
+def test_a_time_of_pandas_that_python_does_not_have_costs_its_row() -> None:
+    """The first and the last day have a time in UTC whatever the zone; other years have none."""
+    days = ["0001-01-01", "9999-12-31T23:59:59", "0000-12-31", "12000-01-01"]
+    times = pd.Series(np.array(days, "datetime64[us]")).dt.tz_localize("UTC")
+    for zone in ("Europe/Berlin", "America/New_York"):
+        frame = pd.DataFrame(
+            {
+                "customer_user_id": ["u1", "u2", "u3", "u4"],
+                "access_level_id": ["premium"] * 4,
+                "expires_at": times.dt.tz_convert(zone),
+            }
+        )
+        (_, first), (_, last), *others = pairs_of(frame, v2.GRANT_COLUMNS)
+        assert first.expires_at == "0001-01-01T00:00:00+00:00"
+        assert last.expires_at == "9999-12-31T23:59:59+00:00"
+        assert [NO_DATE in str(row.error) for row in others] == [True, True]
+
+
+def test_half_a_character_next_to_an_odd_cell_costs_its_row() -> None:
+    """A text of a program may end in half an emoji; no other row is lost with it."""
+    objects: dict[str, list[object]] = {
+        "customer_user_id": ["u1", "u2", "u3"],
+        "first_name": ["A\ud83d", "B\ud83d", "C"],
+        "email": [b"a@example.com", "b@example.com", "c@example.com"],
+    }
+    frame = pd.DataFrame({name: pd.Series(each, dtype=object) for name, each in objects.items()})
+    first, second, (_, third) = pairs_of(frame, v2.ATTRIBUTE_COLUMNS)
+
+    assert 'the cell in column "email" is binary' in str(first.error)
+    assert "lone surrogates" in str(second.error)
+    assert third.first_name == "C"
+
+
 def test_a_missing_struct_has_no_fields() -> None:
     """The fields of a struct that is missing are missing, whatever is stored for them."""
     field = pa.StructArray.from_arrays([["a", "b"]], ["id"], mask=pa.array([False, True]))

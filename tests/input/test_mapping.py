@@ -324,9 +324,12 @@ def test_a_purchase_of_revenuecat_that_does_not_renew_has_fewer_fields() -> None
     assert transaction.cancellation_reason is None
 
 
-def test_a_grant_of_revenuecat_is_no_purchase() -> None:
+@pytest.mark.parametrize(
+    "store", ["promotional", ["app_store"], {}], ids=["grant", "list", "object"]
+)
+def test_a_grant_of_revenuecat_is_no_purchase(store: object) -> None:
     """A store that Adapty does not have is not sent, unless the caller says so."""
-    row = REVENUECAT | {"store": "promotional", "x": "u1"}
+    row: dict[str, Any] = REVENUECAT | {"store": store, "x": "u1"}
     given: dict[str, Any] = {"preset": "revenuecat", "id_column": "x"}
     with refused("store", "must be app_store, play_store or stripe"):
         transactions(options(**given)).item(row)

@@ -186,6 +186,23 @@ def test_keys_are_checked_as_columns_are(
         mapping.check_keys(keys, is_all=True)
 
 
+def test_rows_that_failed_may_lack_columns() -> None:
+    """A failures file has no empty cells; but a column that was left out may be the one meant."""
+    given = ColumnOptions(columns=(("until", "expires_at"),), ignore_unknown=True)
+    mapping = RowMapping(given, v2.GRANT_COLUMNS, "customer_user_id")
+    names = ["customer_user_id", "access_level_id"]
+    mapping.check_keys(names, is_all=True, are_failures=True)
+    with pytest.raises(
+        InvalidInputError, match='not in the input: "until"; if its cells are empty'
+    ):
+        mapping.check_keys([*names, "until_date"], is_all=True, are_failures=True)
+
+    calls = RowMapping(ColumnOptions(preset="segment"), None, "customer_user_id")
+    calls.check_keys(["id"], is_all=True, are_failures=True)
+    with pytest.raises(InvalidInputError, match="belongs to another table"):
+        calls.check_keys(["id", "user_id"], is_all=True, are_failures=True)
+
+
 def test_objects_of_transactions_need_the_required_keys() -> None:
     """A nested object has the required names of its fields; a key that no row has is missing."""
     mapping = RowMapping(ColumnOptions(), v2.TRANSACTION_COLUMNS, "customer_user_id")
@@ -215,6 +232,8 @@ def test_the_first_object_of_a_pipe_is_checked(tmp_path: Path) -> None:
 
     good = {"id": "u1", "received_at": "2026-01-01"}
     assert len(read_pipe("u0", good, {"id": "u2"})) == 3
+    failure = {"line": 7, "item": {"id": "u1"}, "status": "failed", "attempts": 1}
+    assert [row.value for row in read_pipe(failure)] == [{"id": "u1"}]
     with pytest.raises(InvalidInputError, match=r"^input: belongs to another table"):
         read_pipe({"id": "call", "received_at": "x", "user_id": "u1"})
 
@@ -223,7 +242,9 @@ def test_keys_are_bounded() -> None:
     """Data as keys does not fill the memory."""
     seen: list[Collection[str]] = []
 
-    def check(names: list[str], /, *, is_all: bool) -> None:
+    def check(names: list[str], /, *, is_all: bool, are_failures: bool) -> None:
+        assert is_all
+        assert not are_failures
         seen.append(names)
 
     assert len(list(checking_all([Row(1, {"a": 1}), Row(2, "x"), Row(3, {"b": 1})], check))) == 3

@@ -388,7 +388,10 @@ def test_a_number_that_is_shown_with_leading_zeros_is_no_id(
     assert others == [Row(3, {"id": "100045"}), Row(4, {"id": "00045"})]
 
 
-@pytest.mark.parametrize("code", ["&quot;U&quot;0", "\\U0", "0%", "#,##0,", "yyyy\\-mm"])
+@pytest.mark.parametrize(
+    "code",
+    ["&quot;U&quot;0", "\\U0", "0%", "#,##0,", "yyyy\\-mm", pytest.param("[" * 10**6, id="long")],
+)
 def test_a_number_that_is_shown_with_letters_is_no_id(tmp_path: Path, code: str) -> None:
     """People see U100045, and the file has 100045; a percentage and others are no ids either."""
     rows = f'{USER}<row r="3"><c r="A3" s="1"><v>3000045</v></c></row>'

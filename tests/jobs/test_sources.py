@@ -148,8 +148,9 @@ def test_an_input_that_is_no_file_is_rejected(path: str) -> None:
         ("ids.parquet", {}, "parquet files cannot be divided into parts"),
         ("ids.txt", {"format": "excel"}, "excel files cannot be divided into parts"),
         ("ids.csv", {}, "column is required for a file of CSV"),
+        ("ids.csv", {"column": ""}, "column must not be empty"),
     ],
-    ids=["format", "parquet", "excel", "column"],
+    ids=["format", "parquet", "excel", "column", "no-column"],
 )
 def test_a_file_needs_its_format(path: str, options: dict[str, Any], message: str) -> None:
     """The format comes from the name or is given, and CSV needs a column."""
