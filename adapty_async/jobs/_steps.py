@@ -121,9 +121,10 @@ def load_job(name: str) -> Steps[JobRecord]:
 
 
 def stop_job(job: int, reason: str) -> Statement:
-    """Return a statement that records why a job stops; the first reason counts."""
+    """Return a statement that records why a job stops before its end; the first reason counts."""
     return Statement(
-        "UPDATE adapty_job SET stop_reason = :reason WHERE id = :job AND stop_reason IS NULL",
+        "UPDATE adapty_job SET stop_reason = :reason WHERE id = :job AND stop_reason IS NULL"
+        " AND EXISTS (SELECT 1 FROM adapty_part WHERE job = :job AND ended_at IS NULL)",
         {"job": job, "reason": reason},
     )
 

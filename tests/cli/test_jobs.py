@@ -347,6 +347,7 @@ def test_a_job_that_has_ended_cannot_be_cancelled(
     assert invoke("job", "cancel", "j").stdout == text
     assert invoke("job", "work", "j").exit_code == 0
     assert "stopped" not in invoke("job", "status", "j").stdout
+    assert json.loads(invoke("job", "status", "j", "--json").stdout)["stop_reason"] is None
 
 
 def test_a_key_file_and_a_proxy(
