@@ -282,15 +282,15 @@ def work(
     with _exit_on_error():
         code, report = _run(work_on(_existing_store(store), name, worker))
         if report is not None:
-            _echo_report(report, resuming, as_json=as_json)
+            _echo_report(report, report_text(report, resuming), as_json=as_json)
     sys.exit(code)
 
 
-def _echo_report(report: JobReport, resuming: str, *, as_json: bool) -> None:
+def _echo_report(report: JobReport, text: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(report_json(report))
     else:
-        echo(report_text(report, resuming))
+        echo(text)
 
 
 @job.command(epilog=examples("job status erasure --watch"))
@@ -312,13 +312,10 @@ async def _show(store: str | None, name: str, *, as_json: bool, watch: bool) -> 
             found = await opened.job(name)
             report = await found.report()
             while watch and not (report.has_ended or report.stop_reason or output_failed()):
-                if as_json:
-                    click.echo(report_json(report))
-                else:
-                    echo(report_line(report))
+                _echo_report(report, report_line(report), as_json=as_json)
                 report = await _next_report(found)
             resuming = next_command("retry", name, _store_shown(store))
-            _echo_report(report, resuming, as_json=as_json)
+            _echo_report(report, report_text(report, resuming), as_json=as_json)
 
 
 def _leave(_: int) -> None:
