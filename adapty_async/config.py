@@ -124,6 +124,9 @@ class Limits(msgspec.Struct, frozen=True):
                 raise ConfigError("Limits.shared and Limits.rate exclude each other")
 
 
+_QUOTES = "\"'`"
+
+
 class ApiKey:
     """
     A wrapper of an API key: only `reveal` returns the key.
@@ -140,21 +143,27 @@ class ApiKey:
     __slots__ = ("_value",)
 
     def __init__(self, value: str | None, *, env: str, argument: str = "api_key") -> None:
+        name = env if value is None else argument
         self._value = os.environ.get(env, "") if value is None else value
         del value  # some tools print the locals of every frame of a traceback
         if not self._value:
             raise ConfigError(f"no API key: set {env}, or pass {argument}= in Python")
-        if not self._is_printable():
-            raise ConfigError(f"{argument} must be printable ASCII text")
-        if " " in self._value:
-            raise ConfigError(
-                f"{argument} must not contain blanks; pass it without its scheme word"
-            )
+        if not isinstance(self._value, str):
+            raise ConfigError(f"{name} must be text")
+        if (fault := self._fault()) is not None:
+            raise ConfigError(f"{name} must {fault}")
         self._value = str.__str__(self._value)  # a subclass may hide it
 
-    def _is_printable(self) -> bool:
+    def _fault(self) -> str | None:
+        """Return the rule that the key breaks; None if it is sound."""
         text = self._value
-        return isinstance(text, str) and text.isascii() and text.isprintable()
+        if any(each.isspace() for each in text):  # such as the line end of a file from Windows
+            return "not contain blanks or line breaks; pass it without its scheme word"
+        if not text.isascii() or not text.isprintable():
+            return "be printable ASCII text"
+        if text[0] in _QUOTES or text[-1] in _QUOTES:  # some readers of .env files keep them
+            return "not be in quotes"
+        return None
 
     def reveal(self) -> str:
         """Return the key in plain text."""

@@ -17,7 +17,7 @@ from msgspec import UNSET
 
 from adapty_async._api.call import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.codec import to_json
-from adapty_async._api.results import no_result
+from adapty_async._api.results import no_content, no_result
 from adapty_async._api.validation import (
     AttributeRules,
     Check,
@@ -273,7 +273,7 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
     docs=f"{_DOCS}/deleteProfile",
     retry_safety=RetrySafety.ALWAYS,  # an erased profile stays erased
     bucket="mail",
-    decode=no_result,
+    decode=no_content,
     encode=to_json,
     is_deletion=True,
     lock_key=lambda identifiers: tuple(identifiers.items()),

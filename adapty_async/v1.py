@@ -31,7 +31,7 @@ from adapty_async._api.results import (
     CustomAttributes,
     ResultStruct,
     data_decoder,
-    no_result,
+    no_content,
     nonempty_decoder,
     read_attributes,
 )
@@ -243,7 +243,7 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
     docs=f"{_DOCS}#delete-profile",
     retry_safety=RetrySafety.ALWAYS,  # a deleted profile stays deleted
     bucket="v1",
-    decode=no_result,
+    decode=no_content,
     is_deletion=True,
 )
 

@@ -35,9 +35,10 @@ class Name(NamedTuple):
 
 
 def module_map() -> Iterator[Name]:
-    """Yield each module of the package and of the pytest plugin, followed by its names."""
+    """Yield each module of the package and each outside of it, followed by its names."""
     package = (ROOT / "adapty_async").rglob("*.py")
-    for path in [ROOT / "_adapty_async_pytest.py", *sorted(package, key=_folder_first)]:
+    outside = ROOT.glob("_adapty_async_*.py")
+    for path in [*sorted(outside), *sorted(package, key=_folder_first)]:
         text = path.read_text("utf-8")
         tree, relative = ast.parse(text), path.relative_to(ROOT).as_posix()
         for name, purpose in [("", _purpose(tree)), *_defined(tree, text.splitlines())]:

@@ -106,10 +106,15 @@ def test_a_key_comes_from_argument_or_environment(
     [
         pytest.param(None, f"no API key: set {ENV}, or pass api_key= in Python", id="missing"),
         pytest.param("", "no API key", id="empty"),
-        pytest.param(f"{CANARY_KEY}\n", "must be printable ASCII", id="line break"),
+        pytest.param(f"{CANARY_KEY}\n", "not contain blanks or line breaks", id="line break"),
+        pytest.param(f"{CANARY_KEY}\r", "not contain blanks or line breaks", id="Windows"),
+        pytest.param(" ", "not contain blanks or line breaks", id="blank"),
         pytest.param(f"{CANARY_KEY}é", "must be printable ASCII", id="non-ASCII"),
-        pytest.param(123, "must be printable ASCII", id="number"),
-        pytest.param(CANARY_KEY.encode(), "must be printable ASCII", id="bytes"),
+        pytest.param(f"{CANARY_KEY}\0", "must be printable ASCII", id="control character"),
+        pytest.param(f'"{CANARY_KEY}"', "must not be in quotes", id="quotes"),
+        pytest.param(f"{CANARY_KEY}'", "must not be in quotes", id="quote"),
+        pytest.param(123, "must be text", id="number"),
+        pytest.param(CANARY_KEY.encode(), "must be text", id="bytes"),
         pytest.param(f"Api-Key {CANARY_KEY}", "without its scheme word", id="scheme word"),
     ],
 )
@@ -122,6 +127,14 @@ def test_a_bad_key_is_rejected_without_being_shown(
     with pytest.raises(ConfigError, match=message) as caught:
         ApiKey(value, env=ENV)
     assert "CANARY" not in str(caught.value)
+
+
+def test_a_bad_key_of_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable, which is where it has to be corrected."""
+    monkeypatch.setenv(ENV, f"{CANARY_KEY}\r")
+
+    with pytest.raises(ConfigError, match=f"^{ENV} must not contain blanks or line breaks"):
+        ApiKey(None, env=ENV)
 
 
 def test_a_key_shows_itself_only_on_request() -> None:

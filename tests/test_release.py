@@ -110,8 +110,9 @@ def test_the_packages_have_the_files_of_the_repository() -> None:
 
 
 def test_the_wheel_has_the_packages_and_modules_of_the_project() -> None:
-    """The wheel has each file of its packages, the module of the pytest plugin, and no others."""
-    packed = {"_adapty_async_pytest.py", "adapty_async/__init__.py", "adapty_async/sandbox/a.html"}
+    """The wheel has each file of its packages, the modules outside of them, and no others."""
+    packed = {"_adapty_async_cli.py", "_adapty_async_pytest.py"}
+    packed |= {"adapty_async/__init__.py", "adapty_async/sandbox/a.html"}
     others = {"README.md", "adapty_async_other/a.py", "examples/adapty_async/a.py", "tests/a.py"}
 
     assert set(release.of_wheel(packed | others)) == packed

@@ -38,6 +38,7 @@ __all__ = (
     "is_json",
     "is_of_caller",
     "json_decoder",
+    "no_content",
     "no_result",
     "nonempty_decoder",
     "parse_json",
@@ -125,6 +126,20 @@ def no_result(body: bytes) -> None:
         _require_no_error(_read_envelope(stripped))
 
 
+def no_content(body: bytes) -> None:
+    """
+    Validate the response to a deletion: its body is empty, or an object with nothing but ``data``.
+
+    The documented responses have no body. Any other object, such as that of a gateway or of a wrong
+    address, is no evidence that something was deleted.
+
+    Raises:
+        ValueError: the body is something else, so it may not come from the API.
+    """
+    if body and (stripped := _stripped(body)) and _read_fields(stripped).keys() - {"data"}:
+        raise msgspec.ValidationError("not as documented - at `$`")
+
+
 class _Envelope(msgspec.Struct):
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     errors: Any = None
@@ -132,6 +147,7 @@ class _Envelope(msgspec.Struct):
 
 
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
+_read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _require_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -170,6 +186,7 @@ def data_decoder(
     *,
     unwrap: bool = True,
     requires: Collection[str] = (),
+    may_be_empty: bool = False,
 ) -> Callable[[bytes], ResultT]:
     """
     Return a decoder of an object that stands alone or under ``data``; an empty body is ``{}``.
@@ -184,6 +201,7 @@ def data_decoder(
         requires: fields that must be there, for reads: an empty success of a gateway would
             otherwise look like a user without access, or an empty list. Names of nested fields are
             dotted. Null is allowed if it is the default.
+        may_be_empty: an object without any field is a result nevertheless, as that of a write is.
     """
     strict = msgspec.json.Decoder(result, dec_hook=dec_hook)
     is_result = _is_result(result)
@@ -199,7 +217,9 @@ def data_decoder(
         decoded: ResultT = read_by_field(kind, content, dec_hook)
         return decoded
 
-    return _requiring(result, requires, read, unwrap=unwrap) if requires else read
+    if not requires:
+        return read
+    return _requiring(result, requires, read, unwrap=unwrap, may_be_empty=may_be_empty)
 
 
 def _requiring(
@@ -208,6 +228,7 @@ def _requiring(
     read: Callable[[bytes], ResultT],
     *,
     unwrap: bool,
+    may_be_empty: bool,
 ) -> Callable[[bytes], ResultT]:
     default = result()
     readers = {name: operator.attrgetter(name) for name in names}
@@ -218,6 +239,8 @@ def _requiring(
             expected = value_of(default)
             if value_of(decoded) == expected:  # such as an empty list, or left out
                 content = _parsed_content(_stripped(body) or b"{}", unwrap=unwrap)
+                if may_be_empty and content in ({}, {"data": None}):
+                    break
                 if not _has(content, name.split("."), nullable=expected is None):
                     raise msgspec.ValidationError(f"missing - at `$.{name}`")
         return decoded

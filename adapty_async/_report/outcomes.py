@@ -7,7 +7,7 @@ import datetime as dt
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -96,6 +96,7 @@ class OutcomesFile:
         by_line: a line and an id together identify an item, so an id may be in several rows.
             Otherwise the id alone does, which is correct only if all requests of an id are equal.
         runs: the journal of the runs, with which the file is compared; None without one.
+        watch: receives the lines while they are read, and returns them.
 
     Attributes:
         summary: a summary without ids.
@@ -105,7 +106,12 @@ class OutcomesFile:
     """
 
     def __init__(
-        self, path: Path, *, by_line: bool = False, runs: JournalSummary | None = None
+        self,
+        path: Path,
+        *,
+        by_line: bool = False,
+        runs: JournalSummary | None = None,
+        watch: Callable[[Iterable[bytes]], Iterable[bytes]] = iter,
     ) -> None:
         self._path, self._name = path, name_of(path)
         self._by_line = by_line
@@ -115,14 +121,19 @@ class OutcomesFile:
         self._db = sqlite3.connect("")  # SQLite deletes it on close
         try:
             with self._errors():
-                self._load()
+                self._load(watch)
             self.summary = self._summary(runs)
         except BaseException:
             self._db.close()
             raise
 
     @classmethod
-    def of_runs(cls, path: Path, runs: JournalSummary) -> Self:
+    def of_runs(
+        cls,
+        path: Path,
+        runs: JournalSummary,
+        watch: Callable[[Iterable[bytes]], Iterable[bytes]] = iter,
+    ) -> Self:
         """
         Read the outcomes file of a journal's runs.
 
@@ -131,7 +142,7 @@ class OutcomesFile:
         """
         identity = runs.identity
         by_line = identity.keys == "position" or not RunName.parse(identity.operation).is_id_enough
-        return cls(path, by_line=by_line, runs=runs)
+        return cls(path, by_line=by_line, runs=runs, watch=watch)
 
     def __enter__(self) -> Self:
         return self
@@ -151,14 +162,14 @@ class OutcomesFile:
             return
         raise InvalidInputError(self._name, reason)
 
-    def _load(self) -> None:
+    def _load(self, watch: Callable[[Iterable[bytes]], Iterable[bytes]]) -> None:
         self._db.execute(_TABLE)
         with self._db, self._path.open("rb") as file:
             replaces = _REPLACES_ROW if self._by_line else _REPLACES_ID
-            self._db.executemany(_RECORD + replaces, self._rows(file))
+            self._db.executemany(_RECORD + replaces, self._rows(watch(file)))
             self._db.execute(_INDEX)
 
-    def _rows(self, file: Any) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, file: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
         for number, text in enumerate(file, 1):
             self._digest.update(text)
             line = parse_line(text)

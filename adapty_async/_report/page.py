@@ -58,7 +58,7 @@ _RUN_HEADS = (
     "Requests",
     "Throttled",
 )
-_ITEM_HEADS = ("Line", "Id", "State", "Ended", "HTTP status", "Request id", "Attempts", "Error")
+_ITEM_HEADS = ("Id", "State", "Ended", "HTTP status", "Request id", "Attempts", "Error")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _ITEMS = '<tbody id="items"></tbody>'
 
@@ -115,7 +115,7 @@ def _sections(report: Report, *, has_ids: bool) -> Iterator[Content]:
     if report.check is not None:
         yield _section("Check of an input", *_check(report.check))
     if has_ids:
-        yield _section("Items", _empty_items(is_detailed=report.outcomes is not None))
+        yield _section("Items", _empty_items(report))
     yield _section("How to verify", *_how_to_verify(report))
     ids = "holds the ids of people: keep it as safely" if has_ids else "holds no ids of people"
     made = f"Made by {report.made_by} at ", _time(report.made_at)
@@ -378,9 +378,9 @@ def _check(check: Check) -> Iterator[Content]:
         yield element("p", f"{counted(check.without_id, 'row')} without an id, left out.")
 
 
-def _empty_items(*, is_detailed: bool) -> Element:
-    heads = _ITEM_HEADS if is_detailed else _ITEM_HEADS[:3]
-    made = table("Items by line", heads, (), (0, 4, 6))
+def _empty_items(report: Report) -> Element:
+    heads = _ITEM_HEADS[:2] if report.outcomes is None else _ITEM_HEADS
+    made = table(f"Items by {report.noun}", (report.noun.capitalize(), *heads), (), (0, 4, 6))
     for body in made.iter("tbody"):
         body.set("id", "items")
     return made

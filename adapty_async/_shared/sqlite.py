@@ -96,7 +96,7 @@ class SqliteStore:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._do, work)
         except sqlite3.Error as error:
             name = getattr(error, "sqlite_errorname", type(error).__name__)
-            failure = StoreError(f"SQLite failed: {name}: {explain(error)}")
+            failure = StoreError(f"SQLite failed: {name}: {explain(error)} ({self._path})")
         raise failure
 
     def _do(self, work: Callable[[], T]) -> T:

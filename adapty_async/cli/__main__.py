@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from adapty_async.cli import main
+from _adapty_async_cli import main
 
 main()

@@ -322,7 +322,8 @@ def sandbox(*, seed_file: Path | None, latency: float, faults: str, **options: A
             **options,
         )
     except ValueError as error:
-        raise click.UsageError(str(error)) from None
+        text = str(error).replace("webhook_authorization", "ADAPTY_WEBHOOK_SECRET")
+        raise click.UsageError(text) from None
     with _exit_on_error(), contextlib.suppress(KeyboardInterrupt):
         _run(serve(server, seed_file))
 
@@ -375,16 +376,17 @@ def _client(
     kind: type[AdaptyClient | AdaptyMailClient], options: CommonOptions
 ) -> AdaptyClient | AdaptyMailClient:
     settings: dict[str, Any] = {"base_url": options.base_url, "id_encoding": options.id_encoding}
-    if kind is AdaptyClient:  # a public key alone cannot make these calls
-        settings["api_key"] = os.environ.get("ADAPTY_API_KEY", "")
+    if not os.environ.get("ADAPTY_API_KEY" if kind is AdaptyClient else "ADAPTY_MAIL_API_KEY"):
+        settings["api_key"] = ""  # a public key alone cannot make these calls
     if options.concurrency is not None:
         settings["limits"] = Limits(connections=options.concurrency)
     if options.api_key_file is not None:
         settings["api_key"] = key_in(options.api_key_file)
     if _sends_nothing(options):
         settings["transport"] = accept
-        if options.journal is None or not options.journal.exists():  # a journal needs its key
-            settings["api_key"] = settings.get("api_key") or "dry-run"
+        is_needed = options.journal is not None and options.journal.exists()
+        if settings.get("api_key") == "" and not is_needed:  # a journal needs its key
+            settings["api_key"] = "dry-run"
         return kind(**settings)
     return client_with_hints(kind, settings, trust_env=options.trust_env, hooks_of=connection_hooks)
 

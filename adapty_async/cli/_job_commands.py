@@ -157,7 +157,7 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
             _confirm(source, planned, f"by {by}, at {make_client(api, connection).origin}")
         found = _run(_plan(url, name, planned, (api, kind), connection))
         ids, parts = counted(found.items, "id"), counted(found.parts, "part")
-        click.echo(f"Planned {name}: {ids} in {parts}. Nothing is sent until a worker starts:\n")
+        echo(f"Planned {name}: {ids} in {parts}. Nothing is sent until a worker starts:\n")
         next_store = _store_shown(url)
         click.echo(f"  {next_command('work', name, next_store, connection_options(connection))}")
 
@@ -282,8 +282,15 @@ def work(
     with _exit_on_error():
         code, report = _run(work_on(_existing_store(store), name, worker))
         if report is not None:
-            click.echo(report_json(report) if as_json else report_text(report, resuming))
+            _echo_report(report, report_text(report, resuming), as_json=as_json)
     sys.exit(code)
+
+
+def _echo_report(report: JobReport, text: str, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(report_json(report))
+    else:
+        echo(text)
 
 
 @job.command(epilog=examples("job status erasure --watch"))
@@ -305,10 +312,10 @@ async def _show(store: str | None, name: str, *, as_json: bool, watch: bool) -> 
             found = await opened.job(name)
             report = await found.report()
             while watch and not (report.has_ended or report.stop_reason or output_failed()):
-                click.echo(report_json(report) if as_json else report_line(report))
+                _echo_report(report, report_line(report), as_json=as_json)
                 report = await _next_report(found)
             resuming = next_command("retry", name, _store_shown(store))
-            click.echo(report_json(report) if as_json else report_text(report, resuming))
+            _echo_report(report, report_text(report, resuming), as_json=as_json)
 
 
 def _leave(_: int) -> None:

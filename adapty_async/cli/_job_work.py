@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import msgspec
 
 from adapty_async._runtime.words import counted
@@ -21,7 +20,7 @@ from adapty_async.cli._options import key_in
 from adapty_async.cli._proxies import client_with_hints, connection_hooks
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import write_error
-from adapty_async.cli._terminal import echo_error
+from adapty_async.cli._terminal import echo, echo_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError, StoreError
@@ -197,7 +196,7 @@ async def _progress(job: Job) -> AsyncIterator[None]:
         while True:
             await asyncio.sleep(_LINE_SECONDS)
             with contextlib.suppress(AdaptyError):  # the worker reports it
-                click.echo(report_line(await job.report()), err=True)
+                echo(report_line(await job.report()), err=True)
 
     lines = asyncio.create_task(write())
     try:

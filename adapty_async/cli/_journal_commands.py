@@ -16,6 +16,7 @@ import msgspec
 from adapty_async._journal import files_of, read_journal
 from adapty_async._report import (
     Check,
+    ListedItem,
     OutcomesFile,
     States,
     as_json,
@@ -35,6 +36,7 @@ from adapty_async.cli._export_commands import cli
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
 from adapty_async.cli._journal_text import check_lines, status_json, status_text
+from adapty_async.cli._progress import CHECKING, READING, WRITING, counting
 from adapty_async.cli._recorded import RecordedInput
 from adapty_async.cli._report import is_same_file
 from adapty_async.cli._streams import output_failed
@@ -146,7 +148,9 @@ def _make(journal: Path, options: _Options) -> Check | None:
     with contextlib.ExitStack() as stack:
         outcomes = None
         if options.outcomes is not None:
-            outcomes = stack.enter_context(OutcomesFile.of_runs(options.outcomes, summary))
+            with counting(options.outcomes, READING) as watch:
+                found_outcomes = OutcomesFile.of_runs(options.outcomes, summary, watch)
+            outcomes = stack.enter_context(found_outcomes)
         if options.source is not None and (different := recorded.difference(options.source)):
             raise InvalidInputError("--input", f"is not the input of the journal: {different}")
         found = _check(recorded, states, outcomes, options)
@@ -164,7 +168,8 @@ def _make(journal: Path, options: _Options) -> Check | None:
         elif options.with_ids and options.source is not None:
             items = listed(recorded.rows(options.source, is_same=True), states)
         render = as_json if _form(options) == "json" else page
-        _write(render(figures, items), summary, options)
+        with _writing(items, options) as shown:
+            _write(render(figures, shown), summary, options)
     for line in check_lines(found):
         echo(line, err=True)
     return found
@@ -187,7 +192,8 @@ def _check(
         recorded = msgspec.structs.replace(recorded, encoding=options.encoding, sheet=options.sheet)
     rows = recorded.rows(path, is_same=different is None)
     name = "standard input" if path == "-" else name_of(Path(path))
-    found = check(name, rows, None if different else states, outcomes)
+    with counting(path, CHECKING) as watch:
+        found = check(name, watch(rows), None if different else states, outcomes)
     if different and not found.rows:  # such as the output of a failed export
         raise InvalidInputError("--check", "has no row with an id")
     return msgspec.structs.replace(
@@ -198,6 +204,18 @@ def _check(
         encoding=options.encoding,
         sheet=options.sheet,
     )
+
+
+@contextlib.contextmanager
+def _writing(
+    items: Iterable[ListedItem] | None, options: _Options
+) -> Iterator[Iterable[ListedItem] | None]:
+    """Show on a terminal how many items were written, unless it gets the report itself."""
+    if items is None or options.output is None:
+        yield items
+        return
+    with counting(options.output, WRITING) as watch:
+        yield watch(items)
 
 
 def _form(options: _Options) -> str:

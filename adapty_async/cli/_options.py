@@ -19,6 +19,7 @@ from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async._input.rows import Format
 from adapty_async.cli._columns import COLUMN_OPTIONS, column_option
 from adapty_async.cli._help import complete_file
+from adapty_async.config import ApiKey
 from adapty_async.errors import ConfigError
 
 __all__ = (
@@ -225,7 +226,7 @@ def key_in(path: Path) -> str:
     Return the API key in a file.
 
     Raises:
-        ConfigError: others can read the file, or it has no key.
+        ConfigError: others can read the file, or it has no key or another text.
     """
     name = f"--api-key-file {click.format_filename(path)}"
     if stat.S_IMODE(path.stat().st_mode) & 0o077 and os.name == "posix":
@@ -236,4 +237,4 @@ def key_in(path: Path) -> str:
         raise ConfigError(f"{name} is not text") from None
     if not key:
         raise ConfigError(f"{name} is empty")
-    return key
+    return ApiKey(key, env="", argument=name).reveal()

@@ -1,8 +1,8 @@
 """
 The progress of a command on standard error.
 
-A run has a bar on a terminal, otherwise periodic lines. While rows are counted beforehand, a
-terminal has a line, which does not stay.
+A run has a bar on a terminal, otherwise periodic lines. While rows are counted beforehand, or a
+report is made, a terminal has a line, which does not stay.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import asyncio
 import contextlib
 import datetime as dt
 import math
+import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Self
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
+import click
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from adapty_async._input.rows import Row, WatchRows
 from adapty_async._runtime.words import counted
 from adapty_async.bulk import BulkReport, BulkRun
 from adapty_async.cli._frame import ERASE, Frame
@@ -30,7 +31,9 @@ from adapty_async.cli._streams import write_error
 from adapty_async.cli._terminal import visible
 from adapty_async.statistics import CircuitState, Statistics
 
-__all__ = ("Meter", "counting", "progress")
+__all__ = ("CHECKING", "READING", "WRITING", "Meter", "WatchItems", "Work", "counting", "progress")
+
+RowT = TypeVar("RowT")
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 5.0
@@ -262,10 +265,29 @@ async def progress(
             show(lasts=False)
 
 
+class WatchItems(Protocol):
+    """A function through which rows pass, and which counts them."""
+
+    def __call__(self, rows: Iterable[RowT], /) -> Iterator[RowT]: ...
+
+
+class Work(NamedTuple):
+    """The words for work on a file: before its rows are known, and with their number."""
+
+    started: str
+    counted: str
+
+
+COUNTING = Work("Counting the rows of", "Counted {:,} rows of")
+READING = Work("Reading", "Read {:,} lines of")
+CHECKING = Work("Checking", "Checked {:,} rows of")
+WRITING = Work("Writing", "Wrote {:,} items to")
+
+
 @contextlib.contextmanager
-def counting(path: str) -> Iterator[WatchRows]:
+def counting(path: str | os.PathLike[str], work: Work = COUNTING) -> Iterator[WatchItems]:
     """
-    Show on a terminal that the rows of a file are counted, inside the block.
+    Show on a terminal that a file is being worked on, inside the block.
 
     The line appears if that takes some time. It has the number of the rows that passed through the
     function which the block gets, if there are any.
@@ -273,16 +295,17 @@ def counting(path: str) -> Iterator[WatchRows]:
     count = 0
     console, ended = Console(stderr=True), threading.Event()
 
-    def watch(rows: Iterator[Row]) -> Iterator[Row]:
+    def watch(rows: Iterable[RowT], /) -> Iterator[RowT]:
         nonlocal count
         for count, row in enumerate(rows, 1):  # noqa: B007  it is shown
             yield row
 
+    name = visible(click.format_filename(path))
+
     def show() -> None:
         last = ""
         while not ended.wait(_REFRESH_SECONDS):
-            rows = f"Counted {count:,} rows of" if count else "Counting the rows of"
-            line = Text(f"{rows} {visible(path)}")
+            line = Text(f"{work.counted.format(count) if count else work.started} {name}")
             line.truncate(console.width, overflow="ellipsis")
             console.file.write(f"{ERASE}{line.plain}\r")
             console.file.flush()

@@ -23,6 +23,7 @@ from adapty_async._input.schema import id_columns
 from adapty_async._journal import JournalIdentity, RunName
 from adapty_async._report import InputRow
 from adapty_async.cli._columns import checked_header
+from adapty_async.cli._progress import counting
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("RecordedInput",)
@@ -132,7 +133,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
 
     def rows(self, path: str, *, is_same: bool) -> RecordedRows:
         """
-        Return the rows of a file; `is_same` if it is the input of the journal.
+        Return the rows of a file, which are counted; `is_same` if it is the input of the journal.
 
         Raises:
             InvalidInputError: the file cannot be read, has no column with ids, or is not the input
@@ -150,15 +151,17 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
                 id_columns(each)(names)
             return {decisive, column}
 
-        rows = open_rows(
-            path,
-            form,
-            checked_header(check_columns, None, "--column"),
-            encoding=self.encoding,
-            sheet=self.sheet,
-            id_column=decisive,
-            id_optional=self.id_optional,
-        )
+        with counting(path) as watch:
+            rows = open_rows(
+                path,
+                form,
+                checked_header(check_columns, None, "--column"),
+                watch=watch,
+                encoding=self.encoding,
+                sheet=self.sheet,
+                id_column=decisive,
+                id_optional=self.id_optional,
+            )
         # what is read from now on is what was counted, so this holds for all of it
         if is_same and isinstance(rows, SizedRows):  # it is a file
             different = rows.difference(self.description)

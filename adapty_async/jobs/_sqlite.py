@@ -71,13 +71,13 @@ class SqliteDatabase:
 
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
-        self._file: DatabaseThread[_File]
+        self._file: DatabaseThread[_File | _ReadOnlyFile]
         # a thread of its own, since the attempt to lock a part may take a tenth of a second
         self._locks: DatabaseThread[_Locks]
 
     async def open(self) -> None:
         """Open the file, or create it; see `Database.open`."""
-        self._file = DatabaseThread(lambda: _File(self._path), "adapty-job-store")
+        self._file = DatabaseThread(lambda: _opened(self._path), "adapty-job-store")
         self._locks = DatabaseThread(lambda: _Locks(self._path), "adapty-job-locks")
         try:
             await self.transact(ensure_schema())
@@ -100,7 +100,7 @@ class SqliteDatabase:
     def commit(self, statements: Sequence[Statement], *, durable: bool) -> Awaitable[int]:
         """Execute statements as one transaction; see `Database.commit`."""
 
-        def work(file: _File) -> int:
+        def work(file: _File | _ReadOnlyFile) -> int:
             if len(statements) == 1:
                 rows = file.execute_alone(statements[0], durable=durable)
             else:
@@ -115,6 +115,7 @@ class SqliteDatabase:
 
     async def lock(self, job: int, part: int) -> _SqliteLock | None:
         """Acquire the lock on a part; see `Database.lock`."""
+        await self._file.run(lambda file: file.require_writable())
         is_locked = await self._locks.run(lambda locks: locks.acquire(job, part))
         return _SqliteLock(self._locks, job, part) if is_locked else None
 
@@ -176,6 +177,47 @@ class _Locks:
             self.release(*key)
 
 
+def _opened(path: Path) -> _File | _ReadOnlyFile:
+    """Open a store, or create it; one on a read-only medium, or of another user, for reading."""
+    is_writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return _ReadOnlyFile(path) if path.exists() and not is_writable else _File(path)
+
+
+class _ReadOnlyFile:
+    """
+    A database that this process cannot write.
+
+    Each transaction opens it, since processes that can write it create its log and remove it.
+    Without a log, SQLite reads it only if nobody changes it; that is verified afterwards.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def require_writable(self) -> None:
+        """Raise an error: no worker can use this."""
+        raise JobError(f"the job store {self._path} cannot be used: it is read-only")
+
+    def execute_alone(self, statement: Statement, *, durable: bool) -> Rows:
+        """Execute a statement as a transaction of its own."""
+        return self.transact(steps_of([statement]), durable=durable)[0]
+
+    def transact(self, steps: Steps[ResultT], *, durable: bool) -> ResultT:  # noqa: ARG002  nothing is written
+        with _translated(self._path):
+            log, changed_at = Path(f"{self._path}-wal"), self._path.stat().st_mtime_ns
+            is_alone = not log.exists()
+            options = f"mode=ro&immutable={int(is_alone)}"
+            with contextlib.closing(connected(self._path, options, timeout=1)) as db:
+                db.execute("BEGIN")
+                result = drive(steps, lambda each: _execute(db, _DIALECT.translate(each.sql), each))
+            if is_alone and (log.exists() or self._path.stat().st_mtime_ns != changed_at):
+                raise StoreUnavailableError(f"the job store {self._path} changed meanwhile")
+        return result
+
+    def close(self) -> None:
+        """Do nothing: no connection is open."""
+
+
 class _File:
     """A connection to the database, used by one thread."""
 
@@ -193,6 +235,9 @@ class _File:
             except BaseException:
                 self._db.close()
                 raise
+
+    def require_writable(self) -> None:
+        """Do nothing: it is."""
 
     def execute_alone(self, statement: Statement, *, durable: bool) -> Rows:
         """Execute a statement as a transaction of its own."""
@@ -246,16 +291,20 @@ class _File:
         text = self._texts.get(statement.sql)
         if text is None:
             text = self._texts[statement.sql] = _DIALECT.translate(statement.sql)
-        if statement.rows is None:
-            cursor = self._db.execute(text, statement.values)
-        else:
-            rows = ({**statement.values, **row} for row in statement.rows)
-            cursor = self._db.executemany(text, rows)
-        found: list[tuple[Any, ...]] = cursor.fetchall()
-        return [(cursor.rowcount,)] if cursor.description is None else found
+        return _execute(self._db, text, statement)
 
     def close(self) -> None:
         self._db.close()
+
+
+def _execute(db: sqlite3.Connection, text: str, statement: Statement) -> Rows:
+    if statement.rows is None:
+        cursor = db.execute(text, statement.values)
+    else:
+        rows = ({**statement.values, **row} for row in statement.rows)
+        cursor = db.executemany(text, rows)
+    found: list[tuple[Any, ...]] = cursor.fetchall()
+    return [(cursor.rowcount,)] if cursor.description is None else found
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from adapty_async._api.call import (
     require_kind,
 )
 from adapty_async._api.codec import write_attributes
-from adapty_async._api.results import no_result
+from adapty_async._api.results import no_content
 from adapty_async._api.validation import check_body, instance_of, one_of
 from adapty_async._input.items import TableSource, ids_in, pairs_in
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
@@ -93,7 +93,7 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
     docs=f"{DOCS}/deleteProfile",
     retry_safety=RetrySafety.ALWAYS,  # a deleted profile stays deleted
     bucket="v2",
-    decode=no_result,
+    decode=no_content,
     is_deletion=True,
 )
 

@@ -7,6 +7,7 @@ import datetime as dt
 import math
 import time
 import traceback
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from adapty_async._api.codec import (
     parse_retry_after,
     to_json,
 )
-from adapty_async._api.results import data_decoder, json_decoder, no_result
+from adapty_async._api.results import data_decoder, json_decoder, no_content, no_result
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -746,12 +747,26 @@ def test_a_wire_shows_where_it_goes_and_no_key() -> None:
     assert pretty_repr(WIRE) == "RequestDefaults(origin='https://example.com')"
 
 
+@pytest.mark.parametrize("decode", [no_result, no_content])
 @pytest.mark.parametrize(
     "body", [b"", b" ", b"{}", b"\xef\xbb\xbf", b"\xef\xbb\xbf{}\n", b'{"data":null}'], ids=repr
 )
-def test_a_response_without_a_result_may_say_nothing(body: bytes) -> None:
+def test_a_response_without_a_result_may_say_nothing(
+    decode: Callable[[bytes], None], body: bytes
+) -> None:
     """Nothing, blanks, a byte order mark or an empty object are a success."""
-    assert no_result(body) is None  # type: ignore[func-returns-value]
+    assert decode(body) is None  # type: ignore[func-returns-value]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"status":"ok"}', b'{"data":null,"message":"no"}', b'{"errors":[]}', b"[]", b"null", b"ok"],
+    ids=repr,
+)
+def test_a_response_with_content_is_no_success_of_a_deletion(body: bytes) -> None:
+    """The API has nothing to say about a deletion, so another server has responded."""
+    with pytest.raises(ValueError, match=r"not as documented|Expected `object`|malformed"):
+        no_content(body)
 
 
 def test_a_row_is_checked_unless_the_wire_is_not_to() -> None:

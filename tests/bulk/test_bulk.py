@@ -19,12 +19,14 @@ import pytest
 
 from adapty_async import (
     AdaptyClient,
+    AdaptyMailClient,
     AuthenticationError,
     BulkReport,
     BulkRun,
     ConfigError,
     ConnectError,
     ConnectionLostError,
+    DecodeError,
     InvalidInputError,
     JournalError,
     Operation,
@@ -739,6 +741,30 @@ async def test_a_wrong_address_stops_the_run() -> None:
     assert_adds_up(report, 500)
     assert report.stop_reason is StopReason.WRONG_ADDRESS
     assert report.absent == 0
+
+
+DELETIONS: dict[str, Callable[[AdaptyClient, AdaptyMailClient], BulkRun[str, None]]] = {
+    "v1": lambda adapty, _: adapty.v1.profiles.bulk_delete(ids(100), by="profile_id"),
+    "v2": lambda adapty, _: adapty.v2.profiles.bulk_delete(ids(100), by="profile_id"),
+    "mail": lambda _, mail: mail.profiles.bulk_delete(ids(100), by="customer_user_id"),
+}
+
+
+@pytest.mark.parametrize("name", DELETIONS)
+async def test_json_of_another_server_erases_nobody(name: str) -> None:
+    """An object with content is no success of a deletion, which has none at the API."""
+    async with (
+        RawServer(then=(reply(200, b'{"status":"ok"}'),)) as server,
+        AdaptyClient(KEY, base_url=server.url) as adapty,
+        AdaptyMailClient(KEY, base_url=server.url) as mail,
+    ):
+        report = await DELETIONS[name](adapty, mail)
+
+        assert len(server.requests) < 100
+    assert_adds_up(report, 100)
+    assert report.done == report.absent == 0
+    assert report.stop_reason is StopReason.WRONG_ADDRESS
+    assert isinstance(report.failures[0].error, DecodeError)
 
 
 def turning(answers: Callable[[int], Response]) -> Api:

@@ -357,7 +357,8 @@ def test_key_is_read_from_a_file(
         pytest.param(b"key", 0o604, "must be readable by its owner only: chmod 600", id="others"),
         pytest.param(b"\xff\xfe", 0o600, "is not text", id="binary"),
         pytest.param(b" \n", 0o600, "is empty", id="empty"),
-        pytest.param(b"a\nb", 0o600, "api_key must be printable ASCII text", id="two-lines"),
+        pytest.param(b"a\nb", 0o600, "key must not contain blanks or line", id="two-lines"),
+        pytest.param(b"'key'", 0o600, "key must not be in quotes", id="quotes"),
     ],
 )
 def test_key_file_that_cannot_be_used_is_rejected(
@@ -370,6 +371,18 @@ def test_key_file_that_cannot_be_used_is_rejected(
     assert result.exit_code == 2
     assert message in result.stderr
     assert sandbox.arrivals() == []
+
+
+@pytest.mark.parametrize("command", ["delete", "job plan"])
+def test_key_of_the_environment_that_cannot_be_used_is_rejected(
+    invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """The message names the variable, which may be from a file with the line ends of Windows."""
+    monkeypatch.setenv("ADAPTY_API_KEY", "key\r")
+    name = ("--name", "x") if command == "job plan" else ()
+    result = invoke(*command.split(), put("ids.txt", ids(1)), *V1, "--yes", *name)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("adapty-async: ADAPTY_API_KEY must not contain blanks or line")
 
 
 @pytest.mark.parametrize(
@@ -482,12 +495,18 @@ def test_sandbox_needs_a_free_port(invoke: Invoke, busy_port: int) -> None:
             "0.0 is not in the range x>0",
             id="time scale",
         ),
+        pytest.param(
+            ("--webhook-url", "http://127.0.0.1:1"),
+            "ADAPTY_WEBHOOK_SECRET must not contain control characters",
+            id="secret",
+        ),
     ],
 )
 def test_sandbox_options_are_checked(
-    invoke: Invoke, arguments: tuple[str, ...], message: str
+    invoke: Invoke, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sandbox that cannot be set up is rejected with the reason."""
+    monkeypatch.setenv("ADAPTY_WEBHOOK_SECRET", "secret\r")
     result = invoke("sandbox", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 from collections.abc import Callable
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from adapty_async._input.rows import Row
-from adapty_async.cli._progress import counting
+from adapty_async.cli._progress import CHECKING, READING, WRITING, Work, counting
 from adapty_async.sandbox import Sandbox
 from tests.cli.processes import Terminal, wait_until
 from tests.cli.test_frame import Emulator
+from tests.report.journals import Recorded, run, write
 
 Put = Callable[[str, str | bytes], Path]
 
@@ -41,6 +43,49 @@ def test_a_line_shows_the_rows_until_they_are_counted(
         wait_until(lambda: emulator.lines == lines[1:])
 
     assert emulator.lines == []
+
+
+@pytest.mark.parametrize(
+    ("work", "lines"),
+    [
+        pytest.param(READING, ["Reading run.ndjson", "Read 70 lines of run.ndjson"], id="read"),
+        pytest.param(
+            CHECKING, ["Checking run.ndjson", "Checked 70 rows of run.ndjson"], id="check"
+        ),
+        pytest.param(WRITING, ["Writing run.ndjson", "Wrote 70 items to run.ndjson"], id="write"),
+    ],
+)
+def test_a_report_shows_the_work_on_each_file(
+    work: Work, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report of millions of items takes minutes, and each part of that is shown."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    emulator = Emulator(60)
+    with contextlib.redirect_stderr(emulator), counting(Path("run.ndjson"), work) as watch:
+        wait_until(lambda: emulator.lines == lines[:1])
+        assert list(watch(range(70))) == list(range(70))
+        wait_until(lambda: emulator.lines == lines[1:])
+
+    assert emulator.lines == []
+
+
+def test_a_report_is_made_in_sight(tmp_path: Path) -> None:
+    """A terminal shows how far each part is, and its result when the lines are gone."""
+    journal, outcomes, output = (tmp_path / name for name in ("run.db", "run.ndjson", "page.html"))
+    ids = range(40_000)
+    asyncio.run(write(journal, Recorded(run=run(), states="d" * len(ids))))
+    ended = '"status":"done","at":"2026-11-30T00:00:00Z","http_status":204,"attempts":1'
+    ended += ',"request_id":null,"error":null'
+    lines = (f'{{"line":{n + 1},"id":"u{n}",{ended}}}\n' for n in ids)
+    outcomes.write_text("".join(lines), encoding="utf-8")
+    (tmp_path / "ids.txt").write_text("".join(f"u{n}\n" for n in ids), encoding="utf-8")
+    options = ["--outcomes", outcomes, "--check", tmp_path / "ids.txt", "--with-ids"]
+    with Terminal("report", journal, *options, "-o", output) as terminal:
+        terminal.end()
+
+    assert "Wrote " in terminal.shown  # the other parts may be too quick
+    assert "each of 40,000 rows has a final" in terminal.shown.rpartition("\x1b[J")[2]
 
 
 def test_only_a_terminal_shows_the_line(monkeypatch: pytest.MonkeyPatch) -> None:

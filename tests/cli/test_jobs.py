@@ -27,8 +27,8 @@ from adapty_async.cli._job_text import report_line, report_text
 from adapty_async.jobs import JobReport, JobStore, Parts
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke, StartSandbox
+from tests.cli.processes import Terminal, started, wait_for_arrivals, wait_until
 from tests.cli.processes import run as run_process
-from tests.cli.processes import started, wait_for_arrivals, wait_until
 from tests.servers import OwnPostgres, fresh_database
 
 Put = Callable[[str, str | bytes], Path]
@@ -579,3 +579,18 @@ def test_a_store_that_is_away_ends_a_worker(invoke: Invoke, sandbox: Sandbox) ->
     away = "postgresql://127.0.0.1:1/x"
     assert invoke("job", "work", "j", "--store", away).exit_code == 75
     assert invoke("job", "status", "j", "--store", away).exit_code == 2
+
+
+def test_a_report_fits_into_a_narrow_terminal(invoke: Invoke, put: Put, sandbox: Sandbox) -> None:
+    """Lines break at blanks: a number that is in two lines is read as another one."""
+    sandbox.seed_profiles(f"u{number}" for number in range(1000))
+    plan(invoke, put("ids.txt", "".join(f"u{number}\n" for number in range(1000))))
+    with Terminal("job", "work", "j", columns=20) as terminal:
+        assert terminal.end() == 0
+    with Terminal("job", "status", "j", "--watch", columns=20) as again:
+        assert again.end() == 0
+
+    for shown in (terminal.shown, again.shown):
+        lines = shown.splitlines()
+        assert "    1,000" in lines
+        assert max(map(len, lines)) <= 20

@@ -55,6 +55,26 @@ def test_other_missing_module_is_a_defect() -> None:
     assert "ModuleNotFoundError" in ended.stderr
 
 
+@pytest.mark.parametrize("module", ["adapty_async", "adapty_async.errors", "click", "rich"])
+def test_ctrl_c_while_modules_are_imported_is_an_exit_code(module: str) -> None:
+    """An interrupt before there is a command leaves no traceback."""
+    ended = python(
+        f"""
+import os, signal, sys
+from _adapty_async_cli import main
+
+class Interrupting:
+    def find_spec(name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting)
+main()
+"""
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
 def test_package_is_a_command() -> None:
     """The module can be run, and calls itself by the command's name."""
     ended = run("--version")

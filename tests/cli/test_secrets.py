@@ -61,9 +61,9 @@ def test_a_key_that_is_rejected_is_not_shown(
     key = put("key", f"Bearer {CANARY_EMAIL}")
     key.chmod(0o600)
     command = ["delete", put("ids.txt", "u1\n"), "--api", "mail", "--by", "email", "--yes"]
-    for options in ([], ["--api-key-file", key]):
+    for options, name in ([], "ADAPTY_MAIL_API_KEY"), (["--api-key-file", key], f"file {key}"):
         result = invoke(*command, *options)
 
         assert result.exit_code == 2
-        assert "api_key must not contain blanks" in result.stderr
+        assert f"{name} must not contain blanks" in result.stderr
         assert CANARY_EMAIL not in result.output

@@ -11,8 +11,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -1004,3 +1005,114 @@ async def test_a_worker_with_many_parts_stops_during_an_outage(
             async with asyncio.timeout(5):
                 with pytest.raises(StoreUnavailableError, match="cannot be reached"):
                     await working
+
+
+NOBODY = 65534
+# Opens a store as a user who may only read it, reports a job, and tries to resume and to run it.
+READER = f"""
+import asyncio, os, sys
+from adapty_async.errors import AdaptyError
+from adapty_async.jobs import JobStore
+
+store = JobStore(sys.argv[1])  # it loads modules when they are needed, and a user may not read them
+is_root = os.geteuid() == 0
+if is_root:  # back to root at the end, for the files of coverage
+    os.setgroups([])
+    os.setresgid({NOBODY}, {NOBODY}, 0)
+    os.setresuid({NOBODY}, {NOBODY}, 0)
+
+async def main(name):
+    async with store:
+        job = await store.job(name)
+        print((await job.report()).counts["not_sent"], await job.open_parts())
+        for write in (job.retry(), store._database.lock(1, 0)):
+            try:
+                await write
+            except AdaptyError as error:
+                print(type(error).__name__, error)
+
+asyncio.run(main(sys.argv[2]))
+if is_root:
+    os.seteuid(0)
+"""
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Make a folder that every user can reach, below a temporary folder that only root can."""
+    folder = Path(tempfile.mkdtemp())
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def read_as_a_user(path: Path, name: str) -> list[str]:
+    """Make a store and its folder read-only, and return what a user prints who reads it."""
+    path.chmod(0o444)
+    path.parent.chmod(0o555)
+    command = [sys.executable, "-c", READER, f"sqlite:///{path}", name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.stderr == ""
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    return done.stdout.splitlines()
+
+
+async def test_a_store_that_this_user_cannot_write_is_read(
+    open_folder: Path, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """A job in a folder that is read-only is reported, and nothing is created or changed there."""
+    path = open_folder / "jobs.db"
+    async with JobStore(f"sqlite:///{path}") as store:
+        await planned(store, name, adapty, ids(*users(15)))
+
+    assert read_as_a_user(path, name) == [
+        "15 [0, 1]",
+        f"StoreUnavailableError the job store {path} cannot be used: it is read-only",
+        f"JobError the job store {path} cannot be used: it is read-only",
+    ]
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the file of a store as a worker does."""
+    with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE number (value integer)")
+        yield db
+
+
+def test_a_reader_sees_what_workers_have_recorded_so_far(
+    tmp_path: Path, writer: sqlite3.Connection
+) -> None:
+    """While others use a store, the newest part of what it holds is in its log."""
+    reader = _sqlite._ReadOnlyFile(tmp_path / "jobs.db")
+    count = Statement("SELECT count(*) FROM number")
+    assert reader.execute_alone(count, durable=True) == [(0,)]
+    writer.execute("INSERT INTO number VALUES (1)")
+    assert reader.execute_alone(count, durable=True) == [(1,)]
+    writer.close()
+    assert [each.name for each in tmp_path.iterdir()] == ["jobs.db"]
+    assert reader.execute_alone(count, durable=True) == [(1,)]
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["works", "ended"])
+def test_a_store_that_a_worker_uses_meanwhile_is_read_again_later(
+    tmp_path: Path,
+    writer: sqlite3.Connection,
+    ends: bool,  # noqa: FBT001  a parametrised case
+) -> None:
+    """A reader that found no log does not trust what it has read if there is a worker after all."""
+    path = tmp_path / "jobs.db"
+    writer.close()
+
+    def reading() -> Steps[None]:
+        yield Statement("SELECT count(*) FROM number")
+        worker = sqlite3.connect(path, isolation_level=None)
+        stack.callback(worker.close)
+        worker.execute("INSERT INTO number VALUES (1)")
+        if ends:
+            worker.close()
+
+    text = r"jobs\.db changed meanwhile"
+    with contextlib.ExitStack() as stack, pytest.raises(StoreUnavailableError, match=text):
+        _sqlite._ReadOnlyFile(path).transact(reading(), durable=True)

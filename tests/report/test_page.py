@@ -343,6 +343,26 @@ async def test_ids_are_listed_only_if_given(tmp_path: Path) -> None:
     assert "anna" not in shown(report_of(tmp_path / "run.db")).text()
 
 
+@pytest.mark.parametrize(
+    ("fields", "head"),
+    [
+        pytest.param({}, "Line", id="command with text"),
+        pytest.param({"operation": "v1 delete, from parquet"}, "Row", id="command with a table"),
+        pytest.param({"input": {"read_as": {"form": "csv"}}}, "Line", id="program with text"),
+        pytest.param({"input": {"read_as": {"form": "excel"}}}, "Row", id="program with a table"),
+        pytest.param({"operation": "v1.profiles.delete by profile_id"}, "Row", id="data frame"),
+    ],
+)
+async def test_the_list_is_numbered_as_messages_are(
+    tmp_path: Path, fields: dict[str, Any], head: str
+) -> None:
+    """Items of a table are in rows, and those of a text in lines."""
+    identity = msgspec.structs.replace(IDENTITY, **fields)
+    parsed = shown(await a_report(tmp_path, identity=identity), [])
+
+    assert f"Items by {head.lower()}{head}IdState" in parsed.text()
+
+
 def contrast(one: str, other: str) -> float:
     """Return the contrast of two colours, as WCAG 2 defines it."""
 

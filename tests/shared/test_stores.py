@@ -353,7 +353,8 @@ async def test_a_sqlite_file_that_is_only_readable_is_an_error_at_the_start(tmp_
     with path.open("r+b") as file:  # permissions do not hold for root
         file.seek(_SQLITE_WRITE_VERSION)
         file.write(b"\x03")
-    with pytest.raises(StoreError, match="SQLite failed: SQLITE_READONLY: it is read-only"):
+    text = rf"^SQLite failed: SQLITE_READONLY: it is read-only \({path}\)"
+    with pytest.raises(StoreError, match=text):
         await store.open()
     await store.aclose()
 
