@@ -443,16 +443,16 @@ async def test_a_disk_that_hangs_for_long_fails_no_item_and_ends_no_run(
         sent += 1
         if sent == 20:
             gated.gate.clear()
-            asyncio.get_running_loop().call_later(0.5, gated.gate.set)
+            asyncio.get_running_loop().call_later(1.3, gated.gate.set)
         return CREATED
 
-    adapty = AdaptyClient(KEY, transport=transport, retry=RetryPolicy(deadline=0.3))
+    adapty = AdaptyClient(KEY, transport=transport, retry=RetryPolicy(deadline=1.0))
     report = await adapty.bulk(
         ids(600),
         build=lambda item: build(customer_user_id=item),
         journal=gated,
         job_id="job",
-        max_outage=0.3,
+        max_outage=1.0,
     )
 
     assert statuses(report) == {"done": 600}
@@ -465,7 +465,7 @@ async def test_a_disk_that_hangs_after_a_creation_fails_no_item(gated: GatedJour
     async def transport(_request: Request) -> Response:
         if len(replies) == 2:
             gated.gate.clear()
-            asyncio.get_running_loop().call_later(0.5, gated.gate.set)
+            asyncio.get_running_loop().call_later(1.3, gated.gate.set)
         return replies.pop(0)
 
     call = Operation(
@@ -473,7 +473,7 @@ async def test_a_disk_that_hangs_after_a_creation_fails_no_item(gated: GatedJour
         if_missing=create_profile(customer_user_id="u1"),
         is_done_by_creation=False,
     )
-    adapty = AdaptyClient(KEY, transport=transport, retry=RetryPolicy(deadline=0.3))
+    adapty = AdaptyClient(KEY, transport=transport, retry=RetryPolicy(deadline=1.0))
 
     assert statuses(await adapty.bulk([call], journal=gated)) == {"done": 1}
 

@@ -706,9 +706,9 @@ def test_a_blocking_call_before_a_request_is_not_charged_to_it(loop: str, slow_s
     """An attempt has its full timeout, whatever the loop's own clock says after a blocking call."""
 
     async def run() -> None:
-        async with AdaptyClient(KEY, base_url=slow_server, timeout=0.4, retry=ONCE) as client:
+        async with AdaptyClient(KEY, base_url=slow_server, timeout=1.0, retry=ONCE) as client:
             await client.v1.profiles.get(customer_user_id="anna")
-            time.sleep(0.6)  # noqa: ASYNC251  that is the fault
+            time.sleep(1.2)  # noqa: ASYNC251  that is the fault
             await client.v1.profiles.get(customer_user_id="anna")
 
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:

@@ -761,7 +761,7 @@ async def test_the_callers_deadline_ends_an_attempt() -> None:
     started = loop.time()
     async with RawServer(then=(STALL,)) as server, client_of(server) as client:
         with pytest.raises(RequestTimeoutError, match=TIMEOUT) as caught:
-            await CALLS["GET"](client.with_options(deadline=0.3))
+            await CALLS["GET"](client.with_options(deadline=1.0))
         await server.until_left()
 
     assert caught.value.attempts == 1

@@ -595,9 +595,9 @@ async def test_the_number_of_requests_on_the_wire_is_known() -> None:
 @pytest.mark.parametrize("kind", ["timeout", "deadline"])
 async def test_a_create_that_found_no_connection_in_time_was_not_sent(kind: str) -> None:
     """However its time is limited, the request was not written, so it is not unknown."""
-    settings: dict[str, Any] = {"timeout": 0.05, "retry": RetryPolicy(attempts=1)}
+    settings: dict[str, Any] = {"timeout": 0.5, "retry": RetryPolicy(attempts=1)}
     if kind == "deadline":
-        settings = {"timeout": 30.0, "retry": RetryPolicy(attempts=1, deadline=0.05)}
+        settings = {"timeout": 30.0, "retry": RetryPolicy(attempts=1, deadline=0.5)}
     async with RawServer(then=(STALL,)) as server:
         url = server.url.replace("http:", "https:")
         async with AdaptyClient(KEY, base_url=url, **settings) as client:
