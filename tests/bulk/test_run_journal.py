@@ -52,7 +52,7 @@ from adapty_async.testing import FakeTransport, MemoryJournal
 from adapty_async.v1 import GET_PROFILE, create_profile, delete_profile
 from tests._journals import GatedJournal, keys, states
 from tests._support import begin_at
-from tests.bulk.test_bulk import Api, Reading, assert_adds_up, ids, until_cancelled
+from tests.bulk.test_bulk import Api, Reading, assert_adds_up, ids, settle, until_cancelled
 from tests.raw_server import own_tasks
 
 KEY = "secret_live_TEST.key"
@@ -1393,13 +1393,14 @@ async def test_a_stop_while_its_journal_closes_is_not_why_a_run_ended(
 ) -> None:
     """Report and journal agree that the input was read to its end."""
 
-    def hang_after_the_last(outcome: Outcome[str, None]) -> None:
-        if outcome.index == 2:
-            gated.gate.clear()
+    def items() -> Iterator[str]:
+        yield from ids(3)
+        gated.gate.clear()
 
-    run = erase(Api(), ids(3), gated, concurrency=1, on_outcome=hang_after_the_last)
+    run = erase(Api(), items(), gated, concurrency=1)
     task = asyncio.create_task(run)
     await gated.waiting.wait()
+    await settle()  # it closes, whichever commit waits
     run.stop()
     gated.gate.set()
     report = await task

@@ -11,6 +11,7 @@ import asyncio
 import copy
 import itertools
 import json
+import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +42,7 @@ from adapty_async import (
     v2,
 )
 from adapty_async._client import base as _base
+from adapty_async._flow import limits as _limits
 from adapty_async.bulk import BulkRun, ItemState
 from adapty_async.endpoints import Endpoint
 from adapty_async.hooks import CallEnded, CallStarted, Event
@@ -949,8 +951,11 @@ async def test_a_stop_before_the_second_look_leaves_a_lost_creation_unknown() ->
     assert "earlier run sent the creation" in str(report.failures[0].error)
 
 
-async def test_a_creation_that_waits_when_its_run_stops_was_not_sent() -> None:
+async def test_a_creation_that_waits_when_its_run_stops_was_not_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Nothing was created, so the item is failed and the next run creates its profile."""
+    monkeypatch.setattr(_limits, "_VOID", math.inf)  # the next permit comes 1,000 s later
     journal, read = MemoryJournal(), asyncio.Event()
 
     class Reading(FakeTransport):
