@@ -514,7 +514,7 @@ async def test_kept_connections_that_died_are_not_tried_one_by_one(
         patch_as_a_tracer(monkeypatch)
     async with (
         RawServer((HOLD, *DONE), (HOLD, *DONE), then=dead(last)) as server,
-        client_of(server, retry=TWICE, timeout=0.3) as client,
+        client_of(server, retry=TWICE, timeout=1.0 if last is STALL else 30.0) as client,
     ):
         get = client.with_options(timeout=30.0).v1.profiles.get
         calls = [asyncio.ensure_future(get(customer_user_id="u")) for _ in range(2)]
