@@ -633,7 +633,7 @@ async def test_the_deadline_covers_waiting_for_a_connection() -> None:
         blocking = asyncio.create_task(get(client))
         await server.until_arrived(1)
         with pytest.raises(DeadlineError, match="no connection became free in time") as caught:
-            await get(client.with_options(deadline=0.2))
+            await get(client.with_options(deadline=1.0))
         blocking.cancel()
         await asyncio.gather(blocking, return_exceptions=True)
 

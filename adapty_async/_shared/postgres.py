@@ -101,14 +101,14 @@ class PostgresStore:
 
     async def load(self, keys: Sequence[str]) -> list[Loaded]:
         """Return the values of keys, in their order."""
-        return [Loaded(*row) for row in await self._within(self._fetch(_LOAD, [*keys]))]
+        return [Loaded(*row) for row in await self._within(self._fetch(_LOAD, [*keys]), TIMEOUT)]
 
     async def swap(self, changes: Sequence[Change]) -> list[bool]:
         """Store each value whose key still has its `version`; return which ones had it."""
         keys = [change.key for change in changes]
         versions = [change.version + 1 for change in changes]
         values = [change.value for change in changes]
-        swapped = await self._within(self._swap(keys, versions, values))
+        swapped = await self._within(self._swap(keys, versions, values), TIMEOUT)
         return [(key,) in swapped for key in keys]
 
     async def _swap(self, *arguments: list[Any]) -> list[tuple[Any, ...]]:
@@ -133,7 +133,7 @@ class PostgresStore:
             self._has_table = True
         return self._connection
 
-    async def _within(self, work: Coroutine[Any, Any, T], seconds: float = TIMEOUT) -> T:
+    async def _within(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
         async with self._lock:
             return await self._result_in_time(work, seconds)
 

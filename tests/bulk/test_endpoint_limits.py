@@ -95,6 +95,8 @@ async def test_a_run_for_one_endpoint_alone_reads_no_further() -> None:
         await api.until_sent("other", 50)
         first.stop()
     async with client.bulk(counted()) as run:
+        while not read:  # noqa: ASYNC110  reading has no event
+            await asyncio.sleep(0)
         await asyncio.sleep(0.1)
         run.stop()
     assert 0 < read <= 256

@@ -52,7 +52,7 @@ from adapty_async.testing import FakeTransport, MemoryJournal
 from adapty_async.v1 import GET_PROFILE, create_profile, delete_profile
 from tests._journals import GatedJournal, keys, states
 from tests._support import begin_at
-from tests.bulk.test_bulk import Api, Reading, assert_adds_up, ids, until_cancelled
+from tests.bulk.test_bulk import Api, Reading, assert_adds_up, ids, settle, until_cancelled
 from tests.raw_server import own_tasks
 
 KEY = "secret_live_TEST.key"
@@ -443,16 +443,16 @@ async def test_a_disk_that_hangs_for_long_fails_no_item_and_ends_no_run(
         sent += 1
         if sent == 20:
             gated.gate.clear()
-            asyncio.get_running_loop().call_later(0.5, gated.gate.set)
+            asyncio.get_running_loop().call_later(1.3, gated.gate.set)
         return CREATED
 
-    adapty = AdaptyClient(KEY, transport=transport, retry=RetryPolicy(deadline=0.3))
+    adapty = AdaptyClient(KEY, transport=transport, retry=RetryPolicy(deadline=1.0))
     report = await adapty.bulk(
         ids(600),
         build=lambda item: build(customer_user_id=item),
         journal=gated,
         job_id="job",
-        max_outage=0.3,
+        max_outage=1.0,
     )
 
     assert statuses(report) == {"done": 600}
@@ -465,7 +465,7 @@ async def test_a_disk_that_hangs_after_a_creation_fails_no_item(gated: GatedJour
     async def transport(_request: Request) -> Response:
         if len(replies) == 2:
             gated.gate.clear()
-            asyncio.get_running_loop().call_later(0.5, gated.gate.set)
+            asyncio.get_running_loop().call_later(1.3, gated.gate.set)
         return replies.pop(0)
 
     call = Operation(
@@ -473,7 +473,7 @@ async def test_a_disk_that_hangs_after_a_creation_fails_no_item(gated: GatedJour
         if_missing=create_profile(customer_user_id="u1"),
         is_done_by_creation=False,
     )
-    adapty = AdaptyClient(KEY, transport=transport, retry=RetryPolicy(deadline=0.3))
+    adapty = AdaptyClient(KEY, transport=transport, retry=RetryPolicy(deadline=1.0))
 
     assert statuses(await adapty.bulk([call], journal=gated)) == {"done": 1}
 
@@ -1393,13 +1393,14 @@ async def test_a_stop_while_its_journal_closes_is_not_why_a_run_ended(
 ) -> None:
     """Report and journal agree that the input was read to its end."""
 
-    def hang_after_the_last(outcome: Outcome[str, None]) -> None:
-        if outcome.index == 2:
-            gated.gate.clear()
+    def items() -> Iterator[str]:
+        yield from ids(3)
+        gated.gate.clear()
 
-    run = erase(Api(), ids(3), gated, concurrency=1, on_outcome=hang_after_the_last)
+    run = erase(Api(), items(), gated, concurrency=1)
     task = asyncio.create_task(run)
     await gated.waiting.wait()
+    await settle()  # it closes, whichever commit waits
     run.stop()
     gated.gate.set()
     report = await task

@@ -36,6 +36,11 @@ async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
         yield serving
 
 
+def exports(sandbox: Sandbox) -> int:
+    """Return the number of requests without those that came too early, and again."""
+    return sum(arrival.status != 429 for arrival in sandbox.arrivals())
+
+
 def names_in(folder: Path) -> list[str]:
     """Return the names of all files in a folder."""
     return sorted(path.name for path in folder.iterdir())
@@ -63,7 +68,7 @@ async def test_an_export_that_ends_early_is_resumed(sandbox: Sandbox, tmp_path: 
             chart_id="revenue", filters=filters, period_unit="day", format="csv"
         )
         assert rows == (await whole.to_arrow()).num_rows == 31 + 28 + 10
-    assert len(sandbox.arrivals()) <= 5  # three months, the one that was cancelled, and the whole
+    assert exports(sandbox) <= 5  # three months, the one that was cancelled, and the whole
 
 
 async def test_a_month_is_exported_until_it_is_settled(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -77,7 +82,7 @@ async def test_a_month_is_exported_until_it_is_settled(sandbox: Sandbox, tmp_pat
     for seconds, expected in ((settled - 1, [path]), (settled, [])):
         os.utime(path, (seconds, seconds))
         assert await export("installs", tmp_path, FIRST, FIRST) == expected
-    assert len(sandbox.arrivals()) == 2
+    assert exports(sandbox) == 2
 
 
 def test_months_can_be_joined(tmp_path: Path) -> None:

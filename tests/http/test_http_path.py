@@ -481,7 +481,7 @@ async def test_kept_connections_that_died_are_not_tried_one_by_one(
         patch_as_a_tracer(monkeypatch)
     async with (
         RawServer((HOLD, *DONE), (HOLD, *DONE), then=dead(last)) as server,
-        client_of(server, retry=TWICE, timeout=0.3) as client,
+        client_of(server, retry=TWICE, timeout=1.0 if last is STALL else 30.0) as client,
     ):
         get = client.with_options(timeout=30.0).v1.profiles.get
         calls = [asyncio.ensure_future(get(customer_user_id="u")) for _ in range(2)]
@@ -673,9 +673,9 @@ def test_a_blocking_call_before_a_request_is_not_charged_to_it(loop: str, slow_s
     """An attempt has its full timeout, whatever the loop's own clock says after a blocking call."""
 
     async def run() -> None:
-        async with AdaptyClient(KEY, base_url=slow_server, timeout=0.4, retry=ONCE) as client:
+        async with AdaptyClient(KEY, base_url=slow_server, timeout=1.0, retry=ONCE) as client:
             await client.v1.profiles.get(customer_user_id="anna")
-            time.sleep(0.6)  # noqa: ASYNC251  that is the fault
+            time.sleep(1.2)  # noqa: ASYNC251  that is the fault
             await client.v1.profiles.get(customer_user_id="anna")
 
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:

@@ -312,7 +312,7 @@ async def test_a_connection_that_is_not_made_in_time_was_not_used() -> None:
     """A timeout while connecting is a ConnectError: nothing was sent."""
     async with (
         RawServer((UNREAD, STALL), (UNREAD, STALL)) as server,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(sock_connect=0.3)) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(sock_connect=1.0)) as session,
         client_of(server.url.replace("http", "https"), session=session) as client,
     ):
         with pytest.raises(ConnectError, match=r"cannot connect \(timed out\)") as caught:
@@ -360,7 +360,7 @@ async def test_the_time_that_a_given_session_allows_is_kept() -> None:
     """A session of the caller's may have a shorter timeout; it ends an attempt the same way."""
     async with (
         RawServer((STALL,), (STALL,)) as server,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.5)) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1.5)) as session,
         client_of(server, session=session) as client,
     ):
         with pytest.raises(RequestTimeoutError, match=TIMEOUT) as caught:
@@ -761,7 +761,7 @@ async def test_the_callers_deadline_ends_an_attempt() -> None:
     started = loop.time()
     async with RawServer(then=(STALL,)) as server, client_of(server) as client:
         with pytest.raises(RequestTimeoutError, match=TIMEOUT) as caught:
-            await CALLS["GET"](client.with_options(deadline=0.3))
+            await CALLS["GET"](client.with_options(deadline=1.0))
         await server.until_left()
 
     assert caught.value.attempts == 1

@@ -20,6 +20,7 @@ from adapty_async import AdaptyClient, Limits
 from adapty_async.jobs import JobStore, Lines
 from adapty_async.sandbox import Sandbox
 from tests.jobs.test_job import BY, users
+from tests.shared.support import until
 
 pytestmark = pytest.mark.unmeasured
 
@@ -107,7 +108,7 @@ async def test_replicas_and_a_job_share_one_rate(
         for user in ("user_35", "user_36", "nobody"):
             assert (await http.delete(f"/users/{user}")).status_code == 204
         assert (await working).ok
-        assert {one.members for one in rate.statistics()} == {2}
+        await until(lambda: {one.members for one in rate.statistics()} == {2})
     left = {f"user_{number}" for number in range(30, 40)} - {"user_35", "user_36"}
     assert sandbox.customer_user_ids() == left
 

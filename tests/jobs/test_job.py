@@ -308,11 +308,8 @@ async def test_a_report_has_the_limit_while_a_worker_is_at_work(
     store_url: str, name: str, ids: WriteIds
 ) -> None:
     """The limit is the one that a run recorded last, in any process."""
-    async with (
-        Sandbox(latency=0.3) as slow,
-        AdaptyClient(slow.api_key, base_url=slow.url) as own,
-        JobStore(store_url) as store,
-    ):
+    server = Held()
+    async with AdaptyClient("key", transport=server) as own, JobStore(store_url) as store:
         job = await planned(store, name, own, ids(*users(20)))
         recorded = Statement(
             "INSERT INTO adapty_run (job, part, number, started_at, last_at, rate)"
@@ -323,8 +320,9 @@ async def test_a_report_has_the_limit_while_a_worker_is_at_work(
         await store._database.execute(recorded)
         before = await job.report()
         running = asyncio.create_task(job.run_part(0))
-        await until_arrived(slow)
+        await server.until_sent(10)
         assert (before.limit, (await job.report()).limit) == (None, 400.0)
+        server.may_respond.set()
         await running
         assert (await job.report()).limit is None
 

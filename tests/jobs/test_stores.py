@@ -25,7 +25,6 @@ from psycopg import sql
 from adapty_async import AdaptyClient, jobs
 from adapty_async._bulk import run_journal
 from adapty_async._bulk.bulk_run import BulkRun
-from adapty_async._journal.writer import GROUP_SECONDS
 from adapty_async.errors import ConfigError, JournalError
 from adapty_async.jobs import (
     JobError,
@@ -416,7 +415,7 @@ async def test_a_host_that_is_gone_is_passed_over(postgres_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         ports = f"{silent.getsockname()[1]},5432"
         hosts = f"host=127.0.0.1,{folder}&port={ports}"
-        async with JobStore(f"postgresql://postgres@/postgres?{hosts}", lease=5.0) as store:
+        async with JobStore(f"postgresql://postgres@/postgres?{hosts}", lease=15.0) as store:
             assert await store._database.execute(Statement("SELECT 1")) == [(1,)]
 
 
@@ -548,7 +547,7 @@ async def test_a_connection_that_breaks_in_a_transaction_logs_nothing(
 
 async def test_a_worker_that_stands_still_loses_its_lock(postgres_url: str) -> None:
     """The system of a paused process still responds for it, so the server counts its silence."""
-    async with JobStore(postgres_url, lease=1.0) as store, JobStore(postgres_url) as other:
+    async with JobStore(postgres_url, lease=4.0) as store, JobStore(postgres_url) as other:
         lock = await store._database.lock(14, 1)
         assert lock is not None
         store._database._checks.cancel()  # type: ignore[attr-defined]
@@ -563,8 +562,9 @@ async def test_a_report_without_a_response_ends_within_the_lease(
     postgres_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
 ) -> None:
     """Only what changes a whole job may take longer."""
-    async with running_cut(postgres_url) as cut, JobStore(cut.url, lease=0.5) as store:
+    async with running_cut(postgres_url) as cut, JobStore(cut.url) as store:
         job = await planned(store, name, adapty, ids("a"))
+        store._database._data._lease = 0.5  # type: ignore[attr-defined]  # of what follows
         cut.passes.clear()
         async with asyncio.timeout(50):
             with pytest.raises(
@@ -577,12 +577,11 @@ async def test_a_runner_without_its_store_sends_nothing_after_its_lease(
     postgres_url: str, name: str, ids: WriteIds
 ) -> None:
     """Packets are dropped, nothing is closed: the run ends, and others can take the part over."""
-    lease = 2.5
     async with (
         Sandbox(latency=0.05) as slow,
         AdaptyClient(slow.api_key, base_url=slow.url) as own,
         running_cut(postgres_url) as cut,
-        JobStore(cut.url, lease=lease) as store,
+        JobStore(cut.url, lease=6.0) as store,
     ):
         job = await planned(store, name, own, ids(*users(400)), part_size=400)
         running = asyncio.create_task(job.run_part(0, concurrency=4))
@@ -621,17 +620,20 @@ async def test_a_job_that_is_cancelled_during_an_outage_is_reported_as_such(
     async with (
         AdaptyClient("key", base_url="http://127.0.0.1:1", transport=server) as own,
         running_cut(postgres_url) as cut,
-        JobStore(cut.url, lease=2.5) as store,
+        JobStore(cut.url) as store,
         JobStore(postgres_url) as other,
     ):
         job = await planned(store, name, own, ids(*users(400)), part_size=400)
+        theirs = await other.job(name)
         running = asyncio.create_task(job.run_part(0, concurrency=2))
         await server.until_sent(2)
         (run,) = job._runs
-        await asyncio.sleep(4 * GROUP_SECONDS)  # the run has stored what it began, and waits
+        async with asyncio.timeout(50):
+            while (await theirs.report()).in_flight < 2:  # the run stores it, and waits
+                pass
         cut.connects.clear()
         store._database._data.disconnect()  # type: ignore[attr-defined]
-        await (await other.job(name)).cancel()
+        await theirs.cancel()
         while not cut.waiting:  # noqa: ASYNC110  a connection has no event
             await asyncio.sleep(0.01)
         cut.connects.set()
@@ -887,8 +889,8 @@ async def test_a_connection_that_fails_fails_for_all_that_wait_for_it(anyio_back
 
 async def test_work_may_last_longer_than_the_making_of_its_connection(postgres_url: str) -> None:
     """The limit of the time to connect ends with the connection."""
-    pause = Statement("SELECT 1 FROM pg_sleep(1.1)")
-    async with JobStore(postgres_url, lease=5.0) as store:
+    pause = Statement("SELECT 1 FROM pg_sleep(2.1)")
+    async with JobStore(postgres_url, lease=10.0) as store:
         store._database._data.disconnect()  # type: ignore[attr-defined]
         assert await store._database.execute(pause) == [(1,)]
 
@@ -1002,7 +1004,7 @@ async def test_a_worker_with_many_parts_stops_during_an_outage(
             while "this worker tries again" not in caplog.text:  # noqa: ASYNC110  no event
                 await asyncio.sleep(0.01)
             job.stop()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):  # the parts alone would wait for 24 s
                 with pytest.raises(StoreUnavailableError, match="cannot be reached"):
                     await working
 

@@ -17,6 +17,7 @@ from adapty_async._journal import (
     Resumed,
     Run,
 )
+from adapty_async._journal import writer as _writer
 from adapty_async._journal.writer import GROUP_SECONDS
 from adapty_async.errors import JournalError
 from tests._support import loop_turns
@@ -231,9 +232,10 @@ async def test_an_item_that_must_not_be_retried_waits_for_the_disk(
 
 
 async def test_as_many_outcomes_as_the_concurrency_are_committed_at_once(
-    writer: JournalWriter, journal: Observed
+    writer: JournalWriter, journal: Observed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full group does not wait for the timer; it is durable soon after."""
+    monkeypatch.setattr(_writer, "GROUP_SECONDS", 1.0)
     for position in range(3):
         writer.update(position, ItemState.DONE)
     await loop_turns(5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import math
 import os
 import sys
 import warnings
@@ -33,6 +34,7 @@ from adapty_async import (
     ServerError,
 )
 from adapty_async._api.call import Request, Response
+from adapty_async._flow import limits as _limits
 from adapty_async.bulk import EarlierStatus, ItemState, StopReason, summarise
 from adapty_async.v1 import create_profile, delete_profile
 from tests._support import LOOPS, loop_turns
@@ -547,8 +549,11 @@ async def test_a_drained_request_that_fails_is_not_retried() -> None:
     assert isinstance(report.failures[0].error, ServerError)
 
 
-async def test_requests_that_have_no_connection_yet_end_at_once(tmp_path: Path) -> None:
+async def test_requests_that_have_no_connection_yet_end_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that never completes the handshake: nothing was sent, and the journal records it."""
+    monkeypatch.setattr(_limits, "_VOID", math.inf)  # of permits that wait for a slow disk
     async with RawServer(then=(STALL,)) as server:
         url = server.url.replace("http:", "https:")
         async with AdaptyClient(KEY, base_url=url, limits=Limits(connections=3)) as client:
@@ -595,9 +600,9 @@ async def test_the_number_of_requests_on_the_wire_is_known() -> None:
 @pytest.mark.parametrize("kind", ["timeout", "deadline"])
 async def test_a_create_that_found_no_connection_in_time_was_not_sent(kind: str) -> None:
     """However its time is limited, the request was not written, so it is not unknown."""
-    settings: dict[str, Any] = {"timeout": 0.05, "retry": RetryPolicy(attempts=1)}
+    settings: dict[str, Any] = {"timeout": 0.5, "retry": RetryPolicy(attempts=1)}
     if kind == "deadline":
-        settings = {"timeout": 30.0, "retry": RetryPolicy(attempts=1, deadline=0.05)}
+        settings = {"timeout": 30.0, "retry": RetryPolicy(attempts=1, deadline=0.5)}
     async with RawServer(then=(STALL,)) as server:
         url = server.url.replace("http:", "https:")
         async with AdaptyClient(KEY, base_url=url, **settings) as client:

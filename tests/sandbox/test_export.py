@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import sys
 import zoneinfo
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from adapty_async.sandbox import Sandbox
+from adapty_async.sandbox._rate import TokenBucket
+from adapty_async.testing import FakeClock
 
 from .conftest import Api
 
@@ -178,8 +181,10 @@ async def test_any_time_zone_is_one_without_a_database(
     assert reply.status == 200
 
 
-async def test_the_rate_is_the_documented_one() -> None:
+async def test_the_rate_is_the_documented_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two requests pass, the next ones get a 429 without a body and without Retry-After."""
+    at_once = functools.partial(TokenBucket, clock=FakeClock())
+    monkeypatch.setattr("adapty_async.sandbox.TokenBucket", at_once)
     async with Sandbox() as sandbox:
         replies = [await send(Api(sandbox), name, EXAMPLES[name]) for name in list(EXAMPLES)[:4]]
 

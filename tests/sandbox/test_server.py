@@ -195,7 +195,7 @@ async def test_latency_comes_after_the_operation() -> None:
 
 async def test_above_the_rate_each_api_responds_with_429() -> None:
     """Each API has a bucket of its own, and throttles with its own error body."""
-    async with Sandbox(rate=0.1, burst=2) as sandbox:
+    async with Sandbox(rate=0.001, burst=2) as sandbox:
         api = Api(sandbox)
         sandbox.seed_profiles(["u1"])
         v1 = [await api.v1("GET"), await api.v1("GET"), await api.v1("DELETE")]
@@ -204,7 +204,7 @@ async def test_above_the_rate_each_api_responds_with_429() -> None:
         assert [reply.status for reply in v1 + mail] == [200, 200, 429, 200, 200, 429]
         assert v1[2].body["error_code"] == "rate_limited"
         assert mail[2].body["errors"][0]["error_code"] == "rate_limited"
-        assert v1[2].headers["Retry-After"] == "10"
+        assert 900 < int(v1[2].headers["Retry-After"]) <= 1000
         assert sandbox.customer_user_ids() == {"u1"}
 
 

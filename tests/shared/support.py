@@ -8,7 +8,9 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-__all__ = ("until", "virtually")
+from adapty_async._shared.store import Change, Loaded, Store
+
+__all__ = ("load", "swap", "until", "virtually")
 
 
 async def until(happened: Callable[[], object]) -> None:
@@ -16,6 +18,18 @@ async def until(happened: Callable[[], object]) -> None:
     async with asyncio.timeout(50):
         while not happened():  # noqa: ASYNC110  what happens has no event
             await asyncio.sleep(0.002)
+
+
+async def load(store: Store, key: str) -> Loaded:
+    """Return the value of one key."""
+    (loaded,) = await store.load([key])
+    return loaded
+
+
+async def swap(store: Store, key: str, version: int, value: bytes) -> bool:
+    """Swap the value of one key."""
+    (swapped,) = await store.swap([Change(key, version, value)])
+    return swapped
 
 
 class _Selector(selectors.SelectSelector):

@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import shutil
-import signal
-import socket
 import sqlite3
 import time
 import urllib.parse
-import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import LiteralString
@@ -23,14 +19,17 @@ import psycopg.sql
 import pytest
 import redis
 
+from adapty_async._shared import postgres as _postgres
+from adapty_async._shared import redis as _redis
+from adapty_async._shared import sqlite as _sqlite
 from adapty_async._shared.loop import ExchangeLoop
 from adapty_async._shared.postgres import PostgresStore
 from adapty_async._shared.redis import RedisStore
 from adapty_async._shared.sqlite import SqliteStore
 from adapty_async._shared.store import Change, Loaded, MemoryStore, Store
 from adapty_async.errors import ConfigError, StoreError
-from tests.jobs.proxies import running_cut
 from tests.servers import OwnPostgres, OwnRedis, fresh_database
+from tests.shared.support import load, swap
 
 # Offset of the version of a file's format that a program needs to write to it.
 _SQLITE_WRITE_VERSION = 18
@@ -40,10 +39,11 @@ KINDS = ("memory", "redis", "postgres", "sqlite")
 Connect = Callable[[], Store]
 
 
-@pytest.fixture
-def key() -> str:
-    """Return a key that no other test uses."""
-    return f"adapty:rate:test:{uuid.uuid4().hex}"
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a store of a busy machine take its time; `test_store_timeouts` has the usual one."""
+    for module in (_postgres, _redis, _sqlite):
+        monkeypatch.setattr(module, "TIMEOUT", 30.0)
 
 
 @pytest.fixture(params=KINDS)
@@ -65,18 +65,6 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Connect:
         return store
 
     return memory
-
-
-async def load(store: Store, key: str) -> Loaded:
-    """Return the value of one key."""
-    (loaded,) = await store.load([key])
-    return loaded
-
-
-async def swap(store: Store, key: str, version: int, value: bytes) -> bool:
-    """Swap the value of one key."""
-    (swapped,) = await store.swap([Change(key, version, value)])
-    return swapped
 
 
 @pytest.fixture
@@ -267,8 +255,6 @@ async def test_postgres_locks_rows_in_the_order_of_their_keys(postgres_url: str,
         swapping, free = asyncio.create_task(store.swap(changes)), {a, c}
         while free == {a, c}:
             await asyncio.sleep(0)
-            if swapping.done():  # it has waited for too long
-                swapping = asyncio.create_task(store.swap(changes))
             free = {one for (one,) in observer.execute(f"{locked} skip locked", (keys,))}
         holder.rollback()
         await asyncio.wait({swapping})
@@ -631,107 +617,6 @@ async def _loaded(store: Store) -> tuple[int, bytes | None, float]:
             return await load(store, "key")
         except StoreError:
             await asyncio.sleep(0.02)
-
-
-async def test_a_postgres_that_does_not_respond_is_down() -> None:
-    """A server that accepts connections and says nothing counts as down, and is left at once."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        store = PostgresStore(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/none")
-        with pytest.raises(StoreError, match="does not respond"):
-            await load(store, "key")
-        await store.aclose()
-
-
-@pytest.mark.parametrize("kind", ["redis", "postgres"])
-async def test_a_process_that_stands_still_does_not_count_as_an_outage(
-    kind: str, request: pytest.FixtureRequest
-) -> None:
-    """On a busy machine, the response may have been there before the process had its turn."""
-    url = request.getfixturevalue(f"{kind}_url")
-    store: Store = RedisStore(url) if kind == "redis" else PostgresStore(url)
-    await store.open()
-    loading = asyncio.create_task(load(store, "key"))
-    for _ in range(5):  # the command is on its way
-        await asyncio.sleep(0)
-    time.sleep(0.7)  # noqa: ASYNC251  the process stands still
-    assert (await loading).version == 0
-    await store.aclose()
-
-
-async def test_a_host_that_is_gone_is_passed_over(postgres_url: str, key: str) -> None:
-    """The first one of several does not respond any more, as after the loss of its machine."""
-    folder = urllib.parse.parse_qs(urllib.parse.urlsplit(postgres_url).query)["host"][0]
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        ports = f"{silent.getsockname()[1]},5432"
-        store = PostgresStore(
-            f"postgresql://postgres@/postgres?host=127.0.0.1,{folder}&port={ports}"
-        )
-        await store.open()
-        await store.aclose()
-        with pytest.raises(StoreError, match="does not respond"):
-            await load(store, key)
-        while True:
-            try:
-                assert (await load(store, key)).version == 0
-                break
-            except StoreError:  # it still connects
-                continue
-        await store.aclose()
-
-
-async def test_a_connection_that_is_not_used_is_closed(postgres_url: str, key: str) -> None:
-    """It may come after the command that asked for it has ended."""
-    async with running_cut(postgres_url) as cut:
-        store = PostgresStore(cut.url)
-        cut.connects.clear()
-        with pytest.raises(StoreError, match="does not respond"):
-            await load(store, key)
-        cut.connects.set()
-        assert store._connecting is not None
-        await asyncio.wait({store._connecting})
-        await store.aclose()
-        assert store._connecting is None
-
-
-async def test_a_postgres_that_stands_still_is_left_at_once(
-    postgres_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A server that stops in the middle of a command is down; the connection is not used again."""
-    with fresh_database(postgres_url) as url:
-        store = PostgresStore(url)
-        await store.open()
-        await load(store, "key")
-        with psycopg.connect(url) as other:
-            row = other.execute(
-                "select pid from pg_stat_activity"
-                " where datname = current_database() and pid <> pg_backend_pid()"
-                " and backend_type = 'client backend'"
-            ).fetchone()
-        assert row is not None
-        os.kill(row[0], signal.SIGSTOP)
-        try:
-            with pytest.raises(StoreError, match="does not respond"):
-                await load(store, "key")
-            assert (await load(store, "key"))[:2] == (0, None)
-        finally:
-            os.kill(row[0], signal.SIGCONT)
-        await store.aclose()
-    assert caplog.records == []  # of psycopg
-
-
-async def test_a_locked_sqlite_file_is_down(tmp_path: Path) -> None:
-    """A file that another program has locked for too long counts as down."""
-    store = SqliteStore(str(tmp_path / "rate.db"))
-    await store.open()
-    other = sqlite3.connect(tmp_path / "rate.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreError, match="SQLite failed"):
-        await swap(store, "key", 0, b"value")
-    other.execute("ROLLBACK")
-
-    assert await swap(store, "key", 0, b"value")
-    other.close()
-    await store.aclose()
 
 
 async def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import asyncio
 import copy
 import itertools
 import json
+import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,11 +41,13 @@ from adapty_async import (
     RetrySafety,
     v2,
 )
+from adapty_async._client import base as _base
+from adapty_async._flow import limits as _limits
 from adapty_async.bulk import BulkRun, ItemState
 from adapty_async.endpoints import Endpoint
 from adapty_async.hooks import CallEnded, CallStarted, Event
 from adapty_async.sandbox import Sandbox
-from adapty_async.testing import FakeTransport, MemoryJournal, Reply
+from adapty_async.testing import FakeClock, FakeTransport, MemoryJournal, Reply
 from adapty_async.transport import Request, Response, Send
 from tests._support import loop_turns
 from tests.raw_server import ABSENT, RESET, RawServer, Received, Steps, api_error, reply
@@ -211,17 +215,19 @@ async def test_a_gateways_404_creates_nothing() -> None:
     assert methods(transport) == ["GET"]
 
 
-async def test_all_steps_share_one_deadline() -> None:
+async def test_all_steps_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that has no time left after a lost creation does not look again."""
+    clock = FakeClock()
+    monkeypatch.setattr(_base, "time", SimpleNamespace(monotonic=clock))
 
     class Slow(FakeTransport):
         async def __call__(self, request: Request) -> Response:
             if request.method == "POST":
-                await asyncio.sleep(0.06)
+                clock.now += 60.0
             return await super().__call__(request)
 
     transport = Slow([MISSING, LOST])
-    adapty = client(transport).with_options(deadline=0.05)
+    adapty = client(transport).with_options(deadline=50.0)
     with pytest.raises(ConnectionLostError) as caught:
         await adapty.v2.profiles.get_or_create(customer_user_id="u1")
 
@@ -945,8 +951,11 @@ async def test_a_stop_before_the_second_look_leaves_a_lost_creation_unknown() ->
     assert "earlier run sent the creation" in str(report.failures[0].error)
 
 
-async def test_a_creation_that_waits_when_its_run_stops_was_not_sent() -> None:
+async def test_a_creation_that_waits_when_its_run_stops_was_not_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Nothing was created, so the item is failed and the next run creates its profile."""
+    monkeypatch.setattr(_limits, "_VOID", math.inf)  # the next permit comes 1,000 s later
     journal, read = MemoryJournal(), asyncio.Event()
 
     class Reading(FakeTransport):
