@@ -75,6 +75,7 @@ class JournalWriter:
         self.rate: float | None = None
         self.failure: JournalError | None = None
         self._loop = asyncio.get_running_loop()
+        self._size = size
         self._ahead = _ReservedAhead(concurrency, size)
         self._next_counts = -math.inf  # the loop's time at which counts are stored again
         self._ended = 0  # outcomes that are in no commit yet
@@ -196,6 +197,16 @@ class JournalWriter:
         if self._states.get(position) is ItemState.RESERVED:
             self._states.set(position, ItemState.NONE)
             self._schedule()
+
+    def end_at(self, position: int) -> None:
+        """
+        Record that the input has no item from a position on.
+
+        A run that was killed may have reserved such positions, if the input has no length. With one
+        it reserves none, so items that were reserved there were in an input that was longer.
+        """
+        if self._by_position and self._size is None:
+            self._states.end_at(position)
 
     def update(
         self,

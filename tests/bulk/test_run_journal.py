@@ -322,6 +322,29 @@ async def test_an_invalid_item_keeps_no_reservation_of_a_run_that_was_killed(jou
     assert states(journal) == {0: ItemState.DONE}
 
 
+async def test_an_input_without_a_length_keeps_no_reservation_behind_its_end(journal: Path) -> None:
+    """A run that was killed reserved more than the input has; a status must not show it."""
+
+    def erase_each(transport: Any, items: Any, *args: Any, **options: Any) -> BulkRun[str, None]:
+        return erase(transport, iter(items), *args, **options)
+
+    await crash(erase_each, ["u0", "u1"], journal)
+    assert states(journal) == dict.fromkeys(range(4), ItemState.RESERVED)
+    report = await erase_each(Api({"*": DELETED}), ["u0", "u1"], journal)
+
+    assert statuses(report) == {"done": 2}
+    assert states(journal) == dict.fromkeys(range(2), ItemState.DONE)
+
+
+async def test_a_list_that_became_shorter_keeps_what_may_have_been_sent(journal: Path) -> None:
+    """A run reserves nothing behind the end of a list, so those items were in it."""
+    await crash(erase, ["u0", "u1"], journal)
+    report = await erase(Api({"*": DELETED}), ["u0"], journal)
+
+    assert statuses(report) == {"done": 1}
+    assert states(journal) == {0: ItemState.DONE, 1: ItemState.RESERVED}
+
+
 async def test_an_invalid_item_of_a_resumed_run_by_digest_fails(journal: Path) -> None:
     """It has no request, and so no position with a reservation."""
     for expected in ({"done": 1, "failed": 1}, {"skipped": 1, "failed": 1}):
