@@ -43,6 +43,7 @@ from adapty_async.bulk import (
     InputIdentity,
     ItemState,
     JournalIdentity,
+    StopReason,
     copy_journal,
     summarise,
 )
@@ -710,7 +711,7 @@ async def test_a_journal_that_is_in_use_is_rejected(
     dedupe: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """The second run ends at once and sends nothing; the first continues."""
+    """The second run ends at once, sends nothing and is not ok; the first continues."""
     first, second = Api(hold=["u0"]), Api()
     async with erase(first, ids(1), journal) as run:
         await first.until_sent(1)
@@ -723,6 +724,7 @@ async def test_a_journal_that_is_in_use_is_rejected(
     assert outcomes == [OutcomeStatus.DONE]
     assert second.sent == []
     assert_adds_up(other.report, 0)
+    assert (other.report.ok, other.report.stop_reason) == (False, StopReason.STOPPED)
 
 
 async def test_a_list_of_ids_given_as_the_journal_stays_untouched(ids_file: Path) -> None:
