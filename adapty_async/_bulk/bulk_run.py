@@ -319,11 +319,11 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             raise
 
     def _close(self, main: asyncio.Task[None]) -> None:
-        if main.cancelled():
+        # always read: asyncio logs an exception that is not read
+        failure = None if main.cancelled() else main.exception()
+        self._failure = self._failure or failure
+        if failure is not None or main.cancelled():
             self._stop(StopReason.STOPPED)
-        else:
-            failure = main.exception()  # always read: asyncio logs an exception that is not read
-            self._failure = self._failure or failure
         self._ended = time.monotonic()
         for timer in self._deadline, self._check_timer:
             if timer is not None:

@@ -150,7 +150,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
                     limiters.expect(journal.rate)
                 yield
             finally:
-                await journal.aclose(limiters.measured_limit(), run.report.stop_reason)
+                await journal.aclose(limiters.measured_limit(), run.report)
         finally:
             items.end(counts)
             if self._seen is not None:

@@ -12,7 +12,7 @@ import msgspec
 
 from adapty_async._api.call import CallState, Operation, Request, RetrySafety, lock_key_of
 from adapty_async._api.codec import plain
-from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
+from adapty_async._bulk.outcome import BulkReport, EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._journal import (
     KEY_SIZE,
     OBJECT_KEY_SIZE,
@@ -282,16 +282,22 @@ class RunJournal:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_RATE_SECONDS, record_rate)
 
-    async def aclose(self, rate: float | None, stop_reason: str | None) -> None:
+    async def aclose(self, rate: float | None, report: BulkReport[Any, Any]) -> None:
         """
         Record how the run ended, make everything durable, and close the journal.
+
+        Args:
+            rate: the adaptive rate; None if it is not known.
+            report: the report of the run. Without a reason to stop, the input was read to its end.
 
         Raises:
             JournalError: something could not be stored.
         """
         self._timer.cancel()
         self._writer.record_rate(rate)
-        await self._writer.close(stop_reason)
+        if report.stop_reason is None:
+            self._writer.end_at(report.total)
+        await self._writer.close(report.stop_reason)
 
     @property
     def is_new(self) -> bool:

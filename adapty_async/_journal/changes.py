@@ -86,6 +86,13 @@ class ItemStates:
                 self.set(at, state)
                 at = self._states.find(held, at)
 
+    def end_at(self, end: int) -> None:
+        """Undo reservations from a position on: the input has no such items."""
+        at = self._states.find(ItemState.RESERVED, end)
+        while at >= 0:
+            self.set(at, _NONE)
+            at = self._states.find(ItemState.RESERVED, at)
+
     @property
     def has_changed(self) -> bool:
         """Whether a commit has to store anything."""

@@ -30,7 +30,7 @@ from adapty_async._journal.model import (
     JournalIdentity,
     Run,
 )
-from adapty_async._runtime.loop import result_of
+from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import JournalError
 
 __all__ = ("GROUP_SECONDS", "JournalWriter")
@@ -75,6 +75,7 @@ class JournalWriter:
         self.rate: float | None = None
         self.failure: JournalError | None = None
         self._loop = asyncio.get_running_loop()
+        self._size = size
         self._ahead = _ReservedAhead(concurrency, size)
         self._next_counts = -math.inf  # the loop's time at which counts are stored again
         self._ended = 0  # outcomes that are in no commit yet
@@ -201,6 +202,16 @@ class JournalWriter:
         if self._states.get(position) is ItemState.RESERVED:
             self._states.set(position, ItemState.NONE)
             self._schedule()
+
+    def end_at(self, position: int) -> None:
+        """
+        Record that the input has no item from a position on.
+
+        A run that was killed may have reserved such positions, if the input has no length. With one
+        it reserves none, so items that were reserved there were in an input that was longer.
+        """
+        if self._by_position and self._size is None:
+            self._states.end_at(position)
 
     def update(
         self,
@@ -359,25 +370,37 @@ class JournalWriter:
         Raises:
             JournalError: something could not be stored.
         """
-        await result_of(asyncio.ensure_future(self._close(stop_reason)))
+        # in no task of its own: a loop that ends cancels all tasks, also before they start
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            await self._store_end(stop_reason)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        finally:
+            self._keys.close()
+        try:
+            await self._journal.close()
+        except JournalError as error:
+            self.failure = error
+        if cancelled is not None:
+            raise cancelled from self.failure
+        if self.failure is not None:
+            raise self.failure
 
-    async def _close(self, stop_reason: str | None) -> None:
+    async def _store_end(self, stop_reason: str | None) -> None:
+        """Make the last commit; a cancellation is raised after that."""
         self._is_closing = True
         self._ahead.store(range(0))  # unused reservations are withdrawn
         if self._timer is not None:
             self._timer.cancel()
         try:
             if self._committing is not None:
-                await asyncio.wait({self._committing})
+                await until_ended(self._committing)
+        finally:
             self._states.withdraw()
             self._run.ended_at, self._run.stop_reason = self._clock(), stop_reason
             self._must_be_durable = self._is_closed = True
-            await asyncio.wait({self._begin_commit()})
-        finally:
-            self._keys.close()
-            await self._journal.close()
-        if self.failure is not None:
-            raise self.failure
+            await until_ended(self._begin_commit())
 
 
 class _ReservedAhead:

@@ -200,7 +200,8 @@ class OutcomesFile:
 
         1. No, while a run is in progress: the journal and the file are of different moments.
         2. Yes, if more items are done or absent than in the journal. A run that was killed is an
-           exception: until its items are sent again, the file alone may have some outcomes.
+           exception: until its items are sent again, the file alone may have some outcomes. Those
+           that must not be sent again stay unknown in the journal.
         3. Yes, if an item ended more than a day before or after the runs.
         """
         if runs.is_in_use:
@@ -209,6 +210,7 @@ class OutcomesFile:
         was_killed = any(run.ended_at is None for run in runs.runs)
         if is_same_item and (runs.left == 0 or not was_killed):
             recorded = runs.counts[ItemState.DONE] + runs.counts[ItemState.ABSENT]
+            recorded += runs.counts[ItemState.UNKNOWN] if was_killed else 0
             if counts.get("done", 0) + counts.get("absent", 0) > recorded:
                 return True
         found = self._db.execute(_OUTSIDE, _times_of(runs)).fetchone()

@@ -153,6 +153,8 @@ def next_steps(result: JobResult, journal: Path, name: RunName, failures: Path |
     Raises:
         JournalError: the journal cannot be read any more.
     """
+    if not result.report.total:  # stopped while the journal was opened, so it may hold nothing yet
+        return [_RESUME]
     summary = summarise(journal)
     if exit_code(result) == Exit.KEY_REJECTED:
         return [_after_rejected_key(summary)]

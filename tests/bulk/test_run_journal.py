@@ -43,6 +43,7 @@ from adapty_async.bulk import (
     InputIdentity,
     ItemState,
     JournalIdentity,
+    StopReason,
     copy_journal,
     summarise,
 )
@@ -320,6 +321,29 @@ async def test_an_invalid_item_keeps_no_reservation_of_a_run_that_was_killed(jou
 
     assert statuses(report) == {"done": 1, "failed": 1}
     assert states(journal) == {0: ItemState.DONE}
+
+
+async def test_an_input_without_a_length_keeps_no_reservation_behind_its_end(journal: Path) -> None:
+    """A run that was killed reserved more than the input has; a status must not show it."""
+
+    def erase_each(transport: Any, items: Any, *args: Any, **options: Any) -> BulkRun[str, None]:
+        return erase(transport, iter(items), *args, **options)
+
+    await crash(erase_each, ["u0", "u1"], journal)
+    assert states(journal) == dict.fromkeys(range(4), ItemState.RESERVED)
+    report = await erase_each(Api({"*": DELETED}), ["u0", "u1"], journal)
+
+    assert statuses(report) == {"done": 2}
+    assert states(journal) == dict.fromkeys(range(2), ItemState.DONE)
+
+
+async def test_a_list_that_became_shorter_keeps_what_may_have_been_sent(journal: Path) -> None:
+    """A run reserves nothing behind the end of a list, so those items were in it."""
+    await crash(erase, ["u0", "u1"], journal)
+    report = await erase(Api({"*": DELETED}), ["u0"], journal)
+
+    assert statuses(report) == {"done": 1}
+    assert states(journal) == {0: ItemState.DONE, 1: ItemState.RESERVED}
 
 
 async def test_an_invalid_item_of_a_resumed_run_by_digest_fails(journal: Path) -> None:
@@ -687,7 +711,7 @@ async def test_a_journal_that_is_in_use_is_rejected(
     dedupe: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """The second run ends at once and sends nothing; the first continues."""
+    """The second run ends at once, sends nothing and is not ok; the first continues."""
     first, second = Api(hold=["u0"]), Api()
     async with erase(first, ids(1), journal) as run:
         await first.until_sent(1)
@@ -700,6 +724,7 @@ async def test_a_journal_that_is_in_use_is_rejected(
     assert outcomes == [OutcomeStatus.DONE]
     assert second.sent == []
     assert_adds_up(other.report, 0)
+    assert (other.report.ok, other.report.stop_reason) == (False, StopReason.STOPPED)
 
 
 async def test_a_list_of_ids_given_as_the_journal_stays_untouched(ids_file: Path) -> None:

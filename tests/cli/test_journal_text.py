@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
-from adapty_async.bulk import ItemState, JournalSummary
-from adapty_async.cli._journal_text import status_text
+from adapty_async._input.rows import Row
+from adapty_async._journal import RunName
+from adapty_async.bulk import BulkReport, ItemState, JournalSummary, StopReason
+from adapty_async.cli._job import JobResult
+from adapty_async.cli._journal_text import next_steps, status_text
 from tests.report.journals import IDENTITY, minute, run
 
 
@@ -44,3 +49,16 @@ def test_a_run_without_outcomes_has_no_rate() -> None:
     assert "left" not in text
     assert text.endswith("run 1 is still running, 0/s in its last minute")
     assert status_text(summary).endswith("  2026-11-30 00:54:00Z            0 ended")
+
+
+def test_a_run_that_is_interrupted_before_it_has_its_journal_may_resume(tmp_path: Path) -> None:
+    """The second signal ends the run while the journal is created, so it holds nothing yet."""
+    journal = tmp_path / "journal"
+    journal.touch()
+    report: BulkReport[Row, object] = BulkReport(stop_reason=StopReason.STOPPED)
+    result = JobResult(report=report, interrupted=True, error=None)
+    name = RunName.parse("v1.profiles.delete by customer_user_id")
+
+    assert next_steps(result, journal, name, None) == [
+        "Run the same command again to resume; rows that are done are skipped."
+    ]

@@ -1001,6 +1001,31 @@ def test_a_loop_that_ends_with_a_run_in_it_reports_every_item() -> None:
     assert complaints == []
 
 
+@pytest.mark.parametrize("turns", range(16))
+def test_a_loop_that_ends_while_a_run_closes_its_journal_lets_it_finish(
+    turns: int, tmp_path: Path
+) -> None:
+    """It cancels all tasks, also those that have not started, and the last commit is not lost."""
+    journal = tmp_path / "journal"
+
+    async def main() -> None:
+        responded = asyncio.Event()
+
+        async def respond(_: Request) -> Response:
+            responded.set()
+            return DELETED
+
+        task = asyncio.create_task(erase(respond, ids(1), journal=journal, job_id="job"))
+        await responded.wait()
+        await loop_turns(turns)
+        del task
+
+    asyncio.run(main())
+    summary = summarise(journal)
+    assert summary.runs[-1].ended_at is not None
+    assert {state for state, count in summary.counts.items() if count} == {ItemState.DONE}
+
+
 def test_a_run_is_what_a_program_runs() -> None:
     """`asyncio.run` accepts it."""
     assert asyncio.run(erase(answer, ids(3))).done == 3

@@ -291,6 +291,7 @@ WITHIN, BEFORE, AFTER = "2026-11-30T00:54:30Z", "2026-11-29T00:53:59Z", "2026-12
         pytest.param("ddf", IDENTITY, ["done", "absent", "done"], True, id="more"),
         pytest.param("d=", IDENTITY, ["done", "duplicate"], False, id="duplicate"),
         pytest.param("d=", IDENTITY, ["done", "done"], True, id="done instead of duplicate"),
+        pytest.param("du", IDENTITY, ["done", "done"], True, id="done instead of unknown"),
         pytest.param("d", BY_DIGEST, ["done", "done"], True, id="by digest"),
         pytest.param("d", OF_ANY_ROW, ["done", "done"], False, id="rows in any order"),
     ],
@@ -340,14 +341,20 @@ async def test_an_outcome_at_another_time_is_of_another_run(
 
 
 @pytest.mark.parametrize(
-    ("states", "expected"), [("d", False), ("dddddddddd", True)], ids=["unfinished", "finished"]
+    ("states", "done", "expected"),
+    [
+        pytest.param("d", 11, False, id="unfinished"),
+        pytest.param("dddddddddd", 11, True, id="finished"),
+        pytest.param("dddddddduu", 10, False, id="unknown"),
+        pytest.param("dddddddduu", 11, True, id="more than unknown"),
+    ],
 )
 async def test_a_killed_run_may_have_recorded_more_in_its_outcomes_file(
-    states: str, *, expected: bool, tmp_path: Path
+    states: str, done: int, *, expected: bool, tmp_path: Path
 ) -> None:
-    """The run that resumes sends those items again, and then both records agree."""
+    """The run that resumes sends those items again or leaves them unknown."""
     await write(tmp_path / "run.db", Recorded(run=KILLED, states=states))
-    lines = (a_line(number, "done") for number in range(1, 12))
+    lines = (a_line(number, "done") for number in range(1, done + 1))
     with OutcomesFile.of_runs(put(tmp_path, *lines), read_journal(tmp_path / "run.db")[0]) as file:
         assert file.summary.has_others is expected
 
