@@ -186,7 +186,6 @@ def data_decoder(
     *,
     unwrap: bool = True,
     requires: Collection[str] = (),
-    may_be_empty: bool = False,
 ) -> Callable[[bytes], ResultT]:
     """
     Return a decoder of an object that stands alone or under ``data``; an empty body is ``{}``.
@@ -201,7 +200,6 @@ def data_decoder(
         requires: fields that must be there, for reads: an empty success of a gateway would
             otherwise look like a user without access, or an empty list. Names of nested fields are
             dotted. Null is allowed if it is the default.
-        may_be_empty: an object without any field is a result nevertheless, as that of a write is.
     """
     strict = msgspec.json.Decoder(result, dec_hook=dec_hook)
     is_result = _is_result(result)
@@ -217,9 +215,7 @@ def data_decoder(
         decoded: ResultT = read_by_field(kind, content, dec_hook)
         return decoded
 
-    if not requires:
-        return read
-    return _requiring(result, requires, read, unwrap=unwrap, may_be_empty=may_be_empty)
+    return _requiring(result, requires, read, unwrap=unwrap) if requires else read
 
 
 def _requiring(
@@ -228,7 +224,6 @@ def _requiring(
     read: Callable[[bytes], ResultT],
     *,
     unwrap: bool,
-    may_be_empty: bool,
 ) -> Callable[[bytes], ResultT]:
     default = result()
     readers = {name: operator.attrgetter(name) for name in names}
@@ -239,8 +234,6 @@ def _requiring(
             expected = value_of(default)
             if value_of(decoded) == expected:  # such as an empty list, or left out
                 content = _parsed_content(_stripped(body) or b"{}", unwrap=unwrap)
-                if may_be_empty and content in ({}, {"data": None}):
-                    break
                 if not _has(content, name.split("."), nullable=expected is None):
                     raise msgspec.ValidationError(f"missing - at `$.{name}`")
         return decoded

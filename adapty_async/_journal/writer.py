@@ -82,7 +82,6 @@ class JournalWriter:
         self._entries: list[asyncio.Future[None]] = []  # waiters for the next commit
         self._committing_entries: list[asyncio.Future[None]] = []  # those for the one in progress
         self._in_progress = Changes()  # those of the last commit
-        self._has_retracted = False  # a position that is reserved ahead may need another entry
         self._flushes: list[asyncio.Future[None]] = []
         self._must_be_durable = False
         self._is_durable = True  # all commits are
@@ -148,7 +147,7 @@ class JournalWriter:
         By position, the items after it are reserved, too. The entry survives the death of the
         process, but not a loss of power. An item that failed needs another one.
         """
-        needs_entry = self._has_retracted and self._states.is_unsent(position)
+        needs_entry = self._states.is_unsent(position)
         if position in self._ahead.free and not needs_entry:
             return None
         if self.failure is None:
@@ -194,7 +193,6 @@ class JournalWriter:
     def retract(self, position: int) -> None:
         """Record that the server certainly did not process a request that must not be retried."""
         self._states.set(position, ItemState.FAILED)
-        self._has_retracted = True
         self._schedule()
 
     def release(self, position: int) -> None:

@@ -16,7 +16,7 @@ from adapty_async._api.validation import Check, OrUnset, matching, nullable, tex
 from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._paging import Pages
-from adapty_async.v2._read import whole_reader, written
+from adapty_async.v2._read import whole_reader
 from adapty_async.v2._rules import (
     DocumentedStruct,
     at_most,
@@ -252,7 +252,7 @@ CREATE_VIRTUAL_CURRENCY_TRANSACTION: Endpoint[VirtualCurrencyTransaction] = Endp
     docs=f"{DOCS}/createVirtualCurrencyTransaction",
     retry_safety=RetrySafety.WITH_KEY,  # all attempts share a key; it is applied once
     bucket="v2.vc.create",  # a rate limit of its own: 600 requests a minute
-    decode=written(VirtualCurrencyTransaction, "transaction_id", unwrap=False),
+    decode=whole_reader(VirtualCurrencyTransaction),
     encode=to_json,
     check=_check_transaction,
 )

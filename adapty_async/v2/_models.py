@@ -11,7 +11,7 @@ from msgspec import field
 from adapty_async._api.results import CustomAttributes, DateTime, ResultStruct
 from adapty_async._api.validation import has_zone
 from adapty_async.errors import DecodeError, InvalidInputError
-from adapty_async.v2._read import written
+from adapty_async.v2._read import reader
 
 __all__ = (
     "DOCS",
@@ -198,4 +198,4 @@ def _aware(at: dt.datetime | None) -> dt.datetime:
     return at
 
 
-read_profile = written(Profile, "profile_id")
+read_profile = reader(Profile)

@@ -15,7 +15,7 @@ from adapty_async._api.validation import any_text, matching
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._paging import Pages
-from adapty_async.v2._read import reader, whole_reader, written
+from adapty_async.v2._read import reader, whole_reader
 from adapty_async.v2._rules import in_range, whole_number
 
 __all__ = (
@@ -231,7 +231,7 @@ UPDATE_PAYWALL: Endpoint[Paywall] = Endpoint(
     docs=f"{DOCS}/updatePaywall",
     retry_safety=RetrySafety.ALWAYS,  # a retry writes the same values
     bucket="v2",
-    decode=written(Paywall, "paywall_id"),
+    decode=reader(Paywall),
     encode=to_json,
     check=_check_update,
 )

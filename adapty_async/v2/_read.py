@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from adapty_async._api.results import data_decoder, read_attributes
 
-__all__ = ("reader", "whole_reader", "written")
+__all__ = ("reader", "whole_reader")
 
 ResultT = TypeVar("ResultT")
 
@@ -15,15 +15,6 @@ ResultT = TypeVar("ResultT")
 def reader(result: type[ResultT], *requires: str) -> Callable[[bytes], ResultT]:
     """Return a decoder of an object that stands alone or under ``data``."""
     return data_decoder(result, read_attributes, requires=requires)
-
-
-def written(
-    result: type[ResultT], requires: str, *, unwrap: bool = True
-) -> Callable[[bytes], ResultT]:
-    """Return a decoder of a write's result: an empty object, or one with a field of its own."""
-    return data_decoder(
-        result, read_attributes, unwrap=unwrap, requires=(requires,), may_be_empty=True
-    )
 
 
 def whole_reader(result: type[ResultT], *requires: str) -> Callable[[bytes], ResultT]:

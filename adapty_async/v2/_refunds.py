@@ -12,7 +12,7 @@ from adapty_async._api.codec import to_json
 from adapty_async._api.results import ResultStruct
 from adapty_async._api.validation import Check, OrUnset, any_text, boolean, nullable, one_of
 from adapty_async.v2._models import DOCS, PATH
-from adapty_async.v2._read import reader, written
+from adapty_async.v2._read import reader
 from adapty_async.v2._rules import DocumentedStruct, check_body, require_some
 
 __all__ = (
@@ -101,7 +101,7 @@ SET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
     docs=f"{DOCS}/setRefundSaverSettings",
     retry_safety=RetrySafety.ALWAYS,  # a retry writes the same values
     bucket="v2",
-    decode=written(RefundSaverSettingsResponse, "profile_id"),
+    decode=reader(RefundSaverSettingsResponse),
     encode=to_json,
     check=check_body,
 )
