@@ -209,7 +209,7 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
         """Pickle a global by its name, since its functions may have none."""
         try:
             return definition_at, name_of(self)
-        except LookupError:
+        except (LookupError, TypeError):
             return super().__reduce__()
 
     def __call__(

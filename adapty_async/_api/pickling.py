@@ -14,10 +14,14 @@ def name_of(definition: object) -> tuple[str, str]:
     """
     Return the module and the name of a definition.
 
+    The main module comes last: it may import the definition, and is another one elsewhere.
+
     Raises:
         LookupError: it is no global of a module.
+        TypeError: it cannot be hashed.
     """
-    for module_name, module in [*sys.modules.items()]:
+    main = sys.modules["__main__"]  # it may have a second name
+    for module_name, module in sorted(sys.modules.items(), key=lambda each: each[1] is main):
         for name, value in [*getattr(module, "__dict__", {}).items()]:
             if value is definition:
                 return module_name, name

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from adapty_async import Endpoint, Operation, export, mail, v1, v2, web
+from adapty_async._api.pickling import name_of
 from adapty_async.endpoints import json_decoder
 
 OWN = Endpoint(name="own", method="GET", path="/own/", decode=json_decoder(dict))
@@ -57,10 +58,19 @@ def test_another_process_can_read_an_operation() -> None:
     assert (done.returncode, done.stdout) == (0, b"Operation(v2.profiles.create)\n"), done.stderr
 
 
+def test_the_main_module_is_the_last_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that imports an endpoint has another name, or none, in other processes."""
+    monkeypatch.setattr(sys.modules["__main__"], "OWN", OWN, raising=False)
+    name_of.cache_clear()
+    assert name_of(OWN) == (__name__, "OWN")
+
+
 def test_an_endpoint_that_is_no_global_is_pickled_by_its_values() -> None:
     """A function without a name is an error, as elsewhere in Python."""
     own = Endpoint(name="own", method="GET", path="/", decode=bytes)
     assert pickle.loads(pickle.dumps(own)) == own
+    unhashable = Endpoint(name="own", method="GET", path="/", decode=bytes, encode=[].append)  # type: ignore[arg-type]
+    assert pickle.loads(pickle.dumps(unhashable)).name == "own"
     local = Endpoint(name="own", method="GET", path="/", decode=lambda body: body)
     with pytest.raises(Exception, match="lambda"):
         pickle.dumps(local)
