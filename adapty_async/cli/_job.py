@@ -93,10 +93,10 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     error: AdaptyError | None
 
 
-async def accept(_request: Request) -> Response:
+async def accept(request: Request) -> Response:
     """Return a success as the transport of a dry run; validation runs as usual."""
     await asyncio.sleep(0)  # a real request also yields to the event loop
-    return Response(200, {}, b"{}")  # as that of a call without a result
+    return Response(200, {}, b"" if request.is_deletion else b'{"profile_id":"dry-run"}')
 
 
 async def perform(
