@@ -182,7 +182,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def noun(self) -> str:
-        """The noun for the number of an item: a line of text, or a row of a table or a program."""
+        """The word for what items are numbered by: ``line`` of a text, otherwise ``row``."""
         read_as = self.input.get("read_as")
         if isinstance(read_as, dict):
             form = read_as.get("form")
