@@ -216,7 +216,7 @@ def _environment_proxy(url: yarl.URL) -> str | None:
         return None
     proxy = urllib.request.getproxies().get(url.scheme)
     if proxy is not None and not proxy.lower().startswith(_PROXIES):
-        text = f"cannot connect ({url.scheme}_proxy does not begin with http://)"
+        text = f"cannot connect ({url.scheme}_proxy does not begin with http:// or https://)"
         raise ConnectError(text, permanent=True)
     return proxy
 
