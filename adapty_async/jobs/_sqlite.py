@@ -217,7 +217,8 @@ class _ReadOnlyFile:
                 db.execute("BEGIN")
                 result = drive(steps, lambda each: _execute(db, _DIALECT.translate(each.sql), each))
             if is_alone and (log.exists() or self._path.stat().st_mtime_ns != changed_at):
-                raise StoreUnavailableError(f"the job store {self._path} changed meanwhile")
+                text = f"the job store {self._path} changed while it was read: try again"
+                raise StoreUnavailableError(text)
         return result
 
     def close(self) -> None:
