@@ -1,7 +1,8 @@
 """
 The entry point of the command line ``adapty-async``.
 
-This module is outside of the package, whose import takes a while: Ctrl-C meanwhile is no traceback.
+The module is outside of the package, whose import takes a while: otherwise, Ctrl-C during the
+import would end with a traceback.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import sys
 
 __all__ = ("main",)
 
-# As `adapty_async.cli._job.Exit.INTERRUPTED`, which may not be imported yet.
+# The same as `adapty_async.cli._job.Exit.INTERRUPTED`, which may not be imported yet.
 _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line; an interrupt that no command handles is an exit code."""
+    """Run the command line. An interrupt that no command handles ends it with an exit code."""
     try:
         from adapty_async.cli import main as run  # noqa: PLC0415  it takes a while
 

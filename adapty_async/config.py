@@ -124,6 +124,7 @@ class Limits(msgspec.Struct, frozen=True):
                 raise ConfigError("Limits.shared and Limits.rate exclude each other")
 
 
+# Some readers of .env files keep the quotes around a value.
 _QUOTES = "\"'`"
 
 
@@ -151,18 +152,18 @@ class ApiKey:
         if not isinstance(self._value, str):
             raise ConfigError(f"{name} must be text")
         if (fault := self._fault()) is not None:
-            raise ConfigError(f"{name} must {fault}")
+            raise ConfigError(f"{name} {fault}")
         self._value = str.__str__(self._value)  # a subclass may hide it
 
     def _fault(self) -> str | None:
-        """Return the rule that the key breaks; None if it is sound."""
+        """Return the rule that the key breaks; None if it breaks none."""
         text = self._value
         if any(each.isspace() for each in text):  # such as the line end of a file from Windows
-            return "not contain blanks or line breaks; pass it without its scheme word"
+            return "must not contain blanks or line breaks; pass it without its scheme word"
         if not text.isascii() or not text.isprintable():
-            return "be printable ASCII text"
-        if text[0] in _QUOTES or text[-1] in _QUOTES:  # some readers of .env files keep them
-            return "not be in quotes"
+            return "must be printable ASCII text"
+        if text[0] in _QUOTES or text[-1] in _QUOTES:
+            return "must not be in quotes"
         return None
 
     def reveal(self) -> str:

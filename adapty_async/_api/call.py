@@ -206,7 +206,7 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
         _require_path("Endpoint.path", self.path)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """Pickle a global by its name, since its functions may have none."""
+        """Pickle a global by its name, since functions without one, such as a lambda, cannot be."""
         try:
             return definition_at, name_of(self)
         except (LookupError, TypeError):

@@ -14,13 +14,13 @@ def name_of(definition: object) -> tuple[str, str]:
     """
     Return the module and the name of a definition.
 
-    The main module comes last: it may import the definition, and is another one elsewhere.
+    The main module is the last choice: another process has another one.
 
     Raises:
         LookupError: it is no global of a module.
         TypeError: it cannot be hashed.
     """
-    main = sys.modules["__main__"]  # it may have a second name
+    main = sys.modules["__main__"]  # which may have a second name
     for module_name, module in sorted(sys.modules.items(), key=lambda each: each[1] is main):
         for name, value in [*getattr(module, "__dict__", {}).items()]:
             if value is definition:

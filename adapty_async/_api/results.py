@@ -61,7 +61,7 @@ _INTEGERS = (int, int | None)
 _ODD_FIELDS = "_odd_fields"
 # The beginning of the names of this library's modules.
 _OWN = f"{__name__.partition('.')[0]}."
-# The reason why a body that is an error is no success.
+#: The reason of a `DecodeError` for a body that is an error of the API.
 ERROR_IN_SUCCESS = "an error, in spite of the status"
 # Messages of msgspec and of this library that quote nothing of the body, and the path at the end of
 # others: they may quote a value, such as one that is none of an enumeration.

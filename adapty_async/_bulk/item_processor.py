@@ -319,7 +319,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         entry: ItemEntry | None,
         state: CallState,
     ) -> Awaitable[Response]:
-        """Send a request, without the creation of an object that another item lost."""
+        """Send a request through the pipeline; see `_without_second_creation`."""
         if request.if_missing is not None:
             request = self._without_second_creation(operation, request, entry)
         return self._pipeline(request, state)
@@ -328,7 +328,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         self, operation: Operation[Any], request: Request, entry: ItemEntry | None
     ) -> Request:
         """
-        Return the request of an item, without the creation of an object that another item lost.
+        Return the request of an item, without a creation whose response another item has lost.
 
         Several items may be about one object, such as the purchases of a profile. After a lost
         creation the server may still create the object, although it does not find it yet.

@@ -221,7 +221,7 @@ class _Wait(msgspec.Struct, frozen=True):
     Attributes:
         seconds: seconds until the run asks for the permit again.
         order: the order of the runs that wait for the same rate; None if only this run waits.
-        is_slowed: only the rate source delays the run.
+        is_slowed: whether only the rate source delays the run.
     """
 
     seconds: float

@@ -194,11 +194,12 @@ class Stamp:
     def __init__(self) -> None:
         parts = tuple(_parts())
         self.patched = next((path for path, *_, part in parts if not _is_own(part)), None)
-        self._own = tuple(each[1:] for each in parts if each[3] is not None)
-        self._inherited = tuple(each[1:3] for each in parts if each[3] is None)
+        self._own = tuple((names, name, part) for _, names, name, part in parts if part is not None)
+        # the names of inherited methods, which a patch would add to the class
+        self._inherited = tuple((names, name) for _, names, name, part in parts if part is None)
 
     def is_current(self) -> bool:
-        """Return whether nothing was patched since then, and no patch removed."""
+        """Return whether nothing was patched since the stamp was made, and no patch was removed."""
         try:
             for names, name, part in self._own:  # `all` takes twice the time, for each request
                 if names[name] is not part:

@@ -80,7 +80,7 @@ class _Attempt(msgspec.Struct):
 _CURRENT: ContextVar[_Attempt] = ContextVar("adapty_async_attempt")
 
 
-# The kinds of proxies that aiohttp supports.
+# The beginnings of the URLs of proxies that aiohttp supports.
 _PROXIES = ("http://", "https://")
 
 
@@ -209,14 +209,14 @@ def _environment_proxy(url: yarl.URL) -> str | None:
     Return the proxy that the environment names for a URL; None without one.
 
     Raises:
-        ConnectError: aiohttp does not support the proxy. It would take another error for a lost
-            response, and connect to a SOCKS proxy as to one of HTTP.
+        ConnectError: aiohttp does not support the proxy. Without this check, its error would count
+            as a lost response, or it would connect to a SOCKS proxy as to one of HTTP.
     """
     if urllib.request.proxy_bypass(url.host or ""):
         return None
     proxy = urllib.request.getproxies().get(url.scheme)
     if proxy is not None and not proxy.lower().startswith(_PROXIES):
-        text = f"cannot connect ({url.scheme}_proxy does not begin with http://)"
+        text = f"cannot connect ({url.scheme}_proxy does not begin with http:// or https://)"
         raise ConnectError(text, permanent=True)
     return proxy
 

@@ -327,7 +327,7 @@ class _Pool(msgspec.Struct):
 
 
 class _Sessions(set[aiohttp.ClientSession]):
-    """The client's own sessions in one event loop that are open."""
+    """A set of the client's own open sessions in one event loop."""
 
     def __init__(self, sessions: Iterable[aiohttp.ClientSession] = ()) -> None:
         super().__init__(sessions)

@@ -173,9 +173,8 @@ def _pandas_cells(series: Any) -> Sequence[Any]:
     if hasattr(series.dtype, "pyarrow_dtype") or getattr(series.dtype, "storage", "") == "pyarrow":
         return array_cells(series.array.__arrow_array__())
     if getattr(series.dtype, "tz", None) is not None:
-        series = series.dt.tz_convert(
-            "UTC"
-        )  # in another zone, the first and last days have no date
+        # in another zone, times of the first and the last day may be outside of the years of Python
+        series = series.dt.tz_convert("UTC")
     return read_cells(len(series), series.tolist, lambda index: series.iloc[index])
 
 

@@ -89,7 +89,7 @@ class SheetFindings(msgspec.Struct):
 
 #: No number of a spreadsheet that could be an id has as many.
 MOST_DIGITS = 255
-# Characters of a format that is parsed; Excel allows 255.
+# Maximum length of a format that is parsed, in characters; Excel allows 255.
 _FORMAT_LENGTH = 1024
 # Parts of a format: those that show themselves, and conditions. Semicolons separate its sections.
 _LITERAL = re.compile(r'(?P<text>"[^"]*"|\\.)|\[[^]]*\]|_.|\*.')
@@ -106,7 +106,8 @@ def shown_digits(code: str) -> int:
 
     A format with letters, or of a date, a percentage or thousands, shows each number in another
     way. Only the first section is that of an id, unless there are conditions, such as a bound.
-    A format that is too long is not parsed, as if it showed each number in another way.
+    A format that is too long is not parsed, and counts as one that shows each number in another
+    way.
     """
     if len(code) > _FORMAT_LENGTH:
         return MOST_DIGITS

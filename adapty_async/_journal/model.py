@@ -262,8 +262,8 @@ class Changes(msgspec.Struct, kw_only=True):
         new_keys: new entry keys, one after another.
         minutes: counts of a minute.
         reasons: counts of a reason.
-        is_stored: the commit has stored this. A storage with a thread sets it there, so that a run
-            need not wait for its event loop.
+        is_stored: whether the commit has stored these changes. A storage with a thread sets it in
+            that thread, so that a run does not have to wait for its event loop.
     """
 
     run: Run | None = None

@@ -205,8 +205,9 @@ class JournalWriter:
         """
         Record that the input has no item from a position on.
 
-        A run that was killed may have reserved such positions, if the input has no length. With one
-        it reserves none, so items that were reserved there were in an input that was longer.
+        If the input has no length, a run that was killed may have reserved positions behind its
+        end. A run over an input with a length reserves none there, so a reservation behind the end
+        is an item of an input that was longer, and is kept.
         """
         if self._by_position and self._size is None:
             self._states.end_at(position)

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from adapty_async._input.rows import TABLE_FORMATS
 from adapty_async._journal import OUTCOMES, JournalSummary, Minute, Run, RunName
 from adapty_async._report.check import Check
 from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary, name_of
@@ -33,7 +34,6 @@ __all__ = (
 # The version of the keys of a report as JSON; keys may be added without another one.
 _FORMAT = 1
 _MOST_INTERVALS = 120
-_TEXT_FORMATS = frozenset({"csv", "ndjson", "text"})
 
 
 class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,13 +182,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def noun(self) -> str:
-        """The noun for the number of an item: a line of text, or a row of a table or a program."""
+        """The word for what items are numbered by: ``line`` of a text, otherwise ``row``."""
         read_as = self.input.get("read_as")
         if isinstance(read_as, dict):
             form = read_as.get("form")
         else:
             form = RunName.parse(self.operation).form
-        return "line" if form in _TEXT_FORMATS else "row"
+        return "row" if form is None or form in TABLE_FORMATS else "line"
 
 
 def journal_file(path: Path, summary: JournalSummary) -> JournalFile:

@@ -377,7 +377,7 @@ def _client(
 ) -> AdaptyClient | AdaptyMailClient:
     settings: dict[str, Any] = {"base_url": options.base_url, "id_encoding": options.id_encoding}
     if not os.environ.get("ADAPTY_API_KEY" if kind is AdaptyClient else "ADAPTY_MAIL_API_KEY"):
-        settings["api_key"] = ""  # a public key alone cannot make these calls
+        settings["api_key"] = ""  # otherwise a public key would be enough for a client
     if options.concurrency is not None:
         settings["limits"] = Limits(connections=options.concurrency)
     if options.api_key_file is not None:

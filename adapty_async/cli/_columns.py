@@ -137,7 +137,7 @@ def _constants(
 
 
 def _column_name(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    """Reject an empty name, as a variable that is not set leaves: the usual column is another."""
+    """Reject an empty name, as of a variable that is not set: it does not mean the usual column."""
     if value == "":
         raise click.BadParameter("must not be empty", context, option)
     return value

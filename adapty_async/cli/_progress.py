@@ -266,7 +266,7 @@ async def progress(
 
 
 class WatchItems(Protocol):
-    """A function through which rows pass, and which counts them."""
+    """A function that counts the rows which pass through it."""
 
     def __call__(self, rows: Iterable[RowT], /) -> Iterator[RowT]: ...
 

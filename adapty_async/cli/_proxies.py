@@ -49,13 +49,13 @@ def require_usable_proxy(origin: str) -> None:
     Validate that aiohttp supports the proxy of an origin in the environment.
 
     Raises:
-        ConfigError: the URL of the proxy does not begin with ``http://``.
+        ConfigError: the URL of the proxy does not begin with ``http://`` or ``https://``.
     """
     scheme = urlsplit(origin).scheme
     url = _proxies_for(origin).get(scheme)
-    if url is not None and not url.lower().startswith("http://"):
+    if url is not None and not url.lower().startswith(("http://", "https://")):
         name = _variable(f"{scheme}_proxy")
-        raise ConfigError(f"--trust-env needs a proxy that begins with http:// in {name}")
+        raise ConfigError(f"--trust-env needs a proxy with http:// or https:// in {name}")
 
 
 def proxy_hooks(origin: str, *, trust_env: bool) -> tuple[Hook, ...]:

@@ -188,14 +188,20 @@ class _ReadOnlyFile:
     A database that this process cannot write.
 
     Each transaction opens it, since processes that can write it create its log and remove it.
-    Without a log, SQLite reads it only if nobody changes it; that is verified afterwards.
+    Without a log, SQLite reads it only as a file that does not change, and this process cannot lock
+    it. So each transaction verifies at its end that the file has not changed.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def require_writable(self) -> None:
-        """Raise an error: no worker can use this."""
+        """
+        Raise an error.
+
+        Raises:
+            JobError: always, since no worker can use this file.
+        """
         raise JobError(f"the job store {self._path} cannot be used: it is read-only")
 
     def execute_alone(self, statement: Statement, *, durable: bool) -> Rows:
@@ -211,7 +217,8 @@ class _ReadOnlyFile:
                 db.execute("BEGIN")
                 result = drive(steps, lambda each: _execute(db, _DIALECT.translate(each.sql), each))
             if is_alone and (log.exists() or self._path.stat().st_mtime_ns != changed_at):
-                raise StoreUnavailableError(f"the job store {self._path} changed meanwhile")
+                text = f"the job store {self._path} changed while it was read: try again"
+                raise StoreUnavailableError(text)
         return result
 
     def close(self) -> None:
@@ -237,7 +244,7 @@ class _File:
                 raise
 
     def require_writable(self) -> None:
-        """Do nothing: it is."""
+        """Do nothing, since this process can write the file."""
 
     def execute_alone(self, statement: Statement, *, durable: bool) -> Rows:
         """Execute a statement as a transaction of its own."""

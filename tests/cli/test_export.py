@@ -267,7 +267,7 @@ def test_a_proxy_that_cannot_be_used_is_named(
     result = invoke("export", "funnel", *YEAR, "--trust-env")
 
     assert result.exit_code == 2
-    assert "--trust-env needs a proxy that begins with http:// in https_proxy" in result.stderr
+    assert "--trust-env needs a proxy with http:// or https:// in https_proxy" in result.stderr
 
 
 def test_standard_output_that_fails(sandbox: Sandbox) -> None:

@@ -13,6 +13,9 @@ from adapty_async.errors import ConfigError
 from adapty_async.hooks import CallStarted, RetryScheduled
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke
+from tests.cli.processes import run
+from tests.faults.certificates import are_to_be_had, certificate, server_context
+from tests.raw_server import DONE, RawServer, in_thread
 
 Put = Callable[[str, str | bytes], Path]
 
@@ -92,11 +95,11 @@ def test_a_variable_that_is_not_supported_is_named(
     )
 
 
-@pytest.mark.parametrize("url", ["socks5://p.test:1", "https://CANARY@p.test", "p.test:3128"])
+@pytest.mark.parametrize("url", ["socks5://CANARY@p.test:1", "p.test:3128"])
 def test_a_proxy_of_another_kind_is_rejected(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Aiohttp would ignore it, and send past it."""
+    """Aiohttp would take it for one of HTTP, or report a lost response."""
     monkeypatch.setenv("HTTPS_PROXY", url)
-    with pytest.raises(ConfigError, match="begins with http:// in HTTPS_PROXY") as caught:
+    with pytest.raises(ConfigError, match="with http:// or https:// in HTTPS_PROXY") as caught:
         require_usable_proxy(ORIGIN)
     assert "CANARY" not in str(caught.value)
 
@@ -113,6 +116,21 @@ def test_trust_env_sends_through_the_proxy(
     options = (*V1, "--base-url", refused, "--trust-env")
     assert invoke("delete", put("ids.txt", "a\n"), *options).exit_code == 0
     assert sandbox.customer_user_ids() == set()
+
+
+@pytest.mark.skipif(not are_to_be_had(), reason="it needs openssl")
+def test_the_connection_to_a_proxy_may_be_encrypted(
+    put: Put, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """A proxy with https:// gets the requests as one with http:// does."""
+    monkeypatch.setenv("ADAPTY_API_KEY", "key")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate("good")))
+    with in_thread(RawServer(then=DONE, tls=server_context("good"))) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        options = (*V1, "--base-url", refused, "--trust-env")
+        ended = run("delete", put("ids.txt", "a\n"), *options)
+
+    assert (ended.returncode, proxy.methods) == (0, ["DELETE"]), ended.stderr
 
 
 def test_a_refused_connection_is_no_request(

@@ -62,6 +62,11 @@ def _folder(kind: str) -> Path:
     return path
 
 
+def certificate(kind: str) -> Path:
+    """Return the file with the certificate of a server, which a client may trust."""
+    return _folder(kind) / "certificate.pem"
+
+
 def server_context(kind: str) -> ssl.SSLContext:
     """Return a server context with a certificate that is "good", "expired" or for "elsewhere"."""
     folder = _folder(kind)
@@ -72,7 +77,7 @@ def server_context(kind: str) -> ssl.SSLContext:
 
 def trusting_context(kind: str, version: ssl.TLSVersion) -> ssl.SSLContext:
     """Return a client context that trusts the certificate's issuer, with a minimum TLS version."""
-    context = ssl.create_default_context(cafile=_folder(kind) / "certificate.pem")
+    context = ssl.create_default_context(cafile=certificate(kind))
     context.minimum_version = version
     return context
 

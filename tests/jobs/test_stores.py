@@ -1115,6 +1115,6 @@ def test_a_store_that_a_worker_uses_meanwhile_is_read_again_later(
         if ends:
             worker.close()
 
-    text = r"jobs\.db changed meanwhile"
+    text = r"jobs\.db changed while it was read: try again"
     with contextlib.ExitStack() as stack, pytest.raises(StoreUnavailableError, match=text):
         _sqlite._ReadOnlyFile(path).transact(reading(), durable=True)
