@@ -70,7 +70,8 @@ class SqliteDatabase:
     """A job store in an SQLite file; see `adapty_async.jobs._database.Database`."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.absolute()
+        # the log is next to the file itself, whatever link names it, and so are the locks
+        self._path = Path(os.path.realpath(path))
         self._file: DatabaseThread[_File | _ReadOnlyFile]
         # a thread of its own, since the attempt to lock a part may take a tenth of a second
         self._locks: DatabaseThread[_Locks]

@@ -354,6 +354,36 @@ async def test_a_link_to_a_file_is_its_address(
         assert (await job.work()).ok
 
 
+async def test_a_link_and_its_file_are_one_store(tmp_path: Path) -> None:
+    """A part that a worker has locked by one name is locked by the other, too."""
+    (tmp_path / "link.db").symlink_to(tmp_path / "jobs.db")
+    async with (
+        JobStore(f"sqlite:///{tmp_path}/jobs.db") as store,
+        JobStore(f"sqlite:///{tmp_path}/link.db") as other,
+    ):
+        lock = await store._database.lock(1, 0)
+        assert lock is not None
+        assert await other._database.lock(1, 0) is None
+        assert await other._database.held(1, [0]) == {0}
+        await lock.release()
+
+
+async def test_a_link_in_a_folder_that_cannot_be_written_is_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the folder of the file itself matters."""
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links" / "jobs.db"
+    link.symlink_to(tmp_path / "jobs.db")
+    (tmp_path / "jobs.db").touch(0o600)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != link.parent)  # root may write
+    async with JobStore(f"sqlite:///{link}") as store:
+        lock = await store._database.lock(1, 0)
+        assert lock is not None
+        assert [*link.parent.iterdir()] == [link]
+        await lock.release()
+
+
 async def test_a_file_that_another_program_locks_for_long_holds_up_one_statement(
     tmp_path: Path, name: str, adapty: AdaptyClient, ids: WriteIds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
