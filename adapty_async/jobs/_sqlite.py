@@ -214,13 +214,16 @@ class _ReadOnlyFile:
             log, changed_at = Path(f"{self._path}-wal"), self._path.stat().st_mtime_ns
             is_alone = not log.exists()
             options = f"mode=ro&immutable={int(is_alone)}"
-            with contextlib.closing(connected(self._path, options, timeout=1)) as db:
-                db.execute("BEGIN")
-                result = drive(steps, lambda each: _execute(db, _DIALECT.translate(each.sql), each))
-            if is_alone and (log.exists() or self._path.stat().st_mtime_ns != changed_at):
-                text = f"the job store {self._path} changed while it was read: try again"
-                raise StoreUnavailableError(text)
-        return result
+            try:
+                with contextlib.closing(connected(self._path, options, timeout=1)) as db:
+                    db.execute("BEGIN")
+                    return drive(
+                        steps, lambda each: _execute(db, _DIALECT.translate(each.sql), each)
+                    )
+            finally:  # an error may come from the change, such as that the file is damaged
+                if is_alone and (log.exists() or self._path.stat().st_mtime_ns != changed_at):
+                    text = f"the job store {self._path} changed while it was read: try again"
+                    raise StoreUnavailableError(text) from None
 
     def close(self) -> None:
         """Do nothing: no connection is open."""

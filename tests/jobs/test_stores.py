@@ -1148,3 +1148,23 @@ def test_a_store_that_a_worker_uses_meanwhile_is_read_again_later(
     text = r"jobs\.db changed while it was read: try again"
     with contextlib.ExitStack() as stack, pytest.raises(StoreUnavailableError, match=text):
         _sqlite._ReadOnlyFile(path).transact(reading(), durable=True)
+
+
+def test_a_store_that_changes_while_it_is_read_is_not_damaged(
+    tmp_path: Path, writer: sqlite3.Connection
+) -> None:
+    """A reader finds pages of two states, and its error is no evidence of damage."""
+    path = tmp_path / "jobs.db"
+    rows = [(number,) for number in range(3_000)]
+    writer.executemany("INSERT INTO number VALUES (?)", rows)
+    writer.close()
+
+    def reading() -> Steps[None]:
+        yield Statement("SELECT * FROM number LIMIT 1")
+        with closing(sqlite3.connect(path, isolation_level=None)) as worker:
+            worker.execute("DELETE FROM number WHERE value > 10")
+            worker.execute("VACUUM")
+        yield Statement("SELECT * FROM number")
+
+    with pytest.raises(StoreUnavailableError, match=r"jobs\.db changed while it was read"):
+        _sqlite._ReadOnlyFile(path).transact(reading(), durable=True)
