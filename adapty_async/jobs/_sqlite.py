@@ -67,19 +67,24 @@ _DIALECT = Dialect(
 
 
 class SqliteDatabase:
-    """A job store in an SQLite file; see `adapty_async.jobs._database.Database`."""
+    """
+    A job store in an SQLite file; see `adapty_async.jobs._database.Database`.
+
+    Attributes:
+        path: the path of the file itself, whatever link names it. Its log, its locks and the shared
+            rate are next to it.
+    """
 
     def __init__(self, path: Path) -> None:
-        # the log is next to the file itself, whatever link names it, and so are the locks
-        self._path = Path(os.path.realpath(path))
+        self.path = Path(os.path.realpath(path))
         self._file: DatabaseThread[_File | _ReadOnlyFile]
         # a thread of its own, since the attempt to lock a part may take a tenth of a second
         self._locks: DatabaseThread[_Locks]
 
     async def open(self) -> None:
         """Open the file, or create it; see `Database.open`."""
-        self._file = DatabaseThread(lambda: _opened(self._path), "adapty-job-store")
-        self._locks = DatabaseThread(lambda: _Locks(self._path), "adapty-job-locks")
+        self._file = DatabaseThread(lambda: _opened(self.path), "adapty-job-store")
+        self._locks = DatabaseThread(lambda: _Locks(self.path), "adapty-job-locks")
         try:
             await self.transact(ensure_schema())
         except BaseException:

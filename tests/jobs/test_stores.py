@@ -377,7 +377,7 @@ async def test_a_link_in_a_folder_that_cannot_be_written_is_usable(
     link.symlink_to(tmp_path / "jobs.db")
     (tmp_path / "jobs.db").touch(0o600)
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != link.parent)  # root may write
-    async with JobStore(f"sqlite:///{link}") as store:
+    async with JobStore(f"sqlite:///{link}") as store, store.rate:
         lock = await store._database.lock(1, 0)
         assert lock is not None
         assert [*link.parent.iterdir()] == [link]
