@@ -5,8 +5,12 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
+import types
 
 __all__ = ("definition_at", "name_of")
+
+# Reads the globals of a module. A lazy one would be imported by an access to its attributes.
+_globals_of = vars(types.ModuleType)["__dict__"].__get__
 
 
 @functools.lru_cache(maxsize=256)
@@ -22,7 +26,8 @@ def name_of(definition: object) -> tuple[str, str]:
     """
     main = sys.modules["__main__"]  # which may have a second name
     for module_name, module in sorted(sys.modules.items(), key=lambda each: each[1] is main):
-        for name, value in [*getattr(module, "__dict__", {}).items()]:
+        names = _globals_of(module) if issubclass(type(module), types.ModuleType) else {}
+        for name, value in [*names.items()]:
             if value is definition:
                 return module_name, name
     raise LookupError(f"{definition} is no global of a module")

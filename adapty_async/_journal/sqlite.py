@@ -544,11 +544,11 @@ def belongs_to_journal(path: Path, journal: Path) -> bool:
 
 
 def _lock_of(path: Path) -> Path:
-    return Path(f"{path}-lock")
+    return Path(f"{os.path.realpath(path)}-lock")  # a reader may name the journal by a link
 
 
 def _log_of(path: Path) -> Path:
-    return Path(f"{path}-wal")
+    return Path(f"{os.path.realpath(path)}-wal")
 
 
 @contextlib.contextmanager

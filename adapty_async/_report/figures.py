@@ -200,7 +200,7 @@ def journal_file(path: Path, summary: JournalSummary) -> JournalFile:
     """
     digest = None
     # a remaining log contains a part of the content
-    if not summary.is_in_use and not Path(f"{path}-wal").exists():
+    if not summary.is_in_use and not Path(f"{path.resolve()}-wal").exists():
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -67,18 +67,24 @@ _DIALECT = Dialect(
 
 
 class SqliteDatabase:
-    """A job store in an SQLite file; see `adapty_async.jobs._database.Database`."""
+    """
+    A job store in an SQLite file; see `adapty_async.jobs._database.Database`.
+
+    Attributes:
+        path: the path of the file itself, whatever link names it. Its log, its locks and the shared
+            rate are next to it.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path.absolute()
+        self.path = Path(os.path.realpath(path))
         self._file: DatabaseThread[_File | _ReadOnlyFile]
         # a thread of its own, since the attempt to lock a part may take a tenth of a second
         self._locks: DatabaseThread[_Locks]
 
     async def open(self) -> None:
         """Open the file, or create it; see `Database.open`."""
-        self._file = DatabaseThread(lambda: _opened(self._path), "adapty-job-store")
-        self._locks = DatabaseThread(lambda: _Locks(self._path), "adapty-job-locks")
+        self._file = DatabaseThread(lambda: _opened(self.path), "adapty-job-store")
+        self._locks = DatabaseThread(lambda: _Locks(self.path), "adapty-job-locks")
         try:
             await self.transact(ensure_schema())
         except BaseException:
@@ -213,13 +219,16 @@ class _ReadOnlyFile:
             log, changed_at = Path(f"{self._path}-wal"), self._path.stat().st_mtime_ns
             is_alone = not log.exists()
             options = f"mode=ro&immutable={int(is_alone)}"
-            with contextlib.closing(connected(self._path, options, timeout=1)) as db:
-                db.execute("BEGIN")
-                result = drive(steps, lambda each: _execute(db, _DIALECT.translate(each.sql), each))
-            if is_alone and (log.exists() or self._path.stat().st_mtime_ns != changed_at):
-                text = f"the job store {self._path} changed while it was read: try again"
-                raise StoreUnavailableError(text)
-        return result
+            try:
+                with contextlib.closing(connected(self._path, options, timeout=1)) as db:
+                    db.execute("BEGIN")
+                    return drive(
+                        steps, lambda each: _execute(db, _DIALECT.translate(each.sql), each)
+                    )
+            finally:  # an error may come from the change, such as that the file is damaged
+                if is_alone and (log.exists() or self._path.stat().st_mtime_ns != changed_at):
+                    text = f"the job store {self._path} changed while it was read: try again"
+                    raise StoreUnavailableError(text) from None
 
     def close(self) -> None:
         """Do nothing: no connection is open."""

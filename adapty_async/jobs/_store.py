@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.parse
 from types import TracebackType
 from typing import Self
 
@@ -55,8 +56,10 @@ class JobStore:
 
     def __init__(self, url: str, *, lease: float = 25.0) -> None:
         self._database = _database_of(url, positive("lease", lease))
-        # in a file of its own, since it changes many times a second
-        self._rate = SharedRate(f"{url}-rate" if url.startswith("sqlite") else url)
+        if isinstance(self._database, SqliteDatabase):
+            # in a file of its own, since it changes many times a second
+            url = f"sqlite:///{urllib.parse.quote(str(self._database.path))}-rate"
+        self._rate = SharedRate(url)
 
     @property
     def rate(self) -> SharedRate:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import importlib.util
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,19 @@ def test_another_process_can_read_an_operation() -> None:
 def test_the_main_module_is_the_last_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """A script that imports an endpoint has another name, or none, in other processes."""
     monkeypatch.setattr(sys.modules["__main__"], "OWN", OWN, raising=False)
+    name_of.cache_clear()
+    assert name_of(OWN) == (__name__, "OWN")
+
+
+def test_a_lazy_module_is_not_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A module of a lazy loader imports itself at the first access, and may fail."""
+    (tmp_path / "lazy.py").write_text("import module_that_is_not_installed")
+    spec = importlib.util.spec_from_file_location("lazy", tmp_path / "lazy.py")
+    assert spec is not None
+    assert spec.loader is not None
+    lazy = importlib.util.module_from_spec(spec)
+    importlib.util.LazyLoader(spec.loader).exec_module(lazy)
+    monkeypatch.setattr(sys, "modules", {"lazy": lazy, "none": object(), **sys.modules})
     name_of.cache_clear()
     assert name_of(OWN) == (__name__, "OWN")
 

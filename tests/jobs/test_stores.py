@@ -354,6 +354,36 @@ async def test_a_link_to_a_file_is_its_address(
         assert (await job.work()).ok
 
 
+async def test_a_link_and_its_file_are_one_store(tmp_path: Path) -> None:
+    """A part that a worker has locked by one name is locked by the other, too."""
+    (tmp_path / "link.db").symlink_to(tmp_path / "jobs.db")
+    async with (
+        JobStore(f"sqlite:///{tmp_path}/jobs.db") as store,
+        JobStore(f"sqlite:///{tmp_path}/link.db") as other,
+    ):
+        lock = await store._database.lock(1, 0)
+        assert lock is not None
+        assert await other._database.lock(1, 0) is None
+        assert await other._database.held(1, [0]) == {0}
+        await lock.release()
+
+
+async def test_a_link_in_a_folder_that_cannot_be_written_is_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the folder of the file itself matters."""
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links" / "jobs.db"
+    link.symlink_to(tmp_path / "jobs.db")
+    (tmp_path / "jobs.db").touch(0o600)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != link.parent)  # root may write
+    async with JobStore(f"sqlite:///{link}") as store, store.rate:
+        lock = await store._database.lock(1, 0)
+        assert lock is not None
+        assert [*link.parent.iterdir()] == [link]
+        await lock.release()
+
+
 async def test_a_file_that_another_program_locks_for_long_holds_up_one_statement(
     tmp_path: Path, name: str, adapty: AdaptyClient, ids: WriteIds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1117,4 +1147,24 @@ def test_a_store_that_a_worker_uses_meanwhile_is_read_again_later(
 
     text = r"jobs\.db changed while it was read: try again"
     with contextlib.ExitStack() as stack, pytest.raises(StoreUnavailableError, match=text):
+        _sqlite._ReadOnlyFile(path).transact(reading(), durable=True)
+
+
+def test_a_store_that_changes_while_it_is_read_is_not_damaged(
+    tmp_path: Path, writer: sqlite3.Connection
+) -> None:
+    """A reader finds pages of two states, and its error is no evidence of damage."""
+    path = tmp_path / "jobs.db"
+    rows = [(number,) for number in range(3_000)]
+    writer.executemany("INSERT INTO number VALUES (?)", rows)
+    writer.close()
+
+    def reading() -> Steps[None]:
+        yield Statement("SELECT * FROM number LIMIT 1")
+        with closing(sqlite3.connect(path, isolation_level=None)) as worker:
+            worker.execute("DELETE FROM number WHERE value > 10")
+            worker.execute("VACUUM")
+        yield Statement("SELECT * FROM number")
+
+    with pytest.raises(StoreUnavailableError, match=r"jobs\.db changed while it was read"):
         _sqlite._ReadOnlyFile(path).transact(reading(), durable=True)

@@ -174,6 +174,18 @@ async def test_a_journal_is_read_while_a_run_uses_it(tmp_path: Path) -> None:
     assert report_of(path).runs[-1].ending == "killed"
 
 
+async def test_a_link_to_a_journal_shows_its_run(tmp_path: Path) -> None:
+    """The lock and the log are next to the file itself."""
+    link = tmp_path / "links" / "latest.db"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "run.db")
+    async with in_use(tmp_path / "run.db", Recorded(run=run(ended_at=None), states="dr")):
+        report = report_of(link)
+        assert report.runs[-1].ending == "running"
+        killed = msgspec.structs.replace(summarise(link), is_in_use=False)
+        assert journal_file(link, killed).sha256 is None
+
+
 async def test_a_lock_that_was_left_is_no_run(tmp_path: Path) -> None:
     """The lock file of a killed process remains, and is not held."""
     path = tmp_path / "run.db"
