@@ -208,9 +208,10 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
     def __reduce__(self) -> str | tuple[Any, ...]:
         """Pickle a global by its name, since functions without one, such as a lambda, cannot be."""
         try:
-            return definition_at, name_of(self)
-        except (LookupError, TypeError):
-            return super().__reduce__()
+            name = name_of(self)
+        except TypeError:  # it cannot be hashed
+            name = None
+        return super().__reduce__() if name is None else (definition_at, name)
 
     def __call__(
         self,

@@ -14,23 +14,28 @@ _globals_of = vars(types.ModuleType)["__dict__"].__get__
 
 
 @functools.lru_cache(maxsize=256)
-def name_of(definition: object) -> tuple[str, str]:
+def name_of(definition: object) -> tuple[str, str] | None:
     """
-    Return the module and the name of a definition.
+    Return the module and the name of a definition; None if it is no global of a module.
 
-    The main module is the last choice: another process has another one.
+    A module of this library is the first choice, since each process that reads the pickle has it.
+    The main module is the last one: another process has another one.
 
     Raises:
-        LookupError: it is no global of a module.
-        TypeError: it cannot be hashed.
+        TypeError: the definition cannot be hashed.
     """
     main = sys.modules["__main__"]  # which may have a second name
-    for module_name, module in sorted(sys.modules.items(), key=lambda each: each[1] is main):
+
+    def rank(each: tuple[str, object]) -> tuple[bool, bool]:
+        name, module = each
+        return module is main, not name.startswith("adapty_async.")
+
+    for module_name, module in sorted(sys.modules.items(), key=rank):
         names = _globals_of(module) if issubclass(type(module), types.ModuleType) else {}
         for name, value in [*names.items()]:
             if value is definition:
                 return module_name, name
-    raise LookupError(f"{definition} is no global of a module")
+    return None
 
 
 def definition_at(module: str, name: str) -> object:

@@ -8,6 +8,7 @@ import importlib.util
 import pickle
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ def test_the_main_module_is_the_last_choice(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys.modules["__main__"], "OWN", OWN, raising=False)
     name_of.cache_clear()
     assert name_of(OWN) == (__name__, "OWN")
+
+
+def test_the_library_is_the_first_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of an application that imports an endpoint may be missing elsewhere."""
+    app = types.ModuleType("app")
+    endpoint = app.ENDPOINT = v1.DELETE_PROFILE  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "modules", {"app": app, **sys.modules})
+    name_of.cache_clear()
+    assert name_of(endpoint) == ("adapty_async.v1", "DELETE_PROFILE")
 
 
 def test_a_lazy_module_is_not_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

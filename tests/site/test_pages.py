@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
+import _adapty_async_pytest
 import adapty_async
 from adapty_async import AdaptyClient, AdaptyError, RetryPolicy, bulk, errors, jobs
 from adapty_async._bulk.settings import DRAIN_SECONDS, MAX_OUTAGE, MOST_WORKERS
@@ -25,6 +26,7 @@ from adapty_async.sandbox import Sandbox
 _ROOT = Path(__file__).parents[2]
 _DOCS = _ROOT / "docs"
 _PACKAGE = Path(adapty_async.__file__).parent
+_PLUGIN = Path(_adapty_async_pytest.__file__)
 _TROUBLESHOOTING = (_DOCS / "troubleshooting.md").read_text("utf-8")
 _MESSAGES = re.findall(r"^### `(.+)`$", _TROUBLESHOOTING, re.MULTILINE)
 _STATUSES = [message for message in _MESSAGES if message.startswith("status ")]
@@ -32,7 +34,7 @@ _STATUSES = [message for message in _MESSAGES if message.startswith("status ")]
 
 def _texts() -> Iterator[str]:
     """Yield the texts in the package, with `…` for each value that is inserted."""
-    for path in [*_PACKAGE.rglob("*.py"), _ROOT / "_adapty_async_pytest.py"]:
+    for path in [*_PACKAGE.rglob("*.py"), _PLUGIN]:
         if "sandbox" in path.parts:
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
