@@ -106,7 +106,6 @@ class _JournalFile:
         self._space = _CHECKPOINT_PAGES + _PAGES_PER_ITEM * (owed + 1)
         self._pages = 0  # in the write-ahead log, at most
         self._run: Run | None = None  # the one that opened this
-        self._is_durable: bool  # the next commit waits for the disk
         with _named(path, "cannot be used"), contextlib.ExitStack() as stack:
             stack.callback(FileLock(path).close)
             found = status_of(path)
@@ -172,7 +171,7 @@ class _JournalFile:
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{self._path}{suffix}").chmod(PRIVATE)
         self._turn_on_log()
-        self._set_durable(is_durable=True)
+        set_durable(self._db, is_durable=True)
         with self._transaction():
             if is_empty:
                 create_schema(self._db)
@@ -182,10 +181,6 @@ class _JournalFile:
         trouble = self._checkpoint()
         if trouble is not None:
             raise trouble
-
-    def _set_durable(self, *, is_durable: bool) -> None:
-        set_durable(self._db, is_durable=is_durable)
-        self._is_durable = is_durable
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -202,12 +197,10 @@ class _JournalFile:
         """Store changes; return an error if there may be no space for more."""
         with _named(self._path, "cannot be written"):
             self._require_in_place()
-            if durable is not self._is_durable:
-                self._set_durable(is_durable=durable)
+            set_durable(self._db, is_durable=durable)
             if not write_span(self._db, changes):
                 with self._transaction():
                     write_changes(self._db, changes)
-        changes.is_stored = True
         rows = len(changes.spans) + len(changes.minutes) + len(changes.reasons)
         self._pages += 2 * rows + _PAGES_PER_ITEM + len(changes.new_keys) // 2048
         return self._checkpoint() if self._pages > _CHECKPOINT_PAGES else None
@@ -235,7 +228,7 @@ class _JournalFile:
         """
         with contextlib.closing(self), _named(self._path, "cannot be written"):
             self._require_in_place()
-            self._set_durable(is_durable=True)
+            set_durable(self._db, is_durable=True)
             try:
                 self._db.execute("PRAGMA journal_mode = DELETE")
             except sqlite3.OperationalError as error:

@@ -81,7 +81,6 @@ class JournalWriter:
         self._ended = 0  # outcomes that are in no commit yet
         self._entries: list[asyncio.Future[None]] = []  # waiters for the next commit
         self._committing_entries: list[asyncio.Future[None]] = []  # those for the one in progress
-        self._in_progress = Changes()  # those of the last commit
         self._flushes: list[asyncio.Future[None]] = []
         self._must_be_durable = False
         self._is_durable = True  # all commits are
@@ -163,8 +162,6 @@ class JournalWriter:
         if position >= self._ahead.renew_from:
             self._schedule()
             self._commit()  # at once: its thread works while the loop runs other items
-        if self._in_progress.is_stored:  # its thread sets this before the loop runs
-            self._ahead.store(self._ahead.requested)
         if position in self._ahead.stored:
             return None
         future = self._loop.create_future()
@@ -296,7 +293,6 @@ class JournalWriter:
 
     def _begin_commit(self) -> asyncio.Future[JournalError | None]:
         changes, durable, reserved = self._changes(), self._must_be_durable, self._ahead.requested
-        self._in_progress = changes
         entries, flushes = self._entries, self._flushes
         self._committing_entries, self._entries, self._flushes = entries, [], []
         self._must_be_durable, self._ended = False, 0

@@ -348,38 +348,6 @@ async def test_at_most_twice_the_concurrency_is_open_after_a_kill() -> None:
         await let_through(journal)
 
 
-class Early(Held):
-    """A journal whose thread has stored a commit before the event loop is told."""
-
-    async def _commit(self, changes: Changes, *, durable: bool) -> JournalError | None:
-        changes.is_stored = True
-        return await super()._commit(changes, durable=durable)
-
-
-@pytest.mark.parametrize("journal", [Held(), Early()], ids=["held", "early"])
-async def test_an_entry_that_a_thread_has_stored_is_not_awaited(journal: Held) -> None:
-    """An item behind the reservation in progress waits for its commit, and not for the loop."""
-    writer = await writer_on(journal)
-    first = writer.reserve(0)
-    journal.gate.release()
-    assert first is not None
-    await first
-    assert [writer.reserve(position) for position in (1, 2, 3, 4)] == [None] * 4
-    await loop_turns(5)
-    assert journal.begun == 2  # the fifth item has started the next reservation
-    waiting = [writer.reserve(position) for position in (5, 6, 7, 8)]
-    assert [each is None for each in waiting] == [isinstance(journal, Early)] * 4
-    beyond = writer.reserve(9)
-    assert beyond is not None
-    journal.gate.release()
-    await loop_turns(5)
-    assert not beyond.done()
-    journal.gate.release()
-    await beyond
-    journal.gate.release()
-    await writer.close()
-
-
 async def test_a_failed_commit_ends_the_entries_and_keeps_the_outcomes(
     writer: JournalWriter, journal: Observed
 ) -> None:
