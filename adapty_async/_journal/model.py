@@ -262,8 +262,6 @@ class Changes(msgspec.Struct, kw_only=True):
         new_keys: new entry keys, one after another.
         minutes: counts of a minute.
         reasons: counts of a reason.
-        is_stored: whether the commit has stored these changes. A storage with a thread sets it in
-            that thread, so that a run does not have to wait for its event loop.
     """
 
     run: Run | None = None
@@ -272,7 +270,6 @@ class Changes(msgspec.Struct, kw_only=True):
     new_keys: bytes = b""
     minutes: list[Minute] = []
     reasons: list[Reason] = []
-    is_stored: bool = False
 
 
 class Resumed(msgspec.Struct, kw_only=True):
