@@ -3,7 +3,8 @@ A write-ahead buffer in front of a journal: entries before requests, outcomes in
 
 Invariants:
 - A position or key is stored before its request is sent. Positions are reserved in groups ahead of
-  the items, so most items need not wait for a commit.
+  the items, so most items need not wait for a commit. Those behind a group wait for the next one
+  together: what is sent together costs less than what is sent one by one.
 - At most one commit is in progress. The next commit stores all changes since its start.
 - An outcome is committed within `GROUP_SECONDS`, and durable within twice that, apart from the time
   that the disk takes.
@@ -147,26 +148,17 @@ class JournalWriter:
         process, but not a loss of power. An item that failed needs another one.
         """
         needs_entry = self._states.is_unsent(position)
-        if position in self._ahead.free and not needs_entry:
+        if position in self._ahead.stored and not needs_entry:
             return None
         if self.failure is None:
             if self._by_position:
                 self._ahead.use(position)
             if position in self._ahead.requested and not (needs_entry or self._is_closing):
-                return self._reserve_early(position)
+                future = self._loop.create_future()
+                self._committing_entries.append(future)
+                return future
             self._states.reserve(position, position + 1)
         return self._future_of(self._entries)
-
-    def _reserve_early(self, position: int) -> asyncio.Future[None] | None:
-        """Start the next reservation before this one is used up; wait for one in progress."""
-        if position >= self._ahead.renew_from:
-            self._schedule()
-            self._commit()  # at once: its thread works while the loop runs other items
-        if position in self._ahead.stored:
-            return None
-        future = self._loop.create_future()
-        self._committing_entries.append(future)
-        return future
 
     def start(self, position: int) -> asyncio.Future[None]:
         """
@@ -306,7 +298,7 @@ class JournalWriter:
                 self._restore(changes)
             self.failure = self.failure or failure or done.result()
             is_usable = self.failure is None and not self._is_closing
-            self._ahead.store(reserved if is_usable else range(0))
+            self._ahead.stored = reserved if is_usable else range(0)
             _settle(entries, self.failure)
             _settle(flushes, failure)
             self._schedule_next()
@@ -385,7 +377,7 @@ class JournalWriter:
     async def _store_end(self, stop_reason: str | None) -> None:
         """Make the last commit; a cancellation is raised after that."""
         self._is_closing = True
-        self._ahead.store(range(0))  # unused reservations are withdrawn
+        self._ahead.stored = range(0)  # unused reservations are withdrawn
         if self._timer is not None:
             self._timer.cancel()
         try:
@@ -405,16 +397,13 @@ class _ReservedAhead:
     Attributes:
         stored: the positions with a stored entry.
         requested: the same, after the commit in progress.
-        free: the part of those stored whose items need not even start the next reservation.
-        renew_from: the position that starts the next reservation.
     """
 
     def __init__(self, group: int, size: int | None) -> None:
         self._group = group
         self._size = size
         self._next = 0  # one above the highest position in use
-        self.stored = self.requested = self.free = range(0)
-        self.renew_from = 0
+        self.stored = self.requested = range(0)
 
     def use(self, position: int) -> None:
         """Record that an item is about to be sent."""
@@ -436,14 +425,7 @@ class _ReservedAhead:
         if self._next > begin:
             first = begin = self._next
         self.requested = range(first, end)
-        self.renew_from = end if end == self._size else end - (self._group + 7) // 8
-        self.store(self.stored)
         return range(begin, end)
-
-    def store(self, stored: range) -> None:
-        """Set the positions with a stored entry."""
-        self.stored = stored
-        self.free = range(stored.start, min(stored.stop, self.renew_from))
 
 
 async def _raise(error: Exception) -> JournalError | None:
