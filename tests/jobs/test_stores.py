@@ -603,6 +603,21 @@ async def test_a_report_without_a_response_ends_within_the_lease(
                 await job.report()
 
 
+async def test_a_connection_that_is_not_made_in_time_is_reported(postgres_url: str) -> None:
+    """A use of the store waits no longer than a share of the lease for a new connection."""
+    async with running_cut(postgres_url) as cut, JobStore(cut.url, lease=2.5) as store:
+        cut.connects.clear()
+        store._database._data.disconnect()  # type: ignore[attr-defined]
+        text = ""
+        async with asyncio.timeout(50):
+            while "does not respond in time" not in text:  # at first, it is the broken one's
+                with pytest.raises(StoreUnavailableError) as caught:
+                    await store._database.execute(Statement("SELECT 1"))
+                text = str(caught.value)
+                await asyncio.sleep(0.05)
+        cut.connects.set()
+
+
 async def test_a_runner_without_its_store_sends_nothing_after_its_lease(
     postgres_url: str, name: str, ids: WriteIds
 ) -> None:
