@@ -81,17 +81,17 @@ class ItemStates:
     def withdraw(self) -> None:
         """Undo the reservations of this run that have no outcome."""
         for held, state in _BEFORE.items():
-            at = self._states.find(held)
-            while at >= 0:
-                self.set(at, state)
-                at = self._states.find(held, at)
+            self._replace(held, state)
 
     def end_at(self, end: int) -> None:
         """Undo reservations from a position on: the input has no such items."""
-        at = self._states.find(ItemState.RESERVED, end)
+        self._replace(ItemState.RESERVED, _NONE, end)
+
+    def _replace(self, old: int, new: ItemState, begin: int = 0) -> None:
+        at = self._states.find(old, begin)
         while at >= 0:
-            self.set(at, _NONE)
-            at = self._states.find(ItemState.RESERVED, at)
+            self.set(at, new)
+            at = self._states.find(old, at)
 
     @property
     def has_changed(self) -> bool:
