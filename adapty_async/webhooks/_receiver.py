@@ -32,7 +32,7 @@ from adapty_async._runtime.log import apply_log_setting
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import AdaptyError, ConfigError, WebhookError, strip_traceback
 from adapty_async.webhooks._events import EVENT_TYPES, Event, Verification
-from adapty_async.webhooks._parse import MAX_BODY_BYTES, authenticate, parse
+from adapty_async.webhooks._parse import MAX_BODY_BYTES, NO_NAMES, authenticate, parse
 from adapty_async.webhooks._store import EventStore, MemoryStore
 
 __all__ = ("EventHandler", "WebhookReceiver", "WebhookResponse", "WebhookStatistics")
@@ -41,7 +41,6 @@ __all__ = ("EventHandler", "WebhookReceiver", "WebhookResponse", "WebhookStatist
 EventHandler: TypeAlias = Callable[[Event], Awaitable[object]]
 
 logger = logging.getLogger("adapty_async")
-_NO_NAMES: Mapping[str, str] = {}
 
 
 class WebhookResponse(msgspec.Struct, frozen=True):
@@ -103,7 +102,7 @@ class WebhookReceiver:
         secret: str | list[str] | tuple[str, ...] | None,
         allow_unauthenticated: bool = False,
         store: EventStore | None = None,
-        event_names: Mapping[str, str] = _NO_NAMES,
+        event_names: Mapping[str, str] = NO_NAMES,
         timeout: float = 8.0,
         max_in_flight: int = 256,
     ) -> None:
