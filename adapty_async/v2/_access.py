@@ -19,13 +19,21 @@ from adapty_async._api.call import (
     require_kind,
 )
 from adapty_async._api.codec import to_json
-from adapty_async._api.validation import Check, OrUnset, date_time, nullable, text
+from adapty_async._api.validation import (
+    Check,
+    DocumentedStruct,
+    OrUnset,
+    check_body,
+    date_time,
+    nullable,
+    text,
+)
 from adapty_async._input.items import TableSource, pairs_in
 from adapty_async._input.schema import ColumnSchema, RowSchema
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
-from adapty_async.v2._rules import DocumentedStruct, as_datetime, check_body
+from adapty_async.v2._rules import as_datetime
 
 __all__ = (
     "GRANT_ACCESS_LEVEL",
