@@ -232,6 +232,17 @@ async def test_access_begins_within_the_ttl(
     assert server.requests == ["u1"]
 
 
+async def test_a_cached_profile_has_access_at_another_time(
+    cache: AccessCache, server: Server
+) -> None:
+    """The time of the question decides, not the present."""
+    server.replies["u1"] = profile(expires_at=date(100))
+    found = await cache.profile(customer_user_id="u1")
+
+    times = [dt.datetime.fromtimestamp(NOW + seconds, dt.UTC) for seconds in (99, 100)]
+    assert [found.has_access("premium", at=at) for at in times] == [True, False]
+
+
 async def test_an_undocumented_access_level_is_an_error(cache: AccessCache, server: Server) -> None:
     """Access that cannot be decided is neither open nor closed."""
     server.replies["u1"] = profile(expires_at="soon")
@@ -597,6 +608,77 @@ async def test_an_anonymous_profile_is_invalidated_by_its_only_id(
     assert server.requests == ["p1", "u1", "p1"]
 
 
+async def test_a_lookup_after_an_event_does_not_wait_for_an_older_call(
+    cache: AccessCache, server: Server
+) -> None:
+    """A call of before the event that hangs delays only its own lookups."""
+    server.held.clear()
+    before = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+    await loop_turns(10)
+    cache.invalidate(customer_user_id="u1")
+    hanging, server.held = server.held, asyncio.Event()
+    server.held.set()
+
+    assert await cache.has_access("premium", customer_user_id="u1")
+    assert not before.done()
+    assert cache.statistics().invalidations == 1
+    hanging.set()
+    assert await before
+
+
+async def test_a_user_without_a_profile_is_invalidated_by_sharing(
+    cache: AccessCache, server: Server
+) -> None:
+    """A cached absence has the id of its lookup alone, and an event may name that id."""
+    server.replies["u1"] = MISSING
+    assert not await cache.has_access("premium", customer_user_id="u1")
+    del server.replies["u1"]
+    shared = {"profile_id": "p-u1", "customer_user_id": "u1"}
+    await cache.handle(event_of(profile_id="p9", profiles_sharing_access_level=[shared]))
+
+    assert await cache.has_access("premium", customer_user_id="u1")
+
+
+async def test_an_event_about_the_former_profile_of_a_user_is_not_about_the_user(
+    cache: AccessCache, server: Server, clock: FakeClock
+) -> None:
+    """A profile that is read again counts by its new ids alone, however often it is read."""
+    for name in ("old", "new"):
+        server.replies["u1"] = profile(name)
+        await cache.has_access("premium", customer_user_id="u1")
+        clock.now += 60
+    await cache.has_access("premium", customer_user_id="u1")
+    cache.invalidate(profile_id="p-old")
+    await cache.has_access("premium", customer_user_id="u1")
+    assert server.requests == ["u1"] * 3
+
+    cache.invalidate(profile_id="p-new")
+    await cache.has_access("premium", customer_user_id="u1")
+    assert server.requests == ["u1"] * 4
+
+
+async def test_an_event_of_before_a_call_does_not_count_because_of_later_ones(
+    server: Server, clock: FakeClock
+) -> None:
+    """The log of events drops the oldest one, and only that counts for every profile."""
+    async with (
+        AdaptyClient("key", transport=server) as client,
+        AccessCache(client, max_profiles=2, clock=clock) as cache,
+    ):
+        cache.invalidate(profile_id="a")
+        cache.invalidate(profile_id="b")
+        server.held.clear()
+        lookup = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+        await loop_turns(10)
+        cache.invalidate(profile_id="a")
+        cache.invalidate(profile_id="c")
+        server.held.set()
+        await lookup
+        await cache.has_access("premium", customer_user_id="u1")
+
+    assert server.requests == ["u1"]
+
+
 async def test_many_events_during_a_call_are_all_remembered(
     server: Server, clock: FakeClock
 ) -> None:
@@ -751,6 +833,7 @@ async def test_closing_cancels_calls(cache: AccessCache, server: Server) -> None
     await loop_turns(10)
     await cache.aclose()
 
+    assert repr(cache) == "AccessCache(0 profiles, 0 calls in flight)"
     with pytest.raises(ConfigError, match="the cache is closed"):
         await lookup
     with pytest.raises(ConfigError, match="the cache is closed"):
