@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import gc
 import json
 import random
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -74,6 +76,7 @@ class Server:
         replies: the response by id; for other ids, a profile with access.
         held: the requests wait for it.
         error: raised for every request; None without an outage.
+        tasks: the tasks that sent the requests.
     """
 
     def __init__(self) -> None:
@@ -82,12 +85,16 @@ class Server:
         self.held = asyncio.Event()
         self.held.set()
         self.error: BaseException | None = None
+        self.tasks: list[weakref.ref[asyncio.Task[Any]]] = []
 
     async def __call__(self, request: Request) -> Response:
         """Respond to one request."""
         headers = {name.lower(): value for name, value in request.headers.items()}
         name = headers.get("adapty-customer-user-id") or headers["adapty-profile-id"]
         self.requests.append(name)
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.append(weakref.ref(task))
         reply = self.replies.get(name) or profile(name)
         error = self.error
         await self.held.wait()
@@ -626,6 +633,22 @@ async def test_a_lookup_after_an_event_does_not_wait_for_an_older_call(
     assert await before
 
 
+async def test_an_absence_of_before_an_event_is_not_cached(
+    cache: AccessCache, server: Server
+) -> None:
+    """A user who gets a profile during a call is not without one for the whole TTL."""
+    server.replies["u1"] = MISSING
+    server.held.clear()
+    before = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+    await loop_turns(10)
+    await cache.handle(event_of(profile_id="p-u1", customer_user_id="u1"))
+    del server.replies["u1"]
+    server.held.set()
+
+    assert not await before
+    assert await cache.has_access("premium", customer_user_id="u1")
+
+
 async def test_a_user_without_a_profile_is_invalidated_by_sharing(
     cache: AccessCache, server: Server
 ) -> None:
@@ -811,6 +834,16 @@ async def test_an_invalidated_profile_does_not_count_in_an_outage(
 
 
 # Bounds and options
+
+
+async def test_a_call_leaves_no_task_in_memory(cache: AccessCache, server: Server) -> None:
+    """A service that runs for months does not hold the tasks of its calls."""
+    for user in ("u1", "u2"):
+        await cache.has_access("premium", customer_user_id=user)
+    gc.collect()
+
+    assert len(server.tasks) == 2
+    assert not [task for made in server.tasks if (task := made())]
 
 
 async def test_profiles_are_bounded(server: Server, clock: FakeClock) -> None:
