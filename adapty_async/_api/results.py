@@ -27,26 +27,6 @@ from adapty_async._api.call import Response, request_id_in
 from adapty_async._api.validation import PrivateStruct
 from adapty_async.errors import AdaptyError, name_or_none
 
-__all__ = (
-    "ERROR_IN_SUCCESS",
-    "CustomAttributes",
-    "DateTime",
-    "RawResponse",
-    "ResultStruct",
-    "content_of",
-    "data_decoder",
-    "is_json",
-    "is_of_caller",
-    "json_decoder",
-    "no_content",
-    "no_result",
-    "nonempty_decoder",
-    "parse_json",
-    "raw_response",
-    "read_by_field",
-    "reason_of",
-)
-
 ResultT = TypeVar("ResultT")
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 StructT = TypeVar("StructT", bound="ResultStruct")

@@ -12,23 +12,6 @@ import msgspec
 
 from adapty_async._api.results import ResultStruct
 
-__all__ = (
-    "AnalyticsResult",
-    "CohortResult",
-    "CohortSegment",
-    "ConversionResult",
-    "FunnelResult",
-    "FunnelSegment",
-    "FunnelStage",
-    "LtvMetric",
-    "LtvResult",
-    "LtvSegment",
-    "Metric",
-    "Placement",
-    "PlacementsResult",
-    "RetentionResult",
-)
-
 Number = float | None
 
 

@@ -35,18 +35,6 @@ from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
 from adapty_async.v2._rules import as_datetime
 
-__all__ = (
-    "GRANT_ACCESS_LEVEL",
-    "GRANT_COLUMNS",
-    "REVOCATION_COLUMNS",
-    "REVOKE_ACCESS_LEVEL",
-    "AccessGrant",
-    "AccessLevels",
-    "AccessRevocation",
-    "grant_access_level",
-    "revoke_access_level",
-)
-
 
 class AccessGrant(DocumentedStruct, frozen=True, kw_only=True):
     """

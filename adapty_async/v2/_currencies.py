@@ -27,25 +27,6 @@ from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._paging import Pages
 from adapty_async.v2._rules import at_most, in_range, uuid4, whole_number
 
-__all__ = (
-    "CREATE_VIRTUAL_CURRENCY_TRANSACTION",
-    "LIST_VIRTUAL_CURRENCY_BALANCES",
-    "LIST_VIRTUAL_CURRENCY_TRANSACTIONS",
-    "VirtualCurrencies",
-    "VirtualCurrencyBalance",
-    "VirtualCurrencyBalanceAdjustment",
-    "VirtualCurrencyBalanceChange",
-    "VirtualCurrencyBalanceList",
-    "VirtualCurrencyHistoryPagination",
-    "VirtualCurrencyTransaction",
-    "VirtualCurrencyTransactionRequest",
-    "VirtualCurrencyTransactionsHistory",
-    "VirtualCurrencyTransactionsHistoryItem",
-    "create_virtual_currency_transaction",
-    "list_virtual_currency_balances",
-    "list_virtual_currency_transactions",
-)
-
 _INT32 = 2**31
 
 

@@ -22,16 +22,6 @@ from adapty_async._api.validation import (
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._rules import require_some
 
-__all__ = (
-    "GET_INTEGRATION_IDENTIFIERS",
-    "SET_INTEGRATION_IDENTIFIERS",
-    "IntegrationIdentifiers",
-    "IntegrationIdentifiersResponse",
-    "Integrations",
-    "get_integration_identifiers",
-    "set_integration_identifiers",
-)
-
 
 class IntegrationIdentifiers(DocumentedStruct, frozen=True, kw_only=True):
     """

@@ -12,17 +12,6 @@ from adapty_async._api.results import CustomAttributes, DateTime, ResultStruct, 
 from adapty_async._api.validation import has_zone
 from adapty_async.errors import DecodeError, InvalidInputError
 
-__all__ = (
-    "DOCS",
-    "PATH",
-    "AccessLevel",
-    "AppliedOffer",
-    "NonSubscription",
-    "Profile",
-    "Subscription",
-    "read_profile",
-)
-
 DOCS = "https://adapty.io/docs/api-adapty/operations"
 PATH = "/api/v2/server-side-api"
 

@@ -17,25 +17,6 @@ from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._paging import Pages
 from adapty_async.v2._rules import in_range, whole_number
 
-__all__ = (
-    "GET_PAYWALL",
-    "LIST_PAYWALLS",
-    "UPDATE_PAYWALL",
-    "Pagination",
-    "Paywall",
-    "PaywallList",
-    "PaywallListItem",
-    "PaywallListMeta",
-    "Paywalls",
-    "Product",
-    "ProductOffer",
-    "RemoteConfig",
-    "Screenshot",
-    "get_paywall",
-    "list_paywalls",
-    "update_paywall",
-)
-
 
 class ProductOffer(ResultStruct, frozen=True, kw_only=True):
     """The offer of a paywall for a product."""

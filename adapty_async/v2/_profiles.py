@@ -27,20 +27,6 @@ from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.v2._attributes import ATTRIBUTE_COLUMNS, Platform, ProfileAttributes
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
 
-__all__ = (
-    "CREATE_PROFILE",
-    "DELETE_PROFILE",
-    "GET_PROFILE",
-    "UPDATE_PROFILE",
-    "Profiles",
-    "create_profile",
-    "delete_profile",
-    "ensure_profile",
-    "get_or_create_profile",
-    "get_profile",
-    "update_profile",
-)
-
 _PATH = f"{PATH}/profile/"
 _PLATFORM = "adapty-platform"
 _require_platform = one_of(*get_args(Platform))

@@ -23,18 +23,6 @@ from adapty_async._api.validation import (
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._rules import require_some
 
-__all__ = (
-    "GET_REFUND_SAVER_SETTINGS",
-    "SET_REFUND_SAVER_SETTINGS",
-    "RefundPreference",
-    "RefundSaver",
-    "RefundSaverSettings",
-    "RefundSaverSettingsRequest",
-    "RefundSaverSettingsResponse",
-    "get_refund_saver_settings",
-    "set_refund_saver_settings",
-)
-
 RefundPreference = Literal["grant", "grant_prorated", "no_preference", "decline"]
 
 

@@ -11,16 +11,6 @@ from msgspec import UNSET
 from adapty_async._api.validation import HEX, Check, RequestStruct, matching
 from adapty_async.errors import InvalidInputError
 
-__all__ = (
-    "as_datetime",
-    "at_most",
-    "in_range",
-    "ip_v4",
-    "require_some",
-    "uuid4",
-    "whole_number",
-)
-
 uuid4 = matching(
     rf"{HEX}{{8}}-{HEX}{{4}}-4{HEX}{{3}}-[89abAB]{HEX}{{3}}-{HEX}{{12}}",
     "must be a UUID of version 4",

@@ -48,22 +48,6 @@ from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
 from adapty_async.v2._profiles import create_profile
 from adapty_async.v2._rules import as_datetime, at_most
 
-__all__ = (
-    "SET_TRANSACTION",
-    "TRANSACTION_COLUMNS",
-    "CancellationReason",
-    "Environment",
-    "Offer",
-    "OfferCategory",
-    "OfferType",
-    "OneTimePurchase",
-    "Price",
-    "SubscriptionPurchase",
-    "Transaction",
-    "Transactions",
-    "set_transaction",
-)
-
 Environment = Literal["Production", "Sandbox"]
 OfferCategory = Literal["introductory", "promotional", "offer_code", "win_back"]
 OfferType = Literal["free_trial", "pay_as_you_go", "pay_up_front"]

@@ -13,8 +13,6 @@ from adapty_async._api.results import parse_json, read_by_field
 from adapty_async.errors import WebhookError
 from adapty_async.webhooks._events import EVENT_TYPES, Event, UnknownEvent, Verification
 
-__all__ = ("MAX_BODY_BYTES", "NO_NAMES", "authenticate", "parse")
-
 #: The largest body that is parsed, in bytes. The example in Adapty's documentation has 3 KB.
 MAX_BODY_BYTES = 1024 * 1024
 

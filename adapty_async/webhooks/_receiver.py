@@ -35,8 +35,6 @@ from adapty_async.webhooks._events import EVENT_TYPES, Event, Verification
 from adapty_async.webhooks._parse import MAX_BODY_BYTES, NO_NAMES, authenticate, parse
 from adapty_async.webhooks._store import EventStore, MemoryStore
 
-__all__ = ("EventHandler", "WebhookReceiver", "WebhookResponse", "WebhookStatistics")
-
 #: A callable that processes an event. It may run twice for one event, though rarely.
 EventHandler: TypeAlias = Callable[[Event], Awaitable[object]]
 
