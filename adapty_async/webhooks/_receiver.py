@@ -23,7 +23,7 @@ from hashlib import sha256
 from http import HTTPStatus
 from inspect import isawaitable
 from types import TracebackType
-from typing import NamedTuple, NoReturn, Self, TypeAlias, TypeGuard
+from typing import NamedTuple, NoReturn, Self, TypeAlias
 
 import msgspec
 
@@ -316,16 +316,13 @@ def _secrets(
     if allow_unauthenticated:
         raise ConfigError("secret and allow_unauthenticated=True exclude each other")
     secrets = tuple(secret) if isinstance(secret, list | tuple) else (secret,)
-    sendable = tuple(filter(_is_sendable, secrets))
-    if not secrets or sendable != secrets:
+    if not secrets or not all(map(_is_sendable, secrets)):
         raise ConfigError("secret must be text of printable characters, without blanks around it")
-    return sendable
+    return secrets
 
 
-def _is_sendable(secret: object) -> TypeGuard[str]:
-    if not isinstance(secret, str) or not secret.isprintable():
-        return False
-    return bool(secret) and secret == secret.strip()
+def _is_sendable(secret: object) -> bool:
+    return isinstance(secret, str) and secret.isprintable() and secret.strip() == secret != ""
 
 
 class _Unread(NamedTuple):
