@@ -250,7 +250,7 @@ class CsvSink(FileSink):
         return super().finish()
 
     def _start(self, header: bytes, rows: bytes) -> None:
-        self._found, self._pending = header, b""
+        self._found = header
         if self._header is None:
             self._put(header)
         elif _columns(header) != _columns(self._header) and not _is_json(header):
