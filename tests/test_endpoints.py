@@ -209,7 +209,7 @@ DECODED: dict[str, tuple[Callable[[bytes], Any], bytes, Any]] = {
     "a byte order mark": (json_decoder(dict[str, int]), b'\xef\xbb\xbf{"a":1}', {"a": 1}),
     "nothing": (json_decoder(dict[str, int]), b"", {}),
     "the whole body": (json_decoder(dict[str, int], unwrap=False), b'{"data":1}', {"data": 1}),
-    "a bare list": (json_decoder(list[int], unwrap=False), b"[1]\n", [1]),
+    "a bare list": (json_decoder(list[int], unwrap=False), b"\xef\xbb\xbf[1]\n", [1]),
     "bytes": (bytes, b"\x00", b"\x00"),
 }
 

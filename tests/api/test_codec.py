@@ -565,6 +565,13 @@ def test_a_whole_body_that_is_not_of_the_callers_type(body: str, reason: str) ->
         decode(Operation(row), a_response(200, body.encode()))
 
 
+def test_a_type_that_msgspec_cannot_read_is_named() -> None:
+    """The library's own types are read by it, and no other."""
+    row = msgspec.structs.replace(ERASE, decode=json_decoder(list[Headers]))
+    with pytest.raises(DecodeError, match=r"Expected `Headers`, got `list` - at `\$\[0\]`"):
+        decode(Operation(row), a_response(200, b'{"data":[[]]}'))
+
+
 def test_a_defect_of_a_decoder_of_the_library_names_its_line() -> None:
     """It fails one item, as an odd body does, and does not look like one."""
 
