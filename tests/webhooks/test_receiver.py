@@ -416,6 +416,26 @@ async def test_closing_cancels_work_that_does_not_finish(handler: Handler) -> No
     assert repr(store) == "MemoryStore(0 events)"
 
 
+async def test_closing_waits_for_the_cleanup_of_cancelled_work() -> None:
+    """A callable that is cancelled has returned its own resources when the receiver is closed."""
+    ended: list[Event] = []
+
+    async def handle(event: Event) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await loop_turns(5)
+            ended.append(event)
+
+    receiver = WebhookReceiver(handle, secret=SECRET, timeout=0.05)
+    request = asyncio.create_task(post(receiver, body_of()))
+    await loop_turns(20)
+    await receiver.aclose()
+
+    assert len(ended) == 1
+    assert await request == 503
+
+
 async def test_a_cancelled_close_cancels_work_and_closes_the_store(handler: Handler) -> None:
     """A server that gives up waiting for the close leaves no callable and no store open."""
     closed = asyncio.Event()
