@@ -23,7 +23,7 @@ from adapty_async._api.call import (
     RetrySafety,
     identity,
     operations_by,
-    pair,
+    operations_by_pair,
     require_kind,
 )
 from adapty_async._api.codec import write_attributes
@@ -33,7 +33,6 @@ from adapty_async._api.results import (
     data_decoder,
     no_content,
     nonempty_decoder,
-    read_attributes,
 )
 from adapty_async._api.validation import (
     AttributeRules,
@@ -204,7 +203,7 @@ class Profile(ResultStruct, frozen=True, kw_only=True):
     essential: ClassVar[frozenset[str]] = frozenset({"profile_id", "customer_user_id"})
 
 
-_read_profile = data_decoder(Profile, read_attributes)
+_read_profile = data_decoder(Profile)
 
 GET_PROFILE: Endpoint[Profile] = Endpoint(
     name="v1.profiles.get",
@@ -430,11 +429,7 @@ class Profiles:
         Source: https://adapty.io/docs/getting-started-with-server-side-api#update-profile
         """
         require_kind("by", by)
-
-        def build(item: tuple[str, ProfileAttributes]) -> Operation[Profile]:
-            item_id, attributes = pair(item, ProfileAttributes)
-            return update_profile(attributes, **{by: item_id})
-
+        build = operations_by_pair(UPDATE_PROFILE, by, ProfileAttributes, "attributes")
         return self._bulk(items, build, f"{UPDATE_PROFILE.name} by {by}", **options)
 
 

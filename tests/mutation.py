@@ -16,6 +16,7 @@ from pathlib import Path
 
 MODULES = {
     "_api/codec": ("api/test_codec",),
+    "_api/pickling": ("api/test_pickling",),
     "_bulk/bulk_run": ("bulk/test_bulk", "test_secrets"),
     "_bulk/item_processor": ("bulk/test_bulk", "bulk/test_run_journal", "test_secrets"),
     "_bulk/outcome": ("bulk/test_outcome", "bulk/test_report_html", "bulk/test_stop"),
@@ -47,9 +48,20 @@ MODULES = {
         "test_statistics",
     ),
     "_pipeline/retry": ("pipeline/test_retry", "v2/test_creation"),
+    "access": ("test_access",),
+    "export/_files": ("export/test_files",),
+    "export/_sinks": ("export/test_sinks",),
+    "webhooks/_mail": ("webhooks/test_mail",),
+    "webhooks/_parse": ("webhooks/test_parse", "webhooks/test_mail"),
+    "webhooks/_receiver": ("webhooks/test_receiver", "webhooks/test_frameworks"),
+    "webhooks/_store": ("webhooks/test_store", "webhooks/test_receiver"),
 }
-#: Tests in other processes, which run the unchanged code.
-ELSEWHERE = ("bulk/test_run_journal.py::test_a_full_disk_ends_the_run",)
+#: Tests in other processes, which run the unchanged code, and tests of frames and methods, which
+#: find those of mutmut.
+ELSEWHERE = (
+    "bulk/test_run_journal.py::test_a_full_disk_ends_the_run",
+    "webhooks/test_receiver.py::test_a_receiver_shows_no_secret",
+)
 HERE = Path(".mutation")
 
 

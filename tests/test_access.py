@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import gc
 import json
 import random
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -74,6 +76,7 @@ class Server:
         replies: the response by id; for other ids, a profile with access.
         held: the requests wait for it.
         error: raised for every request; None without an outage.
+        tasks: the tasks that sent the requests.
     """
 
     def __init__(self) -> None:
@@ -82,12 +85,16 @@ class Server:
         self.held = asyncio.Event()
         self.held.set()
         self.error: BaseException | None = None
+        self.tasks: list[weakref.ref[asyncio.Task[Any]]] = []
 
     async def __call__(self, request: Request) -> Response:
         """Respond to one request."""
         headers = {name.lower(): value for name, value in request.headers.items()}
         name = headers.get("adapty-customer-user-id") or headers["adapty-profile-id"]
         self.requests.append(name)
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.append(weakref.ref(task))
         reply = self.replies.get(name) or profile(name)
         error = self.error
         await self.held.wait()
@@ -230,6 +237,17 @@ async def test_access_begins_within_the_ttl(
     assert await cache.has_access("premium", customer_user_id="u1")
     assert not await cache.has_access("other", customer_user_id="u1")
     assert server.requests == ["u1"]
+
+
+async def test_a_cached_profile_has_access_at_another_time(
+    cache: AccessCache, server: Server
+) -> None:
+    """The time of the question decides, not the present."""
+    server.replies["u1"] = profile(expires_at=date(100))
+    found = await cache.profile(customer_user_id="u1")
+
+    times = [dt.datetime.fromtimestamp(NOW + seconds, dt.UTC) for seconds in (99, 100)]
+    assert [found.has_access("premium", at=at) for at in times] == [True, False]
 
 
 async def test_an_undocumented_access_level_is_an_error(cache: AccessCache, server: Server) -> None:
@@ -597,6 +615,93 @@ async def test_an_anonymous_profile_is_invalidated_by_its_only_id(
     assert server.requests == ["p1", "u1", "p1"]
 
 
+async def test_a_lookup_after_an_event_does_not_wait_for_an_older_call(
+    cache: AccessCache, server: Server
+) -> None:
+    """A call of before the event that hangs delays only its own lookups."""
+    server.held.clear()
+    before = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+    await loop_turns(10)
+    cache.invalidate(customer_user_id="u1")
+    hanging, server.held = server.held, asyncio.Event()
+    server.held.set()
+
+    assert await cache.has_access("premium", customer_user_id="u1")
+    assert not before.done()
+    assert cache.statistics().invalidations == 1
+    hanging.set()
+    assert await before
+
+
+async def test_an_absence_of_before_an_event_is_not_cached(
+    cache: AccessCache, server: Server
+) -> None:
+    """A user who gets a profile during a call is not without one for the whole TTL."""
+    server.replies["u1"] = MISSING
+    server.held.clear()
+    before = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+    await loop_turns(10)
+    await cache.handle(event_of(profile_id="p-u1", customer_user_id="u1"))
+    del server.replies["u1"]
+    server.held.set()
+
+    assert not await before
+    assert await cache.has_access("premium", customer_user_id="u1")
+
+
+async def test_a_user_without_a_profile_is_invalidated_by_sharing(
+    cache: AccessCache, server: Server
+) -> None:
+    """A cached absence has the id of its lookup alone, and an event may name that id."""
+    server.replies["u1"] = MISSING
+    assert not await cache.has_access("premium", customer_user_id="u1")
+    del server.replies["u1"]
+    shared = {"profile_id": "p-u1", "customer_user_id": "u1"}
+    await cache.handle(event_of(profile_id="p9", profiles_sharing_access_level=[shared]))
+
+    assert await cache.has_access("premium", customer_user_id="u1")
+
+
+async def test_an_event_about_the_former_profile_of_a_user_is_not_about_the_user(
+    cache: AccessCache, server: Server, clock: FakeClock
+) -> None:
+    """A profile that is read again counts by its new ids alone, however often it is read."""
+    for name in ("old", "new"):
+        server.replies["u1"] = profile(name)
+        await cache.has_access("premium", customer_user_id="u1")
+        clock.now += 60
+    await cache.has_access("premium", customer_user_id="u1")
+    cache.invalidate(profile_id="p-old")
+    await cache.has_access("premium", customer_user_id="u1")
+    assert server.requests == ["u1"] * 3
+
+    cache.invalidate(profile_id="p-new")
+    await cache.has_access("premium", customer_user_id="u1")
+    assert server.requests == ["u1"] * 4
+
+
+async def test_an_event_of_before_a_call_does_not_count_because_of_later_ones(
+    server: Server, clock: FakeClock
+) -> None:
+    """The log of events drops the oldest one, and only that counts for every profile."""
+    async with (
+        AdaptyClient("key", transport=server) as client,
+        AccessCache(client, max_profiles=2, clock=clock) as cache,
+    ):
+        cache.invalidate(profile_id="a")
+        cache.invalidate(profile_id="b")
+        server.held.clear()
+        lookup = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+        await loop_turns(10)
+        cache.invalidate(profile_id="a")
+        cache.invalidate(profile_id="c")
+        server.held.set()
+        await lookup
+        await cache.has_access("premium", customer_user_id="u1")
+
+    assert server.requests == ["u1"]
+
+
 async def test_many_events_during_a_call_are_all_remembered(
     server: Server, clock: FakeClock
 ) -> None:
@@ -731,6 +836,16 @@ async def test_an_invalidated_profile_does_not_count_in_an_outage(
 # Bounds and options
 
 
+async def test_a_call_leaves_no_task_in_memory(cache: AccessCache, server: Server) -> None:
+    """A service that runs for months does not hold the tasks of its calls."""
+    for user in ("u1", "u2"):
+        await cache.has_access("premium", customer_user_id=user)
+    gc.collect()
+
+    assert len(server.tasks) == 2
+    assert not [task for made in server.tasks if (task := made())]
+
+
 async def test_profiles_are_bounded(server: Server, clock: FakeClock) -> None:
     """A full cache drops the profile that was not used for longest."""
     async with (
@@ -751,6 +866,7 @@ async def test_closing_cancels_calls(cache: AccessCache, server: Server) -> None
     await loop_turns(10)
     await cache.aclose()
 
+    assert repr(cache) == "AccessCache(0 profiles, 0 calls in flight)"
     with pytest.raises(ConfigError, match="the cache is closed"):
         await lookup
     with pytest.raises(ConfigError, match="the cache is closed"):

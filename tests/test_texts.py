@@ -10,10 +10,9 @@ import msgspec
 import pytest
 
 from adapty_async import AdaptyClient, AdaptyMailClient, MailProfile, mail, v1, v2
-from adapty_async._api.validation import RequestStruct
+from adapty_async._api.validation import DocumentedStruct, RequestStruct
 from adapty_async.errors import InvalidInputError
 from adapty_async.sandbox import Sandbox
-from adapty_async.v2._rules import DocumentedStruct
 
 _STRUCTS = [
     kind

@@ -415,10 +415,7 @@ async def test_a_bulk_update_is_one_request_for_each_pair() -> None:
         (OutcomeStatus.FAILED, "attributes: must be a ProfileAttributes"),
         (OutcomeStatus.FAILED, "item: must be a pair of an id and ProfileAttributes"),
         (OutcomeStatus.FAILED, "item: must be a pair of an id and ProfileAttributes"),
-        (
-            OutcomeStatus.FAILED,
-            "customer_user_id: exactly one of customer_user_id and profile_id is required",
-        ),
+        (OutcomeStatus.FAILED, "customer_user_id: must be text, not NoneType"),
     ]
     assert [one.body for one in transport.requests] == [b'{"email":null}']
 

@@ -24,30 +24,6 @@ from adapty_async._api.pickling import definition_at, name_of
 from adapty_async._api.validation import header_name, instance_of, matching, one_of, text
 from adapty_async.errors import InvalidInputError
 
-__all__ = (
-    "IDENTITIES",
-    "IDENTITY_HEADERS",
-    "By",
-    "CallState",
-    "Endpoint",
-    "Execute",
-    "Headers",
-    "Layer",
-    "Middleware",
-    "Operation",
-    "Request",
-    "Response",
-    "RetrySafety",
-    "Send",
-    "identity",
-    "lock_key_of",
-    "operations_by",
-    "operations_by_pair",
-    "pair",
-    "request_id_in",
-    "require_kind",
-)
-
 ResultT = TypeVar("ResultT")
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 ResultT_co = TypeVar("ResultT_co", covariant=True)

@@ -54,22 +54,6 @@ from adapty_async.errors import (
     strip_traceback,
 )
 
-__all__ = (
-    "MissingKeyError",
-    "RequestDefaults",
-    "ResultDecoder",
-    "decode",
-    "encode",
-    "error_from",
-    "is_page",
-    "missing_key",
-    "parse_retry_after",
-    "plain",
-    "require_no_page",
-    "to_json",
-    "write_attributes",
-)
-
 ResultT = TypeVar("ResultT")
 
 logger = logging.getLogger("adapty_async")

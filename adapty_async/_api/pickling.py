@@ -7,8 +7,6 @@ import importlib
 import sys
 import types
 
-__all__ = ("definition_at", "name_of")
-
 # Reads the globals of a module. A lazy one would be imported by an access to its attributes.
 _globals_of = vars(types.ModuleType)["__dict__"].__get__
 

@@ -18,7 +18,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Annotated, Any, ClassVar, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -27,33 +27,10 @@ from adapty_async._api.call import Response, request_id_in
 from adapty_async._api.validation import PrivateStruct
 from adapty_async.errors import AdaptyError, name_or_none
 
-__all__ = (
-    "ERROR_IN_SUCCESS",
-    "CustomAttributes",
-    "DateTime",
-    "RawResponse",
-    "ResultStruct",
-    "content_of",
-    "data_decoder",
-    "is_json",
-    "is_of_caller",
-    "json_decoder",
-    "no_content",
-    "no_result",
-    "nonempty_decoder",
-    "parse_json",
-    "raw_response",
-    "read_attributes",
-    "read_by_field",
-    "reason_of",
-)
-
 ResultT = TypeVar("ResultT")
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 StructT = TypeVar("StructT", bound="ResultStruct")
 
-#: Decodes types that msgspec does not support, as its `dec_hook`.
-DecodeHook: TypeAlias = Callable[[type, Any], Any]
 #: A date and time with its zone. One that the server sends without a zone is read as UTC.
 DateTime = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 _OPTIONAL_DATE_TIME = DateTime | None
@@ -181,11 +158,7 @@ def _stripped(body: bytes) -> bytes:
 
 
 def data_decoder(
-    result: type[ResultT],
-    dec_hook: DecodeHook | None = None,
-    *,
-    unwrap: bool = True,
-    requires: Collection[str] = (),
+    result: type[ResultT], *, unwrap: bool = True, requires: Collection[str] = ()
 ) -> Callable[[bytes], ResultT]:
     """
     Return a decoder of an object that stands alone or under ``data``; an empty body is ``{}``.
@@ -195,13 +168,12 @@ def data_decoder(
 
     Args:
         result: the type of the object.
-        dec_hook: decodes types that msgspec does not support.
         unwrap: the object stands under ``data`` if there is such a field.
         requires: fields that must be there, for reads: an empty success of a gateway would
             otherwise look like a user without access, or an empty list. Names of nested fields are
             dotted. Null is allowed if it is the default.
     """
-    strict = msgspec.json.Decoder(result, dec_hook=dec_hook)
+    strict = msgspec.json.Decoder(result, dec_hook=_read_custom)
     is_result = _is_result(result)
 
     def read(body: bytes) -> ResultT:
@@ -212,7 +184,7 @@ def data_decoder(
                 raise
             content = _parsed_content(body, unwrap=unwrap)
         kind: Any = result
-        decoded: ResultT = read_by_field(kind, content, dec_hook)
+        decoded: ResultT = read_by_field(kind, content)
         return decoded
 
     return _requiring(result, requires, read, unwrap=unwrap) if requires else read
@@ -398,18 +370,6 @@ def _raise_for_no_json(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def read_by_field(
-    result: type[StructT], content: Any, dec_hook: DecodeHook | None = None
-) -> StructT:
-    """
-    Decode a result field by field: null is left out, an undocumented field is None.
-
-    Raises:
-        msgspec.ValidationError: it is not an object, or an essential field is not as documented.
-    """
-    return _FieldReader(dec_hook).struct(result, content, "$")
-
-
 class _Field(NamedTuple):
     """
     A field of a result struct.
@@ -448,66 +408,70 @@ _ODD = object()
 _MAPPINGS = (dict, Mapping)
 
 
-class _FieldReader:
-    """A decoder of structs from parsed JSON that reads one field at a time."""
+def read_by_field(result: type[StructT], content: Any, path: str = "$") -> StructT:
+    """
+    Decode a result field by field: null is left out, an undocumented field is None.
 
-    def __init__(self, dec_hook: DecodeHook | None) -> None:
-        self._dec_hook = dec_hook
+    Raises:
+        msgspec.ValidationError: it is not an object, or an essential field is not as documented.
+    """
+    if not isinstance(content, dict):
+        raise msgspec.ValidationError(f"Expected `object` - at `{path}`")
+    values: dict[str, Any] = {}
+    odd: dict[str, Any] = {}
+    for field in _fields_of(result):
+        raw = content.get(field.name)
+        if raw is None:  # the schema says that lists are never null, the prose does not
+            continue
+        value = _value(field, raw, path, odd)
+        if value is _ODD:
+            if field.is_essential:
+                raise msgspec.ValidationError(f"not as documented - at `{path}.{field.name}`")
+            value, odd[field.name] = None, raw
+        values[field.name] = value
+    return _construct(result, values, odd)
 
-    def struct(self, kind: type[StructT], content: Any, path: str) -> StructT:
-        if not isinstance(content, dict):
-            raise msgspec.ValidationError(f"Expected `object` - at `{path}`")
-        values: dict[str, Any] = {}
-        odd: dict[str, Any] = {}
-        for field in _fields_of(kind):
-            raw = content.get(field.name)
-            if raw is None:  # the schema says that lists are never null, the prose does not
-                continue
-            value = self._value(field, raw, path, odd)
-            if value is _ODD:
-                if field.is_essential:
-                    raise msgspec.ValidationError(f"not as documented - at `{path}.{field.name}`")
-                value, odd[field.name] = None, raw
-            values[field.name] = value
-        return _construct(kind, values, odd)
 
-    def _value(self, field: _Field, raw: Any, path: str, odd: dict[str, Any]) -> Any:
-        if field.entry is None:
-            return self._plain(field.kind, raw)
-        if field.container is tuple:
-            if not isinstance(raw, list):
-                return _ODD
-            return tuple(self._entries(field, enumerate(raw), path, odd).values())
-        if not isinstance(raw, dict):
+def _value(field: _Field, raw: Any, path: str, odd: dict[str, Any]) -> Any:
+    if field.entry is None:
+        return _plain(field.kind, raw)
+    if field.container is tuple:
+        if not isinstance(raw, list):
             return _ODD
-        if field.container in _MAPPINGS:
-            return self._entries(field, raw.items(), path, odd)
-        return self._inner(field.entry, raw, path, field.name, odd)
+        return tuple(_entries(field, enumerate(raw), path, odd).values())
+    if not isinstance(raw, dict):
+        return _ODD
+    if field.container in _MAPPINGS:
+        return _entries(field, raw.items(), path, odd)
+    return _inner(field.entry, raw, path, field.name, odd)
 
-    def _entries(
-        self, field: _Field, raw: Iterable[tuple[Any, Any]], path: str, odd: dict[str, Any]
-    ) -> dict[Any, Any]:
-        entries = {}
-        for key, entry in raw:
-            name = f"{field.name}[{key}]"
-            if isinstance(entry, dict):
-                entries[key] = self._inner(field.entry, entry, path, name, odd)
-            else:
-                odd[name] = entry
-        return entries
 
-    def _inner(self, kind: Any, raw: Any, path: str, name: str, odd: dict[str, Any]) -> Any:
-        inner: ResultStruct = self.struct(kind, raw, f"{path}.{name}")
-        odd.update({f"{name}.{field}": value for field, value in inner.odd_fields.items()})
-        return inner
+def _entries(
+    field: _Field, raw: Iterable[tuple[Any, Any]], path: str, odd: dict[str, Any]
+) -> dict[Any, Any]:
+    entries = {}
+    for key, entry in raw:
+        name = f"{field.name}[{key}]"
+        if isinstance(entry, dict):
+            entries[key] = _inner(field.entry, entry, path, name, odd)
+        else:
+            odd[name] = entry
+    return entries
 
-    def _plain(self, kind: Any, raw: Any) -> Any:
-        if kind in _INTEGERS and isinstance(raw, float) and raw.is_integer():
-            return int(raw)
-        try:
-            return msgspec.convert(raw, kind, dec_hook=self._dec_hook)
-        except (ValueError, OverflowError):  # msgspec's errors are ValueErrors
-            return _date_time(raw) if kind == _OPTIONAL_DATE_TIME else _ODD
+
+def _inner(kind: Any, raw: Any, path: str, name: str, odd: dict[str, Any]) -> Any:
+    inner: ResultStruct = read_by_field(kind, raw, f"{path}.{name}")
+    odd.update({f"{name}.{field}": value for field, value in inner.odd_fields.items()})
+    return inner
+
+
+def _plain(kind: Any, raw: Any) -> Any:
+    if kind in _INTEGERS and isinstance(raw, float) and raw.is_integer():
+        return int(raw)
+    try:
+        return msgspec.convert(raw, kind, dec_hook=_read_custom)
+    except (ValueError, OverflowError):  # msgspec's errors are ValueErrors
+        return _date_time(raw) if kind == _OPTIONAL_DATE_TIME else _ODD
 
 
 def _date_time(raw: Any) -> Any:
@@ -530,8 +494,10 @@ class _Entry(msgspec.Struct):
     value: Any = None
 
 
-def read_attributes(_kind: type, value: Any) -> CustomAttributes:
-    """Decode custom attributes for msgspec, from a list of keys and values or a dictionary."""
+def _read_custom(kind: type, value: Any) -> Any:
+    """Decode a type that msgspec does not know: custom attributes, from a list or a dictionary."""
+    if kind is not CustomAttributes:
+        return value  # of a type of the caller's, so msgspec rejects it
     read = msgspec.convert(value, list[_Entry] | dict[str, Any])
     if isinstance(read, list):
         read = {entry.key: entry.value for entry in read}

@@ -23,40 +23,6 @@ from msgspec import UNSET, UnsetType
 
 from adapty_async.errors import InvalidInputError, strip_traceback
 
-__all__ = (
-    "HEX",
-    "AttributeRules",
-    "Check",
-    "DocumentedStruct",
-    "OrUnset",
-    "PrivateStruct",
-    "RequestStruct",
-    "any_identifier",
-    "any_text",
-    "as_numbers",
-    "boolean",
-    "check_body",
-    "clean_attributes",
-    "country_code",
-    "date",
-    "date_time",
-    "decimal_text",
-    "email_address",
-    "exact_text",
-    "has_zone",
-    "header_name",
-    "header_value",
-    "identifier",
-    "instance_of",
-    "is_given",
-    "matching",
-    "nullable",
-    "one_of",
-    "struct_in",
-    "text",
-    "uuid",
-)
-
 T = TypeVar("T")
 Check: TypeAlias = Callable[[str, Any], None]
 #: A field that is left out of the JSON when it is UNSET.

@@ -48,19 +48,6 @@ from adapty_async.export._results import (
 )
 from adapty_async.export._sinks import csv_head, json_head
 
-__all__ = (
-    "ANALYTICS",
-    "COHORT",
-    "CONVERSION",
-    "FUNNEL",
-    "LTV",
-    "PLACEMENTS",
-    "RETENTION",
-    "Exports",
-    "Format",
-    "TimeZone",
-)
-
 T = TypeVar("T")
 
 Format = Literal["json", "csv"]

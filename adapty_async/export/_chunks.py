@@ -11,8 +11,6 @@ from msgspec import UNSET
 from adapty_async.errors import InvalidInputError
 from adapty_async.export._queries import PeriodUnit, Query, parsed_dates
 
-__all__ = ("CHUNKS", "Dates", "chunks_of", "split")
-
 #: The first and the last day of a range, both inclusive.
 Dates = tuple[dt.date, dt.date]
 

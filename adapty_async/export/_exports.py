@@ -33,17 +33,6 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-__all__ = (
-    "ChunkWritten",
-    "CsvExport",
-    "ExportedFile",
-    "JsonChunk",
-    "JsonChunks",
-    "JsonExport",
-    "Plan",
-    "Stream",
-)
-
 T = TypeVar("T")
 TableT = TypeVar("TableT")
 

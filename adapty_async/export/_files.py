@@ -28,8 +28,6 @@ import msgspec
 from adapty_async._runtime.files import flush_folder, is_at, try_lock
 from adapty_async.errors import ExportError
 
-__all__ = ("ExportFile", "Output", "temporary")
-
 _BLOCK = 1024 * 1024
 
 

@@ -25,36 +25,6 @@ from adapty_async._api.validation import (
 from adapty_async._api.validation import date as a_date
 from adapty_async.errors import InvalidInputError
 
-__all__ = (
-    "AccountingType",
-    "AnalyticsOptions",
-    "AnalyticsQuery",
-    "Chart",
-    "CohortOptions",
-    "CohortQuery",
-    "ConversionOptions",
-    "ConversionQuery",
-    "DateRange",
-    "DateType",
-    "Filters",
-    "FunnelOptions",
-    "FunnelQuery",
-    "LtvOptions",
-    "LtvQuery",
-    "PeriodType",
-    "PeriodUnit",
-    "PlacementFilters",
-    "PlacementType",
-    "PlacementsQuery",
-    "Query",
-    "RetentionOptions",
-    "RetentionQuery",
-    "ShowValueAs",
-    "ValueField",
-    "ValueType",
-    "parsed_dates",
-)
-
 #: The first and the last day of a range, both inclusive: dates, or ISO 8601 text.
 DateRange = tuple[dt.date | str, dt.date | str]
 

@@ -12,23 +12,6 @@ import msgspec
 
 from adapty_async._api.results import ResultStruct
 
-__all__ = (
-    "AnalyticsResult",
-    "CohortResult",
-    "CohortSegment",
-    "ConversionResult",
-    "FunnelResult",
-    "FunnelSegment",
-    "FunnelStage",
-    "LtvMetric",
-    "LtvResult",
-    "LtvSegment",
-    "Metric",
-    "Placement",
-    "PlacementsResult",
-    "RetentionResult",
-)
-
 Number = float | None
 
 
@@ -113,7 +96,7 @@ class CohortResult(ResultStruct, frozen=True, kw_only=True):
     essential: ClassVar[frozenset[str]] = frozenset({"data"})
 
 
-class ConversionResult(ResultStruct, frozen=True, kw_only=True):
+class ConversionResult(Metric, frozen=True, kw_only=True):
     """
     The conversion between two states of a subscription.
 
@@ -123,20 +106,8 @@ class ConversionResult(ResultStruct, frozen=True, kw_only=True):
         unit: usually ``percent``.
     """
 
-    data: tuple[dict[str, Any], ...] = ()
-    value: Number = None
     value_from: int | None = None
     value_to: int | None = None
-    compare_value_from: Number = None
-    compare_value_to: Number = None
-    title: str | None = None
-    type: str | None = None
-    default_aggregation: str | None = None
-    description: str | None = None
-    metric_name: str | None = None
-    is_json: bool | None = None
-    unit: str | None = None
-    recommended_period: dict[str, Any] | None = None
 
 
 class FunnelStage(ResultStruct, frozen=True, kw_only=True):

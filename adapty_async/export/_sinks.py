@@ -12,16 +12,6 @@ from adapty_async._api.results import ERROR_IN_SUCCESS
 from adapty_async.errors import ConnectionLostError, DecodeError, ExportError
 from adapty_async.export._files import Output
 
-__all__ = (
-    "CsvSink",
-    "FileSink",
-    "JsonLinesSink",
-    "JsonSink",
-    "MemorySink",
-    "csv_head",
-    "json_head",
-)
-
 # Bytes of a body that the decoder receives if the rest goes to a file.
 _HEAD = 512
 # Maximum bytes of a typed result's JSON. Decoded, it takes several times as much memory.
@@ -260,7 +250,7 @@ class CsvSink(FileSink):
         return super().finish()
 
     def _start(self, header: bytes, rows: bytes) -> None:
-        self._found, self._pending = header, b""
+        self._found = header
         if self._header is None:
             self._put(header)
         elif _columns(header) != _columns(self._header) and not _is_json(header):

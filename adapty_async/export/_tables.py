@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-__all__ = ("read_arrow", "read_polars")
-
 
 def read_arrow(file: BinaryIO, operation: str) -> pa.Table:
     """

@@ -19,25 +19,21 @@ from adapty_async._api.call import (
     require_kind,
 )
 from adapty_async._api.codec import to_json
-from adapty_async._api.validation import Check, OrUnset, date_time, nullable, text
+from adapty_async._api.validation import (
+    Check,
+    DocumentedStruct,
+    OrUnset,
+    check_body,
+    date_time,
+    nullable,
+    text,
+)
 from adapty_async._input.items import TableSource, pairs_in
 from adapty_async._input.schema import ColumnSchema, RowSchema
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
-from adapty_async.v2._rules import DocumentedStruct, as_datetime, check_body
-
-__all__ = (
-    "GRANT_ACCESS_LEVEL",
-    "GRANT_COLUMNS",
-    "REVOCATION_COLUMNS",
-    "REVOKE_ACCESS_LEVEL",
-    "AccessGrant",
-    "AccessLevels",
-    "AccessRevocation",
-    "grant_access_level",
-    "revoke_access_level",
-)
+from adapty_async.v2._rules import as_datetime
 
 
 class AccessGrant(DocumentedStruct, frozen=True, kw_only=True):

@@ -28,15 +28,6 @@ from adapty_async._api.validation import (
 from adapty_async._input.schema import ColumnSchema, RowSchema
 from adapty_async.v2._rules import in_range, ip_v4, whole_number
 
-__all__ = (
-    "ATTRIBUTE_COLUMNS",
-    "Gender",
-    "InstallationMeta",
-    "Platform",
-    "ProfileAttributes",
-    "Store",
-)
-
 Gender = Literal["f", "m", "o"]
 Store = Literal["app_store", "play_store", "stripe", "adapty", "paddle"]
 Platform = Literal["iOS", "macOS", "iPadOS", "Android", "visionOS", "web"]

@@ -11,40 +11,21 @@ from msgspec import UNSET, field
 
 from adapty_async._api.call import Endpoint, Execute, Operation, RetrySafety, identity
 from adapty_async._api.codec import to_json
-from adapty_async._api.results import DateTime, ResultStruct
-from adapty_async._api.validation import Check, OrUnset, matching, nullable, text
+from adapty_async._api.results import DateTime, ResultStruct, data_decoder
+from adapty_async._api.validation import (
+    Check,
+    DocumentedStruct,
+    OrUnset,
+    check_body,
+    matching,
+    nullable,
+    struct_in,
+    text,
+)
 from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._paging import Pages
-from adapty_async.v2._read import whole_reader
-from adapty_async.v2._rules import (
-    DocumentedStruct,
-    at_most,
-    check_body,
-    in_range,
-    struct_in,
-    uuid4,
-    whole_number,
-)
-
-__all__ = (
-    "CREATE_VIRTUAL_CURRENCY_TRANSACTION",
-    "LIST_VIRTUAL_CURRENCY_BALANCES",
-    "LIST_VIRTUAL_CURRENCY_TRANSACTIONS",
-    "VirtualCurrencies",
-    "VirtualCurrencyBalance",
-    "VirtualCurrencyBalanceAdjustment",
-    "VirtualCurrencyBalanceChange",
-    "VirtualCurrencyBalanceList",
-    "VirtualCurrencyHistoryPagination",
-    "VirtualCurrencyTransaction",
-    "VirtualCurrencyTransactionRequest",
-    "VirtualCurrencyTransactionsHistory",
-    "VirtualCurrencyTransactionsHistoryItem",
-    "create_virtual_currency_transaction",
-    "list_virtual_currency_balances",
-    "list_virtual_currency_transactions",
-)
+from adapty_async.v2._rules import at_most, in_range, uuid4, whole_number
 
 _INT32 = 2**31
 
@@ -252,7 +233,7 @@ CREATE_VIRTUAL_CURRENCY_TRANSACTION: Endpoint[VirtualCurrencyTransaction] = Endp
     docs=f"{DOCS}/createVirtualCurrencyTransaction",
     retry_safety=RetrySafety.WITH_KEY,  # all attempts share a key; it is applied once
     bucket="v2.vc.create",  # a rate limit of its own: 600 requests a minute
-    decode=whole_reader(VirtualCurrencyTransaction),
+    decode=data_decoder(VirtualCurrencyTransaction, unwrap=False),
     encode=to_json,
     check=_check_transaction,
 )
@@ -263,7 +244,11 @@ LIST_VIRTUAL_CURRENCY_TRANSACTIONS: Endpoint[VirtualCurrencyTransactionsHistory]
     docs=f"{DOCS}/listVirtualCurrencyTransactions",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=whole_reader(VirtualCurrencyTransactionsHistory, "data", "pagination.next_cursor"),
+    decode=data_decoder(
+        VirtualCurrencyTransactionsHistory,
+        unwrap=False,
+        requires=("data", "pagination.next_cursor"),
+    ),
     absent_if_missing=True,
     check=_check_history,
 )
@@ -274,7 +259,7 @@ LIST_VIRTUAL_CURRENCY_BALANCES: Endpoint[VirtualCurrencyBalanceList] = Endpoint(
     docs=f"{DOCS}/listVirtualCurrencyBalances",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=whole_reader(VirtualCurrencyBalanceList, "data"),
+    decode=data_decoder(VirtualCurrencyBalanceList, unwrap=False, requires=("data",)),
     absent_if_missing=True,
 )
 

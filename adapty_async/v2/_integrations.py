@@ -9,21 +9,18 @@ from msgspec import UNSET
 
 from adapty_async._api.call import Endpoint, Execute, Operation, RetrySafety, identity
 from adapty_async._api.codec import to_json
-from adapty_async._api.results import ResultStruct, no_result, nonempty_decoder
-from adapty_async._api.validation import Check, OrUnset, any_identifier, instance_of, nullable
-from adapty_async.v2._models import DOCS, PATH
-from adapty_async.v2._read import reader
-from adapty_async.v2._rules import DocumentedStruct, check_body, require_some
-
-__all__ = (
-    "GET_INTEGRATION_IDENTIFIERS",
-    "SET_INTEGRATION_IDENTIFIERS",
-    "IntegrationIdentifiers",
-    "IntegrationIdentifiersResponse",
-    "Integrations",
-    "get_integration_identifiers",
-    "set_integration_identifiers",
+from adapty_async._api.results import ResultStruct, data_decoder, no_result, nonempty_decoder
+from adapty_async._api.validation import (
+    Check,
+    DocumentedStruct,
+    OrUnset,
+    any_identifier,
+    check_body,
+    instance_of,
+    nullable,
 )
+from adapty_async.v2._models import DOCS, PATH
+from adapty_async.v2._rules import require_some
 
 
 class IntegrationIdentifiers(DocumentedStruct, frozen=True, kw_only=True):
@@ -104,7 +101,7 @@ GET_INTEGRATION_IDENTIFIERS: Endpoint[IntegrationIdentifiersResponse] = Endpoint
     docs=f"{DOCS}/getIntegrationIdentifiers",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=nonempty_decoder(reader(IntegrationIdentifiersResponse)),
+    decode=nonempty_decoder(data_decoder(IntegrationIdentifiersResponse)),
     absent_if_missing=True,
 )
 SET_INTEGRATION_IDENTIFIERS: Endpoint[None] = Endpoint(

@@ -8,21 +8,9 @@ from typing import ClassVar
 
 from msgspec import field
 
-from adapty_async._api.results import CustomAttributes, DateTime, ResultStruct
+from adapty_async._api.results import CustomAttributes, DateTime, ResultStruct, data_decoder
 from adapty_async._api.validation import has_zone
 from adapty_async.errors import DecodeError, InvalidInputError
-from adapty_async.v2._read import reader
-
-__all__ = (
-    "DOCS",
-    "PATH",
-    "AccessLevel",
-    "AppliedOffer",
-    "NonSubscription",
-    "Profile",
-    "Subscription",
-    "read_profile",
-)
 
 DOCS = "https://adapty.io/docs/api-adapty/operations"
 PATH = "/api/v2/server-side-api"
@@ -198,4 +186,4 @@ def _aware(at: dt.datetime | None) -> dt.datetime:
     return at
 
 
-read_profile = reader(Profile)
+read_profile = data_decoder(Profile)

@@ -7,8 +7,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from adapty_async._api.call import Execute, Operation
 
-__all__ = ("Page", "Pages")
-
 ItemT_co = TypeVar("ItemT_co", covariant=True)
 ItemT = TypeVar("ItemT")
 PageT = TypeVar("PageT", bound="Page[Any]")

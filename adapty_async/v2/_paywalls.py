@@ -10,32 +10,12 @@ from msgspec import field
 
 from adapty_async._api.call import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.codec import to_json
-from adapty_async._api.results import DateTime, ResultStruct
+from adapty_async._api.results import DateTime, ResultStruct, data_decoder
 from adapty_async._api.validation import any_text, matching
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._paging import Pages
-from adapty_async.v2._read import reader, whole_reader
 from adapty_async.v2._rules import in_range, whole_number
-
-__all__ = (
-    "GET_PAYWALL",
-    "LIST_PAYWALLS",
-    "UPDATE_PAYWALL",
-    "Pagination",
-    "Paywall",
-    "PaywallList",
-    "PaywallListItem",
-    "PaywallListMeta",
-    "Paywalls",
-    "Product",
-    "ProductOffer",
-    "RemoteConfig",
-    "Screenshot",
-    "get_paywall",
-    "list_paywalls",
-    "update_paywall",
-)
 
 
 class ProductOffer(ResultStruct, frozen=True, kw_only=True):
@@ -192,7 +172,7 @@ def _check_update(operation: Operation[Any]) -> None:
             raise InvalidInputError("remote_configs.data", "must be JSON text") from None
 
 
-_read_page = whole_reader(PaywallList, "data", "meta.pagination.pages")
+_read_page = data_decoder(PaywallList, unwrap=False, requires=("data", "meta.pagination.pages"))
 
 
 def _read_list(body: bytes) -> PaywallList:
@@ -221,7 +201,7 @@ GET_PAYWALL: Endpoint[Paywall] = Endpoint(
     docs=f"{DOCS}/getPaywall",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=reader(Paywall, "paywall_id"),
+    decode=data_decoder(Paywall, requires=("paywall_id",)),
     absent_if_missing=True,
 )
 UPDATE_PAYWALL: Endpoint[Paywall] = Endpoint(
@@ -231,7 +211,7 @@ UPDATE_PAYWALL: Endpoint[Paywall] = Endpoint(
     docs=f"{DOCS}/updatePaywall",
     retry_safety=RetrySafety.ALWAYS,  # a retry writes the same values
     bucket="v2",
-    decode=reader(Paywall),
+    decode=data_decoder(Paywall),
     encode=to_json,
     check=_check_update,
 )

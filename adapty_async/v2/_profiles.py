@@ -20,27 +20,12 @@ from adapty_async._api.call import (
     require_kind,
 )
 from adapty_async._api.codec import write_attributes
-from adapty_async._api.results import no_content
+from adapty_async._api.results import data_decoder, no_content
 from adapty_async._api.validation import check_body, instance_of, one_of
 from adapty_async._input.items import TableSource, ids_in, pairs_in
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.v2._attributes import ATTRIBUTE_COLUMNS, Platform, ProfileAttributes
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
-from adapty_async.v2._read import reader
-
-__all__ = (
-    "CREATE_PROFILE",
-    "DELETE_PROFILE",
-    "GET_PROFILE",
-    "UPDATE_PROFILE",
-    "Profiles",
-    "create_profile",
-    "delete_profile",
-    "ensure_profile",
-    "get_or_create_profile",
-    "get_profile",
-    "update_profile",
-)
 
 _PATH = f"{PATH}/profile/"
 _PLATFORM = "adapty-platform"
@@ -72,7 +57,7 @@ GET_PROFILE: Endpoint[Profile] = Endpoint(
     docs=f"{DOCS}/getProfile",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=reader(Profile, "profile_id"),
+    decode=data_decoder(Profile, requires=("profile_id",)),
     absent_if_missing=True,
 )
 UPDATE_PROFILE: Endpoint[Profile] = Endpoint(

@@ -11,16 +11,6 @@ from adapty_async._api.results import no_result
 from adapty_async._api.validation import Check, RequestStruct, identifier
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
 
-__all__ = (
-    "VALIDATE_PADDLE_PURCHASE",
-    "VALIDATE_STRIPE_PURCHASE",
-    "PaddleValidationRequest",
-    "Purchases",
-    "StripeValidationRequest",
-    "validate_paddle_purchase",
-    "validate_stripe_purchase",
-)
-
 
 class StripeValidationRequest(RequestStruct, frozen=True, kw_only=True):
     """

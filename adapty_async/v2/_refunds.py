@@ -9,23 +9,19 @@ from msgspec import UNSET, field
 
 from adapty_async._api.call import Endpoint, Execute, Operation, RetrySafety, identity
 from adapty_async._api.codec import to_json
-from adapty_async._api.results import ResultStruct
-from adapty_async._api.validation import Check, OrUnset, any_text, boolean, nullable, one_of
-from adapty_async.v2._models import DOCS, PATH
-from adapty_async.v2._read import reader
-from adapty_async.v2._rules import DocumentedStruct, check_body, require_some
-
-__all__ = (
-    "GET_REFUND_SAVER_SETTINGS",
-    "SET_REFUND_SAVER_SETTINGS",
-    "RefundPreference",
-    "RefundSaver",
-    "RefundSaverSettings",
-    "RefundSaverSettingsRequest",
-    "RefundSaverSettingsResponse",
-    "get_refund_saver_settings",
-    "set_refund_saver_settings",
+from adapty_async._api.results import ResultStruct, data_decoder
+from adapty_async._api.validation import (
+    Check,
+    DocumentedStruct,
+    OrUnset,
+    any_text,
+    boolean,
+    check_body,
+    nullable,
+    one_of,
 )
+from adapty_async.v2._models import DOCS, PATH
+from adapty_async.v2._rules import require_some
 
 RefundPreference = Literal["grant", "grant_prorated", "no_preference", "decline"]
 
@@ -91,7 +87,7 @@ GET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
     docs=f"{DOCS}/getRefundSaverSettings",
     retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
-    decode=reader(RefundSaverSettingsResponse, "profile_id"),
+    decode=data_decoder(RefundSaverSettingsResponse, requires=("profile_id",)),
     absent_if_missing=True,
 )
 SET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
@@ -101,7 +97,7 @@ SET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
     docs=f"{DOCS}/setRefundSaverSettings",
     retry_safety=RetrySafety.ALWAYS,  # a retry writes the same values
     bucket="v2",
-    decode=reader(RefundSaverSettingsResponse),
+    decode=data_decoder(RefundSaverSettingsResponse),
     encode=to_json,
     check=check_body,
 )

@@ -8,33 +8,8 @@ from typing import Any
 
 from msgspec import UNSET
 
-from adapty_async._api.validation import (
-    HEX,
-    Check,
-    DocumentedStruct,
-    RequestStruct,
-    check_body,
-    is_given,
-    matching,
-    struct_in,
-    uuid,
-)
+from adapty_async._api.validation import HEX, Check, RequestStruct, matching
 from adapty_async.errors import InvalidInputError
-
-__all__ = (
-    "DocumentedStruct",
-    "as_datetime",
-    "at_most",
-    "check_body",
-    "in_range",
-    "ip_v4",
-    "is_given",
-    "require_some",
-    "struct_in",
-    "uuid",
-    "uuid4",
-    "whole_number",
-)
 
 uuid4 = matching(
     rf"{HEX}{{8}}-{HEX}{{4}}-4{HEX}{{3}}-[89abAB]{HEX}{{3}}-{HEX}{{12}}",

@@ -24,17 +24,21 @@ from adapty_async._api.call import (
 from adapty_async._api.codec import to_json
 from adapty_async._api.validation import (
     Check,
+    DocumentedStruct,
     OrUnset,
     any_text,
     boolean,
+    check_body,
     country_code,
     date_time,
     decimal_text,
     identifier,
     instance_of,
+    is_given,
     matching,
     nullable,
     one_of,
+    struct_in,
 )
 from adapty_async._input.items import TableSource, pairs_in
 from adapty_async._input.schema import ColumnSchema, RowSchema
@@ -42,30 +46,7 @@ from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
 from adapty_async.v2._profiles import create_profile
-from adapty_async.v2._rules import (
-    DocumentedStruct,
-    as_datetime,
-    at_most,
-    check_body,
-    is_given,
-    struct_in,
-)
-
-__all__ = (
-    "SET_TRANSACTION",
-    "TRANSACTION_COLUMNS",
-    "CancellationReason",
-    "Environment",
-    "Offer",
-    "OfferCategory",
-    "OfferType",
-    "OneTimePurchase",
-    "Price",
-    "SubscriptionPurchase",
-    "Transaction",
-    "Transactions",
-    "set_transaction",
-)
+from adapty_async.v2._rules import as_datetime, at_most
 
 Environment = Literal["Production", "Sandbox"]
 OfferCategory = Literal["introductory", "promotional", "offer_code", "win_back"]

@@ -28,33 +28,6 @@ from adapty_async.webhooks._properties import (
     SharingProfile,
 )
 
-__all__ = (
-    "EVENT_TYPES",
-    "AccessLevelUpdated",
-    "BillingIssueDetected",
-    "EnteredGracePeriod",
-    "Event",
-    "NonSubscriptionPurchase",
-    "NonSubscriptionPurchaseRefunded",
-    "PurchaseEvent",
-    "RevenueEvent",
-    "SubscriptionDeferred",
-    "SubscriptionExpired",
-    "SubscriptionPaused",
-    "SubscriptionRefunded",
-    "SubscriptionRenewalCancelled",
-    "SubscriptionRenewalReactivated",
-    "SubscriptionRenewed",
-    "SubscriptionStarted",
-    "TrialConverted",
-    "TrialExpired",
-    "TrialRenewalCancelled",
-    "TrialRenewalReactivated",
-    "TrialStarted",
-    "UnknownEvent",
-    "Verification",
-)
-
 
 class Verification(msgspec.Struct, frozen=True):
     """

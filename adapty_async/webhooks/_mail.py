@@ -11,8 +11,6 @@ from adapty_async.mail import EventType, Offer, OfferCategory, OfferType, Transa
 from adapty_async.webhooks._events import Event, PurchaseEvent
 from adapty_async.webhooks._properties import PurchaseProperties
 
-__all__ = ("transaction_event",)
-
 _EVENT_TYPES = frozenset(get_args(EventType))
 _CATEGORIES, _OFFER_TYPES = frozenset(get_args(OfferCategory)), frozenset(get_args(OfferType))
 _ONE_TIME = frozenset({"non_subscription_purchase", "non_subscription_purchase_refunded"})

@@ -13,12 +13,11 @@ from adapty_async._api.results import parse_json, read_by_field
 from adapty_async.errors import WebhookError
 from adapty_async.webhooks._events import EVENT_TYPES, Event, UnknownEvent, Verification
 
-__all__ = ("MAX_BODY_BYTES", "authenticate", "parse")
-
 #: The largest body that is parsed, in bytes. The example in Adapty's documentation has 3 KB.
 MAX_BODY_BYTES = 1024 * 1024
 
-_NO_NAMES: Mapping[str, str] = {}
+#: No type has another name.
+NO_NAMES: Mapping[str, str] = {}
 
 
 def authenticate(header: str | bytes | None, secret: str | bytes) -> bool:
@@ -60,7 +59,7 @@ def _encoded(text: str, encoding: str, errors: str) -> bytes:
 
 
 def parse(
-    body: bytes | bytearray | memoryview | str, *, event_names: Mapping[str, str] = _NO_NAMES
+    body: bytes | bytearray | memoryview | str, *, event_names: Mapping[str, str] = NO_NAMES
 ) -> Verification | Event:
     """
     Decode the body of a webhook: an empty object is a `Verification`, any other one an `Event`.
@@ -95,23 +94,14 @@ def parse(
 def _content(body: bytes | bytearray | memoryview | str) -> dict[str, Any]:
     try:
         data = body.encode() if isinstance(body, str) else bytes(body)
-        content = _decoded(data)
+        if len(data) > MAX_BODY_BYTES:
+            reason = f"larger than {MAX_BODY_BYTES} bytes"
+        elif isinstance(content := parse_json(data), dict):
+            return content
+        else:
+            reason = "not an object"
     except msgspec.DecodeError:
         reason = "not JSON"
     except (ValueError, RecursionError) as error:
         reason = type(error).__name__
-    else:
-        if isinstance(content, dict):
-            return content
-        reason = "not an object"
     raise WebhookError(f"unreadable body ({reason})")  # the errors above hold the body
-
-
-def _decoded(data: bytes) -> Any:
-    if len(data) > MAX_BODY_BYTES:
-        raise _TooLargeError
-    return parse_json(data)
-
-
-class _TooLargeError(ValueError):
-    pass

@@ -11,16 +11,6 @@ from __future__ import annotations
 
 from adapty_async._api.results import DateTime, ResultStruct
 
-__all__ = (
-    "AccessLevelProperties",
-    "Attribution",
-    "EventProperties",
-    "PlayStorePurchaseToken",
-    "PurchaseProperties",
-    "RevenueProperties",
-    "SharingProfile",
-)
-
 
 class EventProperties(ResultStruct, frozen=True, kw_only=True):
     """

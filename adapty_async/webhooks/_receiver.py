@@ -23,7 +23,7 @@ from hashlib import sha256
 from http import HTTPStatus
 from inspect import isawaitable
 from types import TracebackType
-from typing import NamedTuple, NoReturn, Self, TypeAlias, TypeGuard
+from typing import NamedTuple, NoReturn, Self, TypeAlias
 
 import msgspec
 
@@ -32,16 +32,13 @@ from adapty_async._runtime.log import apply_log_setting
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import AdaptyError, ConfigError, WebhookError, strip_traceback
 from adapty_async.webhooks._events import EVENT_TYPES, Event, Verification
-from adapty_async.webhooks._parse import MAX_BODY_BYTES, authenticate, parse
+from adapty_async.webhooks._parse import MAX_BODY_BYTES, NO_NAMES, authenticate, parse
 from adapty_async.webhooks._store import EventStore, MemoryStore
-
-__all__ = ("EventHandler", "WebhookReceiver", "WebhookResponse", "WebhookStatistics")
 
 #: A callable that processes an event. It may run twice for one event, though rarely.
 EventHandler: TypeAlias = Callable[[Event], Awaitable[object]]
 
 logger = logging.getLogger("adapty_async")
-_NO_NAMES: Mapping[str, str] = {}
 
 
 class WebhookResponse(msgspec.Struct, frozen=True):
@@ -103,7 +100,7 @@ class WebhookReceiver:
         secret: str | list[str] | tuple[str, ...] | None,
         allow_unauthenticated: bool = False,
         store: EventStore | None = None,
-        event_names: Mapping[str, str] = _NO_NAMES,
+        event_names: Mapping[str, str] = NO_NAMES,
         timeout: float = 8.0,
         max_in_flight: int = 256,
     ) -> None:
@@ -319,16 +316,13 @@ def _secrets(
     if allow_unauthenticated:
         raise ConfigError("secret and allow_unauthenticated=True exclude each other")
     secrets = tuple(secret) if isinstance(secret, list | tuple) else (secret,)
-    sendable = tuple(filter(_is_sendable, secrets))
-    if not secrets or sendable != secrets:
+    if not secrets or not all(map(_is_sendable, secrets)):
         raise ConfigError("secret must be text of printable characters, without blanks around it")
-    return sendable
+    return secrets
 
 
-def _is_sendable(secret: object) -> TypeGuard[str]:
-    if not isinstance(secret, str) or not secret.isprintable():
-        return False
-    return bool(secret) and secret == secret.strip()
+def _is_sendable(secret: object) -> bool:
+    return isinstance(secret, str) and secret.isprintable() and secret.strip() == secret != ""
 
 
 class _Unread(NamedTuple):

@@ -22,8 +22,6 @@ from adapty_async._runtime.fork import keep_inherited, register_fork_handler
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import JournalError
 
-__all__ = ("EventStore", "MemoryStore", "SqliteStore")
-
 ResultT = TypeVar("ResultT")
 
 # Seconds for which a processed event is remembered. Adapty retries for a day, and its support can

@@ -8,7 +8,6 @@ import math
 import time
 import traceback
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any, Literal
 
 import msgspec
@@ -566,16 +565,24 @@ def test_a_whole_body_that_is_not_of_the_callers_type(body: str, reason: str) ->
         decode(Operation(row), a_response(200, body.encode()))
 
 
+def test_a_type_that_msgspec_cannot_read_is_named() -> None:
+    """The library's own types are read by it, and no other."""
+    row = msgspec.structs.replace(ERASE, decode=json_decoder(list[Headers]))
+    with pytest.raises(DecodeError, match=r"Expected `Headers`, got `list` - at `\$\[0\]`"):
+        decode(Operation(row), a_response(200, b'{"data":[[]]}'))
+
+
 def test_a_defect_of_a_decoder_of_the_library_names_its_line() -> None:
     """It fails one item, as an odd body does, and does not look like one."""
 
-    def hook(kind: type, value: Any) -> Any:
-        return value.missing
+    class Defective(msgspec.Struct):
+        def __post_init__(self) -> None:
+            raise AttributeError
 
-    row = msgspec.structs.replace(ERASE, decode=data_decoder(list[Fraction], hook))
-    place = f"test_codec.py, line {hook.__code__.co_firstlineno + 1}"
+    row = msgspec.structs.replace(ERASE, decode=data_decoder(Defective))
+    place = f"test_codec.py, line {Defective.__post_init__.__code__.co_firstlineno + 1}"
     with pytest.raises(DecodeError, match=rf"\(AttributeError in {place}\)"):
-        decode(Operation(row), a_response(200, b'{"data":["1/2"]}'))
+        decode(Operation(row), a_response(200, b'{"data":{}}'))
 
 
 def test_a_page_with_a_success_is_not_a_success() -> None:

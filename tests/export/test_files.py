@@ -91,9 +91,18 @@ def test_complete_chunks_are_kept(path: Path) -> None:
     assert path.read_bytes() == b"one\ntwo\nthree\n"
 
 
+def test_large_chunks_are_kept(path: Path) -> None:
+    """The checksum of an earlier process's chunks is that of all their blocks."""
+    interrupted(path, b"1" * 2_000_000, b"2" * 2_000_000)
+    file = opened(path)
+
+    assert (file.chunks, file.output.size) == (2, 4_000_000)
+    file.close()
+
+
 def test_nothing_is_left_of_nothing(path: Path) -> None:
     """An export that ends without a complete chunk removes its files."""
-    interrupted(path, rest=b"on")
+    interrupted(path, rest=b"on" * 100_000)
 
     assert names(path) == []
 
@@ -223,6 +232,52 @@ def test_a_partial_file_that_was_moved_is_an_error(path: Path) -> None:
     assert not path.exists()
 
 
+def test_an_export_without_a_chunk_leaves_the_files_of_another(path: Path) -> None:
+    """The partial file that is removed is the own one, not one that has taken its place."""
+    file = opened(path)
+    path.with_name("export.csv.part").unlink()
+    other = opened(path)
+    add(other, b"one\n")
+    file.close()
+    other.complete()
+    other.close()
+
+    assert path.read_bytes() == b"one\n"
+
+
+def test_an_error_at_the_end_does_not_hide_another(path: Path) -> None:
+    """A file that cannot be removed is left; the reason why the export ended is raised."""
+    file = opened(path)
+    state = path.with_name("export.csv.part.state")
+    state.unlink()
+    state.mkdir()
+    file.close()
+
+    assert names(path) == ["export.csv.part", "export.csv.part.state"]
+
+
+def test_a_chunk_counts_once_it_is_on_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chunk is flushed before the line that counts it, and the folder after the rename."""
+    flushed: list[tuple[int, int]] = []  # the file, and the lines of the state file by then
+    state = path.with_name("export.csv.part.state")
+    flush = os.fsync
+
+    def fsync(handle: int) -> None:
+        flush(handle)
+        lines = state.read_bytes().count(b"\n") if state.exists() else 0
+        flushed.append((os.fstat(handle).st_ino, lines))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    file = opened(path)
+    add(file, b"one\n")
+    files = (state, path.with_name("export.csv.part"), path.parent)
+    counts, chunk, folder = (each.stat().st_ino for each in files)
+    file.complete()
+    file.close()
+
+    assert flushed == [(counts, 1), (chunk, 1), (counts, 3), (folder, 0)]
+
+
 def test_only_a_regular_file_is_replaced(path: Path) -> None:
     """A folder, a device or a pipe is an error before anything is sent."""
     os.mkfifo(path)
@@ -231,7 +286,7 @@ def test_only_a_regular_file_is_replaced(path: Path) -> None:
         opened(path)
     with pytest.raises(ExportError, match="is not a regular file"):
         opened(Path("/dev/null"))
-    with pytest.raises(ExportError, match="No such file or directory"):
+    with pytest.raises(ExportError, match=r"/missing/export\.csv cannot be written: No such file"):
         opened(path.parent / "missing" / "export.csv")
     with pytest.raises(ExportError, match=r"^/ is not a regular file"):
         opened(Path("/"))

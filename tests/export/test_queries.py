@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from adapty_async import AdaptyExportClient, ConfigError, InvalidInputError
+from adapty_async import export as package
 from adapty_async.export import (
     Chart,
     DateType,
@@ -19,13 +20,12 @@ from adapty_async.export import (
     Filters,
     PeriodUnit,
     PlacementFilters,
-    _calls,
     _queries,
 )
 from adapty_async.testing import FakeTransport
 
 YEAR = ("2025-01-01", "2025-12-31")
-OPTIONS = [name for name in _queries.__all__ if name.endswith("Options")]
+OPTIONS = [name for name in package.__all__ if name.endswith("Options")]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_the_options_are_the_properties_of_the_request(name: str) -> None:
 
 def test_every_endpoint_is_a_read() -> None:
     """All seven have one bucket and may always be retried."""
-    endpoints = [getattr(_calls, name) for name in _calls.__all__ if name.isupper()]
+    endpoints = [getattr(package, name) for name in package.__all__ if name.isupper()]
 
     assert len({endpoint.path for endpoint in endpoints}) == 7
     assert {endpoint.bucket for endpoint in endpoints} == {"export"}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import string
+import zlib
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adapty_async import ConnectionLostError, DecodeError, ExportError
@@ -77,6 +79,8 @@ def test_the_header_stands_once(
         ((b"a,b\n1,2\n", b"a,b\n", b"a,b\n3,4\n"), b"a,b\n1,2\n3,4\n"),
         ((b"a,b\n1,2", b"a,b\n3,4"), b"a,b\n1,2\n3,4\n"),
         ((b"a,b", b"a,b\n3,4"), b"a,b\n3,4\n"),
+        ((b"a,b",), b"a,b\n"),
+        ((b"a\nX",), b"a\nX\n"),
         ((b"", b"a,b\n3,4\n", b"\n", b"a,b"), b"a,b\n3,4\n"),
         ((b"a,b\r\n1,2\r\n", b"a,b\n3,4\n"), b"a,b\r\n1,2\r\n3,4\n"),
         ((b'"a\nb",c\n1,2\n', b'"a\nb",c\n3,4\n'), b'"a\nb",c\n1,2\n3,4\n'),
@@ -92,6 +96,8 @@ def test_the_header_stands_once(
         "no rows",
         "no last break",
         "header alone",
+        "only a header",
+        "only a row without a break",
         "empty",
         "crlf",
         "quoted",
@@ -108,8 +114,9 @@ def test_chunks_become_one_file(bodies: tuple[bytes, ...], expected: bytes) -> N
 
 def test_other_columns_are_an_error() -> None:
     """A chunk with other columns than the first is an error that names its dates."""
-    with pytest.raises(ExportError, match=r'the columns of \["1","1"\] differ'):
-        file_of(CsvSink, b"a,b\n1,2\n", b"a,c\n1,2\n")
+    for other in (b"a,c\n1,2\n", b"a,c"):
+        with pytest.raises(ExportError, match=r'the columns of \["1","1"\] differ'):
+            file_of(CsvSink, b"a,b\n1,2\n", other)
 
 
 def test_a_header_without_an_end_is_an_error() -> None:
@@ -134,7 +141,9 @@ def test_a_restarted_chunk_has_nothing_of_the_attempt_before() -> None:
     assert receive(sink, b"a,b\n3,4\n") == b"a,b\n3,4\n"
     output.accept()
 
-    assert output.head(99) == b"a,b\n1,2\n3,4\n"
+    content = b"a,b\n1,2\n3,4\n"
+    assert output.head(99) == content
+    assert (output.size, output.crc) == (len(content), zlib.crc32(content))
 
 
 def test_a_resumed_file_has_its_header() -> None:
@@ -155,6 +164,7 @@ def test_a_resumed_file_has_its_header() -> None:
     indent=st.integers(0, 2),
     step=st.integers(1, 30),
 )
+@example(value=string.printable, indent=1, step=7)
 def test_each_json_chunk_is_a_line(value: object, indent: int, step: int) -> None:
     """A body of JSON becomes a line with its dates, whatever its own line breaks."""
     body = msgspec.json.format(msgspec.json.encode({"data": value}), indent=indent)
@@ -204,8 +214,11 @@ def test_a_typed_result_has_a_limit() -> None:
     sink.restart()
     assert receive(sink, b"0123456789") == b"0123456789"
     sink.restart()
-    with pytest.raises(DecodeError, match=r"larger than 10 bytes: use write_to\(\) or chunks\(\)"):
+    with pytest.raises(
+        DecodeError, match=r"larger than 10 bytes: use write_to\(\) or chunks\(\)"
+    ) as caught:
         receive(sink, b"0123456789a")
+    assert caught.value.operation == "export.analytics"
 
 
 @pytest.mark.parametrize("body", [b"{}", b" [1]", codecs.BOM_UTF8 + b"{}"], ids=repr)

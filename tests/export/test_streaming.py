@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +36,7 @@ from adapty_async._api.call import CallState
 from adapty_async._http.attempt import TimeoutScheduler
 from adapty_async._http.streaming import read_into
 from adapty_async._runtime.loop import in_thread
-from adapty_async.export import ChunkWritten, CsvExport, Filters, JsonExport
+from adapty_async.export import ChunkWritten, CsvExport, Filters, JsonChunks, JsonExport
 from adapty_async.export._sinks import MemorySink
 from adapty_async.hooks import CallEnded, Event
 from adapty_async.testing import FakeClock
@@ -250,6 +250,48 @@ async def test_another_account_never_resumes(tmp_path: Path) -> None:
     assert (file.resumed, file.size) == (0, len(EXPECTED))
 
 
+Begin = Callable[[AdaptyExportClient], CsvExport | JsonChunks[Any]]
+OTHERS: dict[str, tuple[Begin, Callable[[AdaptyExportClient], CsvExport | JsonExport[Any]]]] = {
+    "filters": (
+        lambda client: chart(client).chunks(by="month"),
+        lambda client: client.analytics(chart_id="arr", filters=YEAR, format="csv").chunks(
+            by="month"
+        ),
+    ),
+    "call": (
+        lambda client: client.funnel(filters=YEAR, format="csv").chunks(by="year"),
+        lambda client: client.retention(filters=YEAR, format="csv").chunks(by="year"),
+    ),
+    "time zone": (
+        lambda client: client.funnel(filters=YEAR, format="csv", tz="UTC").chunks(by="year"),
+        lambda client: client.funnel(filters=YEAR, format="csv", tz="Asia/Tokyo").chunks(by="year"),
+    ),
+    "form": (lambda client: typed_chart(client).chunks(by="year"), typed_chart),
+}
+
+
+@pytest.mark.parametrize(("begun", "other"), OTHERS.values(), ids=OTHERS)
+async def test_another_export_never_resumes(
+    begun: Begin,
+    other: Callable[[AdaptyExportClient], CsvExport | JsonExport[Any]],
+    tmp_path: Path,
+) -> None:
+    """The chunks of an export with other properties are no part of a file."""
+    path = tmp_path / "chart"
+
+    def respond(request: Received) -> Steps:
+        return by_month(request) if b'"csv"' in request.body else (reply(body=b'{"data":{}}'),)
+
+    async with RawServer(then=respond) as server, client_of(server) as client:
+        with pytest.raises(ZeroDivisionError):
+            await begun(client).write_to(path, on_chunk=lambda _: 1 / 0)
+        assert len(server.requests) == 1
+        file = await other(client).write_to(path)
+
+    assert file.resumed == 0
+    assert len(server.requests) == 1 + file.chunks
+
+
 async def test_a_late_block_is_a_timeout() -> None:
     """A body whose blocks take too long to store ends with the deadline as well."""
     clock = FakeClock(5.0)
@@ -365,12 +407,12 @@ async def test_iteration_may_end_early() -> None:
 
 
 async def test_lines_have_their_line_breaks() -> None:
-    """Lines are those of the file: quoted line breaks, a byte order mark removed, UTF-8."""
-    body = '\ufeffdate,name\r\n1,"ü\nö"\r\n'.encode()
+    """Lines are those of the file: quoted line breaks, UTF-8, without its byte order mark."""
+    body = '\ufeffdate,name\r\n1,"ü\nö"\r\n\ufeff2,\r\n'.encode()
     async with RawServer(then=(reply(body=body),)) as server, client_of(server) as client:
         lines = [line async for line in chart(client)]
 
-    assert lines == ["date,name\r\n", '1,"ü\n', 'ö"\r\n']
+    assert lines == ["date,name\r\n", '1,"ü\n', 'ö"\r\n', "\ufeff2,\r\n"]
 
 
 async def test_lines_are_bounded() -> None:

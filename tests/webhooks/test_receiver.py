@@ -152,18 +152,22 @@ async def test_requests_of_anyone_need_an_explicit_option(handler: Handler) -> N
     assert await post(receiver, body_of(), None) == 200
 
 
-async def test_bodies_that_are_no_webhooks_are_sent_again(
+async def test_a_rejected_request_is_logged_with_its_reason(
     handler: Handler, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A large or unreadable body has a status that Adapty retries, and is logged without it."""
+    """A large or unreadable body has a status that Adapty retries; the log quotes nothing of it."""
     receiver = WebhookReceiver(handler, secret=SECRET)
 
+    assert await post(receiver, b"{}", "wrong") == 401
     assert await post(receiver, CANARY_EMAIL.encode()) == 422
     assert await post(receiver, b" " * (MAX_BODY_BYTES + 1)) == 413
     assert await post(receiver, b" " * (MAX_BODY_BYTES - 2) + b"{}") == 200
-    assert receiver.statistics() == WebhookStatistics(rejected=2, verified=1)
-    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert CANARY_EMAIL not in caplog.text
+    assert receiver.statistics() == WebhookStatistics(rejected=3, verified=1)
+    assert [(record.levelno, record.message) for record in caplog.records] == [
+        (logging.WARNING, "webhook: status 401: the Authorization header is not the secret"),
+        (logging.WARNING, "webhook: status 422: unreadable body (not JSON)"),
+        (logging.WARNING, "webhook: status 413: larger than 1048576 bytes"),
+    ]
 
 
 async def test_a_whole_body_is_a_body(handler: Handler) -> None:
@@ -272,7 +276,9 @@ async def test_a_cancelled_request_cancels_no_work(handler: Handler) -> None:
     assert len(handler.events) == 1
 
 
-async def test_events_in_flight_are_bounded(handler: Handler) -> None:
+async def test_events_in_flight_are_bounded(
+    handler: Handler, caplog: pytest.LogCaptureFixture
+) -> None:
     """An event beyond the bound is left for a retry; a duplicate of one in flight is not."""
     receiver = WebhookReceiver(handler, secret=SECRET, max_in_flight=2)
     handler.held.clear()
@@ -280,9 +286,11 @@ async def test_events_in_flight_are_bounded(handler: Handler) -> None:
     await loop_turns(20)
 
     assert await post(receiver, body_of(2)) == 503
+    assert caplog.messages == ["webhook: status 503: too many events in flight"]
     handler.held.set()
     assert await asyncio.gather(*posts) == [200] * 3
     assert await post(receiver, body_of(2)) == 200
+    assert receiver.statistics() == WebhookStatistics(processed=3, rejected=1)
 
 
 class BrokenStore(MemoryStore):
@@ -306,7 +314,11 @@ class BrokenStore(MemoryStore):
 
 
 @pytest.mark.parametrize(
-    ("broken", "statuses", "runs"), [("contains", [500, 500], 0), ("add", [200, 200], 2)]
+    ("broken", "statuses", "runs", "what"),
+    [
+        ("contains", [500, 500], 0, "left for a retry"),
+        ("add", [200, 200], 2, "processed, but not recorded"),
+    ],
 )
 async def test_a_broken_store_loses_nothing(
     handler: Handler,
@@ -314,13 +326,14 @@ async def test_a_broken_store_loses_nothing(
     broken: str,
     statuses: list[int],
     runs: int,
+    what: str,
 ) -> None:
     """An event that cannot be looked up is left for a retry; one that is processed is done."""
     receiver = WebhookReceiver(handler, secret=SECRET, store=BrokenStore(broken))
 
     assert [await post(receiver, body_of()) for _ in statuses] == statuses
     assert len(handler.events) == runs
-    assert "OSError" in caplog.text
+    assert f"webhook: subscription_started {what}: OSError\n" in caplog.text
     assert CANARY_EMAIL not in caplog.text
 
 
@@ -401,6 +414,26 @@ async def test_closing_cancels_work_that_does_not_finish(handler: Handler) -> No
 
     assert await request == 503
     assert repr(store) == "MemoryStore(0 events)"
+
+
+async def test_closing_waits_for_the_cleanup_of_cancelled_work() -> None:
+    """A callable that is cancelled has returned its own resources when the receiver is closed."""
+    ended: list[Event] = []
+
+    async def handle(event: Event) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await loop_turns(5)
+            ended.append(event)
+
+    receiver = WebhookReceiver(handle, secret=SECRET, timeout=0.05)
+    request = asyncio.create_task(post(receiver, body_of()))
+    await loop_turns(20)
+    await receiver.aclose()
+
+    assert len(ended) == 1
+    assert await request == 503
 
 
 async def test_a_cancelled_close_cancels_work_and_closes_the_store(handler: Handler) -> None:

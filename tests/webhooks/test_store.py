@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -117,6 +118,19 @@ async def test_a_file_outlives_the_store_and_is_shared(tmp_path: Path) -> None:
     assert repr(second) == f"SqliteStore({path})"
     await first.aclose()
     await second.aclose()
+
+
+async def test_a_closed_store_leaves_no_file_open(tmp_path: Path) -> None:
+    """The log of the database is part of it after the close, and its thread has ended."""
+    store = SqliteStore(tmp_path / "events.db")
+    await store.add("a")
+    before = {thread for thread in threading.enumerate() if thread.name == "adapty-webhooks"}
+    await store.aclose()
+    for thread in before:
+        thread.join(timeout=5)
+
+    assert len(before) == 1
+    assert not (tmp_path / "events.db-wal").exists()
 
 
 async def test_a_process_may_change_its_directory(
