@@ -227,4 +227,4 @@ async def test_the_wrong_media_type_and_method_are_rejected(api: Api) -> None:
     method = await api.send("GET", "/api/v1/profile/save/", headers=key)
 
     assert (media.status, media.body["errors"][0]["status_code"]) == (415, 415)
-    assert method.body == error(405, "base_error", "Method Not Allowed")
+    assert method.body == error(405, "method_not_allowed", 'Method "GET" not allowed.')
