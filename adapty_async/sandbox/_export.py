@@ -67,6 +67,7 @@ _LISTS = (
     "offer_id",
 )
 _MONEY = ("revenue", "proceeds", "net_revenue")
+_PREDICTION_MONTHS = (3, 6, 9, 12, 18, 24)
 _STAGES = ("Install", "Paywall displayed", "Trial", "Paid", "Renewal 2", "Renewal 3")
 
 
@@ -91,6 +92,12 @@ def _whole_number(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _rules.wrong("Input should be a valid integer")
     return value
+
+
+def _months(value: Any) -> int:
+    if value not in _PREDICTION_MONTHS:
+        raise _rules.wrong(f"Input should be one of {', '.join(map(str, _PREDICTION_MONTHS))}")
+    return _whole_number(value)
 
 
 _product = _rules.matching(r"[^:]+:.+", "Input should be a store and a product id")
@@ -430,7 +437,7 @@ _KINDS = {
         ),
         accounting_type=_rules.one_of(*_MONEY),
         renewal_days=list_of(_whole_number),
-        prediction_months=_whole_number,
+        prediction_months=_months,
     ),
     f"{_BASE}/metrics/conversion/": _kind(
         _conversion,
