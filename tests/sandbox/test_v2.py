@@ -139,6 +139,15 @@ async def test_create_returns_the_profile_without_personal_data(api: Api) -> Non
     assert stored["installation_meta"]["app_build"] == "1.0.0"
 
 
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+async def test_a_profile_needs_no_attributes(api: Api, method: str) -> None:
+    """A missing body is an empty object, as in an example of the pages."""
+    before = await created(api)
+    reply = await api.v2(method, PROFILE)
+
+    assert (reply.status, reply.body["data"]["profile_id"]) == (200, before["profile_id"])
+
+
 async def test_both_versions_have_the_same_profiles(api: Api) -> None:
     """A profile that one version creates can be read and deleted with the other."""
     await api.v1("POST", {"custom_attributes": {"a": 1}})
@@ -624,6 +633,11 @@ async def test_access_is_granted_and_revoked(api: Api) -> None:
 
     [level] = granted.body["data"]["access_levels"]
     assert (level["store"], level["starts_at"], level["expires_at"]) == ("adapty", None, None)
+    assert UUID(level["store_transaction_id"]).version == 4
+    assert level["store_original_transaction_id"] == level["store_transaction_id"]
+    assert level["originally_purchased_at"] == level["purchased_at"]
+    bought = datetime.fromisoformat(level["purchased_at"])
+    assert abs((datetime.now(UTC) - bought).total_seconds()) < 5
     assert planned.body["data"]["access_levels"][0]["expires_at"] == later_on
     ended = datetime.fromisoformat(revoked.body["data"]["access_levels"][0]["expires_at"])
     assert abs((datetime.now(UTC) - ended).total_seconds()) < 5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -103,7 +103,15 @@ async def test_paddle_purchases_are_imported(api: Api) -> None:
     data = bought.body["data"]
     assert data["profile_id"] == subscribed.body["data"]["profile_id"]
     assert data["customer_user_id"] == "u1"
-    assert [one["store"] for one in data["subscriptions"]] == ["paddle"]
+    assert UUID(data["profile_id"]).version == 4
+    [subscription] = data["subscriptions"]
+    assert (subscription["store"], subscription["environment"]) == ("paddle", "Production")
+    [level] = subscribed.body["data"]["access_levels"]
+    assert (level["access_level_id"], level["store_transaction_id"]) == ("premium", "sub_1")
+    left = datetime.fromisoformat(level["expires_at"]) - datetime.now(UTC)
+    assert timedelta(days=29) < left < timedelta(days=31)
+    [level] = data["access_levels"]
+    assert (level["store_transaction_id"], level["expires_at"]) == ("txn_1", None)
     assert [one["store_transaction_id"] for one in data["non_subscriptions"]] == ["txn_1"]
     assert data["total_revenue_usd"] == 109.98
 
@@ -148,7 +156,9 @@ async def test_stripe_purchases_are_imported(api: Api) -> None:
     assert (reply.status, reply.headers["Content-Type"]) == (200, STRIPE_TYPE)
     assert reply.body == '{"data":null}'
     data = (await api.v2("GET", PROFILE)).body["data"]
-    assert len(data["subscriptions"]) == len(data["non_subscriptions"]) == 1
+    purchases = data["subscriptions"] + data["non_subscriptions"]
+    assert [one["store"] for one in purchases] == ["stripe", "stripe"]
+    assert [one["store_transaction_id"] for one in purchases] == ["sub_1", "pi_1"]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +188,7 @@ async def test_stripes_errors_point_into_the_body(
 
 async def test_paywalls_come_in_pages(api: Api) -> None:
     """Pages have a size and a number; beyond the last one there is nothing."""
-    api.sandbox.add_paywalls(*(f"P{number}" for number in range(22)))
+    ids = api.sandbox.add_paywalls(*(f"P{number}" for number in range(22)))
     first = (await api.v2("GET", "paywalls/")).body
     last = (await api.v2("GET", "paywalls/?page[number]=3&page[size]=10")).body
     beyond = (await api.v2("GET", "paywalls/?page%5Bnumber%5D=4&page%5Bsize%5D=10")).body
@@ -186,6 +196,7 @@ async def test_paywalls_come_in_pages(api: Api) -> None:
     assert len(first["data"]) == 20
     assert first["meta"]["pagination"] == {"count": 25, "page": 1, "pages": 2}
     assert [one["title"] for one in last["data"]] == [f"P{number}" for number in range(17, 22)]
+    assert [one["paywall_id"] for one in last["data"]] == ids[17:]
     assert beyond["data"] == []
     assert beyond["meta"]["pagination"] == {"count": 25, "page": 4, "pages": 3}
     assert "remote_configs" not in first["data"][0]

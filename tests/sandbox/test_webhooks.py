@@ -17,7 +17,7 @@ from adapty_async.testing import FakeClock
 from adapty_async.webhooks import AccessLevelUpdated, Event, parse
 
 from .conftest import Api
-from .test_v2 import GRANT, ONE_TIME, PROFILE, REVOKE, SET, SUBSCRIPTION
+from .test_v2 import GRANT, INTEGRATIONS, ONE_TIME, PROFILE, REVOKE, SET, SUBSCRIPTION
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -148,6 +148,28 @@ async def test_a_purchase_is_an_event_and_opens_access(
         event = parse(json.dumps(request.body))
         assert isinstance(event, Event)
         assert (event.odd_fields, event.email) == ({}, "a@example.com")
+
+
+async def test_a_renewal_is_one_of_the_same_profile(
+    sandbox: Sandbox, api: Api, endpoint: Endpoint
+) -> None:
+    """The event depends on the purchases before, and has the integration ids of the profile."""
+    sandbox.seed_profiles(["u2"])
+    await api.v2("POST", INTEGRATIONS, {"branch_id": "b"})
+    purchase = {**SUBSCRIPTION, "store_product_id": "not in the app"}
+    await api.v2("POST", SET, purchase)
+    await api.v2("POST", SET, {**purchase, "store_transaction_id": "2"})
+    await api.v2("POST", SET, purchase, adapty_customer_user_id="u2")
+    await sandbox.wait_for_webhooks()
+
+    events = {(one.body["customer_user_id"], one.body["event_type"]) for one in endpoint.requests}
+    assert events == {
+        ("u1", "trial_started"),
+        ("u1", "subscription_renewed"),
+        ("u2", "trial_started"),
+    }
+    ids = {one.body["customer_user_id"]: one.body["integration_ids"] for one in endpoint.requests}
+    assert ids == {"u1": {"branch_id": "b"}, "u2": None}
 
 
 PAID: dict[str, Any] = {**SUBSCRIPTION, "offer": None}
