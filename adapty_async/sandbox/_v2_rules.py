@@ -265,37 +265,30 @@ _subscription = record(
     required=(*_REQUIRED, "originally_purchased_at", "expires_at", "renew_status"),
 )
 
-_DATES: tuple[tuple[str, str, Callable[[Any, Any], bool], str, str], ...] = (
-    (
-        "billing_issue_detected_at_date_comparison_error",
-        "billing_issue_detected_at",
-        operator.gt,
-        "purchased_at",
-        "must be later than",
-    ),
-    ("expires_date_error", "expires_at", operator.gt, "purchased_at", "must be later than"),
+_RELATIONS: Mapping[str, Callable[[datetime, datetime], bool]] = {
+    "later than": operator.gt,
+    "later or equal to": operator.ge,
+    "earlier than or equal to": operator.le,
+}
+_ISSUE = "billing_issue_detected_at"
+# Code, field, relation and other field.
+_DATES = (
+    (f"{_ISSUE}_date_comparison_error", _ISSUE, "later than", "purchased_at"),
+    ("expires_date_error", "expires_at", "later than", "purchased_at"),
     (
         "grace_period_expires_date_error",
         "grace_period_expires_at",
-        operator.ge,
+        "later or equal to",
         "expires_at",
-        "must be later or equal to",
     ),
     (
         "originally_purchased_date_error",
         "originally_purchased_at",
-        operator.le,
+        "earlier than or equal to",
         "purchased_at",
-        "must be earlier than or equal to",
     ),
-    ("refund_date_error", "refunded_at", operator.gt, "purchased_at", "must be later than"),
-    (
-        "renew_status_changed_date_error",
-        "renew_status_changed_at",
-        operator.gt,
-        "purchased_at",
-        "must be later than",
-    ),
+    ("refund_date_error", "refunded_at", "later than", "purchased_at"),
+    ("renew_status_changed_date_error", "renew_status_changed_at", "later than", "purchased_at"),
 )
 
 
@@ -335,10 +328,11 @@ def _conflicts_of_its_type(purchase: Mapping[str, Any]) -> Iterable[tuple[str, s
 
 
 def _conflicting_dates(purchase: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
-    for code, field, holds, other, rule in _DATES:
+    for code, field, relation, other in _DATES:
         value = purchase.get(field)
+        holds = _RELATIONS[relation]
         if value and not holds(parse_date_time(value), parse_date_time(purchase[other])):
-            yield code, field, f"{field} {rule} {other}."
+            yield code, field, f"{field} must be {relation} {other}."
 
 
 def parse_date_time(value: str) -> datetime:
