@@ -200,7 +200,7 @@ class Sandbox:
                 app.handle,
                 handler_cancellation=True,
                 access_log=None,
-                auto_decompress=False,  # a body that cannot be unpacked is a response of the API's
+                auto_decompress=False,  # a compressed body gets a 415 of the API's
             )
             # Stopping has to be quick: handlers that still sleep after 0.1 seconds are cancelled.
             runner = web.ServerRunner(server, shutdown_timeout=0.1)

@@ -21,7 +21,7 @@ from aiohttp import web
 
 from . import _guard, _snippets
 from ._activity import Activity, EventStream, event
-from ._body import complete, unpacked
+from ._body import complete
 from ._faults import Faults
 from ._service import Refusal, storable
 from ._v2_profiles import access_view
@@ -281,8 +281,7 @@ class Page:
     async def _seed(self, request: web.BaseRequest) -> web.StreamResponse:
         # Not request.read(): a hundred thousand ids exceed its limit of 1 MiB.
         body = await complete(request, request.content.read, self._body_timeout)
-        ids = _seed_ids(unpacked(body, request.headers.get("Content-Encoding", ""), None))
-        return _json({"added": self._store.seed(ids)})
+        return _json({"added": self._store.seed(_seed_ids(body))})
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         return await complete(request, request.read, self._body_timeout)
