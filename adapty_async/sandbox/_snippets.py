@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from . import _rules, _v2_rules, _web
+from . import _rules, _v2_app, _v2_rules, _web
 from ._rules import Invalid
 from ._service import decoded
 from ._v2_routes import BASE as _V2
@@ -34,7 +34,7 @@ SENT_HEADERS = (
 _OF_CLIENT = ("Idempotency-Key", "Content-Type")  # the client has other means for them
 
 _WEB, _MAIL, _EXPORT = "/api/v2/web-api/", "/api/v1/profile/", "/api/v1/client-api/"
-_PAYWALL = f"{_V2}/paywalls/*"
+_PAYWALL = f"{_v2_app.PAYWALLS}*"
 _PURCHASES = {"subscription": "SubscriptionPurchase", "one_time_purchase": "OneTimePurchase"}
 # The structs of the library inside others, by field.
 _NESTED = {
@@ -263,7 +263,8 @@ def python(sent: Sent, base_url: str) -> str:
 def _method_call(sent: Sent) -> tuple[list[str], str]:
     """Return the imports and the call of the method of the library for this request."""
     path, _, query = sent.target.partition("?")
-    pattern, paywall_id = _pattern(path)
+    pattern = _v2_app.pattern(path)
+    paywall_id = [] if pattern == path else [unquote(path.split("/")[-2])]
     method = _METHODS.get(f"{sent.method} {pattern}")
     if method is None or query or sent.body is None or "Adapty-Tz" in sent.headers:
         raise _UnsuitableError
@@ -309,12 +310,6 @@ def _from_headers(sent: Sent) -> list[str]:
         for header, value in sent.headers.items()
         if header in names
     ]
-
-
-def _pattern(path: str) -> tuple[str, list[str]]:
-    """Return the path of a route, and the id of a paywall if it has one."""
-    match = re.fullmatch(rf"{_V2}/paywalls/([^/]+)/", path)
-    return (_PAYWALL, [unquote(match[1])]) if match else (path, [])
 
 
 def _endpoint_call(sent: Sent) -> tuple[list[str], str]:

@@ -31,14 +31,13 @@ if TYPE_CHECKING:
     from ._rules import Rule
 
 INT32 = 2**31
+UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _ITEMS_MAX = 20
 _METADATA_MAX = 5
 _METADATA_LENGTH = 200
 _TRANSACTION_ID_LENGTH = 50
 
-uuid = matching(
-    r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "Input should be a valid UUID"
-)
+uuid = matching(UUID, "Input should be a valid UUID")
 
 
 def nullable(rule: Rule) -> Rule:

@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
-from ._rules import Invalid, Problem, identifier, matching, one_of, record, text
+from ._rules import Invalid, Problem, identifier, one_of, record, text
 from ._service import Call, Refusal, Response, Service, identity_in_body, json_response, read
 from ._v2_routes import missing_profile
+from ._v2_rules import uuid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 _BASE = "/api/v2/web-api"
 _IDS = ("customer_user_id", "profile_id")
-_UUID = matching(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "value is not a valid uuid")
 _STATUSES = ("organic", "non_organic", "unknown")
 _FIELDS = ("attribution_user_id", "channel", "campaign", "ad_group", "ad_set", "creative")
 # The error codes that the documentation shows for mistakes in these fields.
@@ -39,7 +39,7 @@ paywall_rule = record(
     required=("store", "placement_id"),
 )
 visit_rule = record(
-    {**_WHO, "store": identifier, "variation_id": _UUID, "visited_at": _date_time},
+    {**_WHO, "store": identifier, "variation_id": uuid, "visited_at": _date_time},
     required=("store", "variation_id"),
 )
 attribution_rule = record(
