@@ -236,10 +236,11 @@ v1_profile = record(
 def _merged(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(stored)
     for name, change in changes.items():
-        value = _merged(result.get(name, {}), change) if isinstance(change, dict) else change
-        result[name] = value
-        if value is None or value == {}:
-            del result[name]
+        if change is None:
+            result.pop(name, None)
+        else:
+            is_object = isinstance(change, dict)
+            result[name] = _merged(result.get(name, {}), change) if is_object else change
     return result
 
 

@@ -164,11 +164,14 @@ class Shop:
         """Add placements, each with the id of the paywall that it shows."""
         self._db.executemany("INSERT OR REPLACE INTO placements VALUES (?, ?)", placements.items())
 
-    def paywall_at(self, placement_id: str) -> str | None:
-        """Return the id of the paywall that a placement shows; `None` without a placement."""
-        query = "SELECT paywall_id FROM placements WHERE placement_id = ?"
+    def paywall_at(self, placement_id: str) -> tuple[str, dict[str, Any]] | None:
+        """Return id and fields of the paywall that a placement shows; `None` if it shows none."""
+        query = (
+            "SELECT paywall_id, fields FROM placements JOIN paywalls USING (paywall_id) "
+            "WHERE placement_id = ?"
+        )
         rows = self._rows(query, placement_id)
-        return rows[0][0] if rows else None
+        return (rows[0][0], msgspec.json.decode(rows[0][1])) if rows else None
 
     def product_ids(self) -> list[str]:
         """Return the ids of the products in their stores."""

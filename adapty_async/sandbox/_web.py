@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
-from ._rules import Invalid, Problem, identifier, one_of, record, text
+from ._rules import Invalid, Problem, identifier, record, text, wrong
 from ._service import Call, Refusal, Response, Service, identity_in_body, json_response, read
 from ._v2_routes import missing_profile
 from ._v2_rules import uuid
@@ -29,7 +29,14 @@ def _date_time(value: Any) -> str:
     try:
         datetime.fromisoformat(text(value))
     except ValueError:
-        raise Invalid(Problem("invalid datetime format")) from None
+        raise wrong("invalid datetime format") from None
+    return str(value)
+
+
+def _status(value: Any) -> str:
+    if value not in _STATUSES:
+        allowed = ", ".join(map(repr, _STATUSES))
+        raise wrong(f"value is not a valid enumeration member; permitted: {allowed}")
     return str(value)
 
 
@@ -43,7 +50,7 @@ visit_rule = record(
     required=("store", "variation_id"),
 )
 attribution_rule = record(
-    {**_WHO, "status": one_of(*_STATUSES), **dict.fromkeys(_FIELDS, text)}, required=("status",)
+    {**_WHO, "status": _status, **dict.fromkeys(_FIELDS, text)}, required=("status",)
 )
 
 
@@ -95,11 +102,11 @@ class Web:
         body = read(call, paywall_rule)
         self._profile(body)
         placement_id = body["placement_id"]
-        paywall_id = self._shop.paywall_at(placement_id)
-        fields = None if paywall_id is None else self._shop.paywall(paywall_id)
-        if paywall_id is None or fields is None:
+        shown = self._shop.paywall_at(placement_id)
+        if shown is None:
             message = f"Variation for {placement_id} does not exist."
             raise Refusal(404, "VARIATION_DOES_NOT_EXIST_ERROR", Problem(message))
+        paywall_id, fields = shown
         paywall = {
             "placement_id": placement_id,
             "variation_id": str(uuid5(NAMESPACE_URL, f"{placement_id}/{paywall_id}")),

@@ -283,6 +283,17 @@ async def test_a_body_that_is_no_json_is_400(api: Api, body: bytes) -> None:
     assert reply.body["errors"][0]["errors"][0].startswith("JSON parse error")
 
 
+async def test_an_attribute_at_the_limits_is_accepted(api: Api) -> None:
+    """Keys and values may have 30 characters, values of version 2 50."""
+    replies = [
+        await api.v1("POST", {"custom_attributes": {"k" * 30: "v" * 30}}),
+        await api.v2("POST", "profile/", {"custom_attributes": [{"key": "k", "value": "v" * 50}]}),
+        await api.v2("POST", "profile/", {"custom_attributes": [{"key": "k", "value": "v" * 51}]}),
+    ]
+
+    assert [reply.status for reply in replies] == [200, 200, 400]
+
+
 async def test_thirty_custom_attributes_are_the_most(api: Api) -> None:
     """The limit holds for the profile as a whole, not for one request."""
     full = await api.v1("POST", {"custom_attributes": {f"a{n}": "x" for n in range(30)}})

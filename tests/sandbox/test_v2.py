@@ -620,6 +620,21 @@ async def test_a_transaction_that_is_none_is_rejected(
     assert reply.body["errors"][0]["source"] == source
 
 
+async def test_a_transaction_at_the_limits_is_recorded(api: Api) -> None:
+    """An id may have 50 characters, and a date may equal the one that it must not pass."""
+    await created(api)
+    ids = dict.fromkeys(("store_transaction_id", "store_original_transaction_id"), "1" * 50)
+    end = SUBSCRIPTION["expires_at"]
+    dates = {"billing_issue_detected_at": end, "grace_period_expires_at": end}
+    equal = {**dates, "originally_purchased_at": SUBSCRIPTION["purchased_at"]}
+    replies = [
+        await api.v2("POST", SET, {**ONE_TIME, **ids}),
+        await api.v2("POST", SET, {**SUBSCRIPTION, **equal}),
+    ]
+
+    assert [reply.status for reply in replies] == [200, 200]
+
+
 # Access levels
 
 

@@ -362,6 +362,27 @@ async def test_metadata_is_kept(api: Api) -> None:
     assert [one.get("metadata") for one in history] == [None, {"reason": "promo_bonus"}, None]
 
 
+async def test_a_transaction_at_the_limits_is_applied(api: Api) -> None:
+    """20 items, an amount of 32 bits, and 5 keys of 30 characters with values of 200 are taken."""
+    await created(api)
+    codes = [f"C{number}" for number in range(20)]
+    api.sandbox.add_currencies(dict.fromkeys(codes, "Coins"))
+    most = 2**31 - 1
+    body = {
+        **items(*((code, most) for code in codes)),
+        "metadata": {f"{number}{'k' * 29}": "v" * 200 for number in range(5)},
+    }
+    replies = [
+        await api.v2("POST", VC, body),
+        await api.v2("POST", VC, items(("C0", -most))),
+        await api.v2("POST", VC, items(("C1", -(2**31)))),
+        await api.v2("POST", VC, {**items(("C1", -1)), "metadata": {"k" * 31: ""}}),
+    ]
+
+    assert [reply.status for reply in replies] == [200, 200, 400, 422]
+    assert replies[2].body["error_code"] == "insufficient_balance"
+
+
 BROKEN: dict[str, tuple[Any, int, str]] = {
     "empty": (items(), 400, "empty_items"),
     "twice": (items(("COINS", 1), ("COINS", 2)), 400, "duplicate_currency"),
