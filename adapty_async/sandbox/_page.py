@@ -7,13 +7,11 @@ None of them counts as a request to an API: they are in no log, meet no fault an
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import msgspec
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
     from ._shop import Shop
     from ._store import Store, StoredProfile
 
-T = TypeVar("T")
-
 #: The paths that no API has.
 PREFIX = "/_sandbox/"
 _PAGE = f"{PREFIX}page/"
@@ -51,28 +47,6 @@ _TYPES = {
     "page.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-
-
-class Cached(Generic[T]):
-    """A cached value, whose computation takes no more than a twentieth of the time."""
-
-    def __init__(
-        self, compute: Callable[[], T], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """Compute nothing yet; `clock` returns seconds."""
-        self._compute = compute
-        self._clock = clock
-        self._value: T
-        self._expires_at = -math.inf
-
-    def value(self) -> T:
-        """Return the value, computed again if it is old enough."""
-        begun = self._clock()
-        if begun >= self._expires_at:
-            self._value = self._compute()
-            ended = self._clock()
-            self._expires_at = ended + 20 * (ended - begun)
-        return self._value
 
 
 class _Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,7 +79,6 @@ class Page:
     ) -> None:
         """Show these parts to requests that come from this machine's pages and programs."""
         self._store = store
-        self._counts = Cached(store.state)
         self._shop = shop
         self._faults = faults
         self._activity = activity
@@ -185,7 +158,7 @@ class Page:
         return response
 
     def _overview(self) -> bytes:
-        profiles, mail_profiles, mail_events = self._counts.value()
+        profiles, mail_profiles, mail_events = self._store.state()
         return event(
             "overview",
             {

@@ -14,7 +14,6 @@ from yarl import URL
 from adapty_async.sandbox import Arrival, Faults, Sandbox
 from adapty_async.sandbox._activity import SECONDS, Activity, EventStream
 from adapty_async.sandbox._guard import objection
-from adapty_async.sandbox._page import Cached
 from adapty_async.sandbox._service import Call
 from adapty_async.sandbox._store import Store
 
@@ -412,23 +411,6 @@ async def test_a_search_is_for_text(api: Api, text: str, found: list[str]) -> No
     await api.v2("PATCH", "profile/", {"email": "anna@example.com"}, adapty_customer_user_id="100%")
 
     assert [one["id"] for one in (await page_of(api, text=text))["profiles"]] == found
-
-
-def test_counting_takes_a_small_share_of_the_time() -> None:
-    """Large tables are counted again after twenty times as long as the last count took."""
-    clock, counts = Clock(), iter([3, 4])
-
-    def count() -> int:
-        clock.now += 0.25
-        return next(counts)
-
-    cached = Cached(count, clock)
-    first_value = cached.value()
-    clock.now += 4.9
-    second_value = cached.value()
-    clock.now += 0.1
-
-    assert (first_value, second_value, cached.value()) == (3, 3, 4)
 
 
 # Who may use the page
