@@ -34,6 +34,7 @@ TAKEN = {
         for operation in ("createProfile", "updateProfile")
         for field, value in (
             ("", '{"zzz": "zzz"}'),
+            ("", "no installation_meta"),
             ("installation_meta", "null"),
             ("custom_attributes", "null"),
             ("custom_attributes", '{"zzz": "zzz"}'),
@@ -82,16 +83,53 @@ def problems(contract: Contract, operation: str, body: Any) -> set[Problem]:
     return set()
 
 
+def sample(document: Document, schema: dict[str, Any]) -> Any:
+    """Return the example of a schema, or a value with the required properties alone."""
+    schema = document.resolved(schema)
+    if "oneOf" in schema:
+        return sample(document, schema["oneOf"][0])
+    if schema["type"] == "object":
+        required = schema.get("required", ())
+        return {name: sample(document, schema["properties"][name]) for name in required}
+    if schema["type"] == "array":
+        return [sample(document, schema["items"])]
+    defaults = {"string": "USD", "number": 0, "integer": 1, "boolean": True}
+    value = schema.get("example", defaults[schema["type"]])
+    if schema.get("format") == "date-time":
+        value = "2026-01-01T00:00:00Z"
+    return schema.get("enum", [value])[0]
+
+
+def found_in(body: Any, path: Path) -> Any:
+    """Return what a body has at a place; `None` if it has nothing there."""
+    for name in path:
+        try:
+            body = body[name]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return body
+
+
+def values(document: Document, schema: dict[str, Any], known: Any) -> Iterator[tuple[str, Any]]:
+    """Yield values for a place with their names: of each type, and without a required property."""
+    for value in VALUES:
+        yield json.dumps(value), value
+    for name in schema.get("required", ()):
+        whole = known if isinstance(known, dict) else sample(document, schema)
+        yield f"no {name}", {one: value for one, value in whole.items() if one != name}
+
+
 def bodies(contract: Contract, operation: str) -> Iterator[tuple[str, str, Any]]:
     """Yield bodies that break the schema of an operation: the place, its value and the body."""
     [media] = contract.document.spec(operation)["requestBody"]["content"].values()
     for _, example in contract.document.request_examples(operation):
         known = problems(contract, operation, example)
-        for place, _ in places(contract.document, media["schema"]):
-            for value in VALUES:
+        for place, schema in places(contract.document, media["schema"]):
+            here = found_in(example, place)
+            for name, value in values(contract.document, schema, here):
                 body = changed(example, place, value)
                 if problems(contract, operation, body) - known:
-                    yield ".".join(map(str, place)), json.dumps(value), body
+                    yield ".".join(map(str, place)), name, body
 
 
 def words(contract: Contract, operation: str) -> Iterator[tuple[str, str, Any]]:
