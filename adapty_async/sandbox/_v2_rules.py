@@ -130,24 +130,21 @@ profile = record(
 )
 
 grant = record(
-    {
-        "access_level_id": identifier,
-        "starts_at": nullable(date_time),
-        "expires_at": nullable(date_time),
-    },
+    {"access_level_id": identifier, "starts_at": date_time, "expires_at": date_time},
     required=("access_level_id",),
+    nullable=True,
 )
 revocation = record(
-    {"access_level_id": identifier, "revoke_at": nullable(date_time)},
+    {"access_level_id": identifier, "revoke_at": date_time},
     required=("access_level_id",),
+    nullable=True,
 )
 refund_saver = record(
     {
-        "custom_preference": nullable(
-            one_of("grant", "grant_prorated", "no_preference", "decline")
-        ),
-        "consent": nullable(flag),
-    }
+        "custom_preference": one_of("grant", "grant_prorated", "no_preference", "decline"),
+        "consent": flag,
+    },
+    nullable=True,
 )
 IDENTIFIERS = (
     "adjust_device_id",
@@ -167,7 +164,7 @@ IDENTIFIERS = (
     "pushwoosh_hwid",
     "tenjin_analytics_installation_id",
 )
-identifiers = record(dict.fromkeys(IDENTIFIERS, nullable(text)))
+identifiers = record(dict.fromkeys(IDENTIFIERS, text), nullable=True)
 paddle = record(
     {"customer_user_id": identifier, "paddle_token": identifier},
     required=("customer_user_id", "paddle_token"),
@@ -382,7 +379,7 @@ def _items(value: Any) -> list[dict[str, Any]]:
 
 
 _currency_transaction = record(
-    {"items": _items, "metadata": nullable(_metadata)}, required=("items",)
+    {"items": _items, "metadata": _metadata}, required=("items",), nullable=True
 )
 
 

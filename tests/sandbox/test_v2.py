@@ -602,6 +602,8 @@ async def test_fields_that_contradict_each_other_have_a_code(api: Api, code: str
         (but(ONE_TIME, store_transaction_id="1" * 51), "store_transaction_id"),
         (but(ONE_TIME, price={"country": "US", "currency": "USD", "value": "1"}), "price.value"),
         (but(ONE_TIME, price={"country": "US", "currency": "USD", "value": True}), "price.value"),
+        (but(ONE_TIME, price={"country": "us", "currency": "USD", "value": 1}), "price.country"),
+        (but(ONE_TIME, price={"country": "US", "currency": "usd", "value": 1}), "price.currency"),
         (but(ONE_TIME, purchased_at="2024-01-15T10:30:00"), "purchased_at"),
         (but(ONE_TIME, offer={"category": "gift", "type": "free_trial"}), "offer.category"),
         (but(SUBSCRIPTION, renew_status=None), "renew_status"),
