@@ -19,7 +19,7 @@ from zoneinfo import available_timezones
 from . import _rules
 from ._rules import Invalid, Problem
 from ._service import Call, Refusal, Response, Service, json_response, read
-from ._v2_rules import list_of, nullable
+from ._v2_rules import integer, list_of, nullable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,19 +85,13 @@ _text_or_null = nullable(_rules.text)
 
 def _period(value: Any) -> Any:
     # The schema has text or null, the example a number.
-    return _whole_number(value) if isinstance(value, int) else _text_or_null(value)
-
-
-def _whole_number(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _rules.wrong("Input should be a valid integer")
-    return value
+    return integer(value) if isinstance(value, int) else _text_or_null(value)
 
 
 def _months(value: Any) -> int:
     if value not in _PREDICTION_MONTHS:
         raise _rules.wrong(f"Input should be one of {', '.join(map(str, _PREDICTION_MONTHS))}")
-    return _whole_number(value)
+    return integer(value)
 
 
 _product = _rules.matching(r"[^:]+:.+", "Input should be a store and a product id")
@@ -436,7 +430,7 @@ _KINDS = {
             "revenue", "arppu", "arpu", "arpas", "subscribers", "subscriptions"
         ),
         accounting_type=_rules.one_of(*_MONEY),
-        renewal_days=list_of(_whole_number),
+        renewal_days=list_of(integer),
         prediction_months=_months,
     ),
     f"{_BASE}/metrics/conversion/": _kind(

@@ -51,7 +51,8 @@ def _number(value: Any) -> float:
     return value
 
 
-def _integer(value: Any) -> int:
+def integer(value: Any) -> int:
+    """Require a whole number of 32 bits."""
     # For JSON, 1.0 is an integer as well.
     is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if isinstance(value, bool) or not is_whole or not -INT32 <= value < INT32:
@@ -60,7 +61,7 @@ def _integer(value: Any) -> int:
 
 
 def _att_status(value: Any) -> int:
-    if _integer(value) not in range(4):
+    if integer(value) not in range(4):
         raise wrong("Input should be 0, 1, 2 or 3")
     return int(value)
 
@@ -369,7 +370,7 @@ def _metadata(value: Any) -> dict[str, str]:
 def _items(value: Any) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = list_of(
         record(
-            {"currency_code": identifier, "amount": _integer},
+            {"currency_code": identifier, "amount": integer},
             required=("currency_code", "amount"),
         )
     )(value)
