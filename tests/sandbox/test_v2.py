@@ -669,8 +669,11 @@ async def test_a_grant_keeps_its_dates(api: Api) -> None:
         "expires_at": "2024-12-31T23:59:59Z",
     }
     [level] = (await api.v2("POST", GRANT, body)).body["data"]["access_levels"]
+    for_ever = {**body, "starts_at": None, "expires_at": None}
+    [other] = (await api.v2("POST", GRANT, for_ever)).body["data"]["access_levels"]
 
     assert (level["starts_at"], level["expires_at"]) == (body["starts_at"], body["expires_at"])
+    assert (other["starts_at"], other["expires_at"]) == (None, None)
 
 
 AFTER_THE_END = (
