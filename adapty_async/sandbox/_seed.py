@@ -84,15 +84,11 @@ def _put(seed: Seed, store: Store, shop: Shop, profiles: ProfilesV2) -> None:
     if seed.mail:
         store.save_mail(seed.mail)
         return
-    found = {
-        profile.profile_id: profile
-        for by, value in seed.ids.items()
-        if (profile := store.find(by, value)) is not None
-    }
-    if len(found) > 1:
-        raise wrong("The two ids are those of two profiles")
-    known = next(iter(found.values()), StoredProfile(str(uuid4()), None, {}))
+    found = [store.find(by, value) for by, value in seed.ids.items()]
+    known = next(filter(None, found), StoredProfile(str(uuid4()), None, {}))
     profile_id = seed.ids.get("profile_id", known.profile_id)
+    if any(profile is not None and profile.profile_id != profile_id for profile in found):
+        raise wrong("The customer user id is that of another profile")
     customer_user_id = seed.ids.get("customer_user_id", known.customer_user_id)
     profile = StoredProfile(profile_id, customer_user_id, dict(seed.attributes))
     store.put(profile)

@@ -91,8 +91,17 @@ async def test_a_profile_that_exists_is_changed(sandbox: Sandbox, tmp_path: Path
         ),
         pytest.param(
             {"customer_user_id": "u9", "profile_id": ID},
-            "The two ids are those of two profiles$",
+            "The customer user id is that of another profile$",
             id="two",
+        ),
+        pytest.param(
+            {
+                "customer_user_id": "u9",
+                "profile_id": ID.replace("3", "4"),
+                "access_levels": [{"access_level_id": "premium"}],
+            },
+            "The customer user id is that of another profile$",
+            id="another",
         ),
     ],
 )
