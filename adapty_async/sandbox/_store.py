@@ -203,7 +203,7 @@ class Store:
         """Add the profile, or replace attributes and customer user id of the stored one."""
         self._db.execute(
             "INSERT INTO profiles (profile_id, customer_user_id, attributes) VALUES (?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET attributes = excluded.attributes, "
+            "ON CONFLICT (profile_id) DO UPDATE SET attributes = excluded.attributes, "
             "customer_user_id = excluded.customer_user_id",
             (profile.profile_id, profile.customer_user_id, msgspec.json.encode(profile.attributes)),
         )
