@@ -133,12 +133,13 @@ def bodies(contract: Contract, operation: str) -> Iterator[tuple[str, str, Any]]
 
 
 def words(contract: Contract, operation: str) -> Iterator[tuple[str, str, Any]]:
-    """Yield a body for each word of each enumeration of an operation, with its place and value."""
+    """Yield bodies with each documented word, and with each null, with the place and the value."""
     [media] = contract.document.spec(operation)["requestBody"]["content"].values()
     for _, example in contract.document.request_examples(operation):
         known = problems(contract, operation, example)
         for place, schema in places(contract.document, media["schema"]):
-            for value in schema.get("enum", ()):
+            null = [None] if schema.get("nullable") else []
+            for value in (*schema.get("enum", ()), *null):
                 body = changed(example, place, value)
                 if not problems(contract, operation, body) - known:
                     yield ".".join(map(str, place)), json.dumps(value), body
@@ -192,8 +193,8 @@ async def test_a_body_against_its_schema_is_rejected_but_for_what_the_pages_allo
 
 
 @with_body
-async def test_every_word_of_an_enumeration_is_taken(contract: Contract, operation: str) -> None:
-    """Without strict mode, no documented word is rejected."""
+async def test_every_documented_word_and_null_is_taken(contract: Contract, operation: str) -> None:
+    """Without strict mode, no word of an enumeration is rejected, and no null of a schema."""
     found = await rejected(contract, operation, words(contract, operation))
 
     assert [one for *one, is_rejected in found if is_rejected] == []

@@ -415,6 +415,10 @@ async def test_a_transaction_that_cannot_be_has_a_code(api: Api, case: str) -> N
     reply = await api.v2("POST", VC, body)
 
     assert (reply.status, reply.body["error_code"]) == (status, code)
+    problem = reply.body["errors"][0]
+    assert problem["errors"][0]
+    if code in ("unknown_currency", "balance_overflow", "insufficient_balance"):
+        assert problem["source"] == "currency_code"
     assert await balances(api) == {"COINS": 1}
 
 
@@ -428,7 +432,7 @@ async def test_a_key_makes_a_retry_harmless(api: Api) -> None:
     api.sandbox.seed_profiles(["u2"])
     other = await transacted(api, ("COINS", 5), Idempotency_Key=key, adapty_customer_user_id="u2")
 
-    assert first.body == again.body
+    assert (first.status, first.body) == (again.status, again.body)
     assert await balances(api) == {"COINS": 10}
     assert other.body["transaction_id"] != first.body["transaction_id"]
 
@@ -455,6 +459,8 @@ async def test_a_key_is_a_uuid_of_version_4(api: Api, key: str) -> None:
     reply = await transacted(api, ("COINS", 5), Idempotency_Key=key)
 
     assert (reply.status, reply.body["error_code"]) == (400, "idempotency_key_invalid")
+    message = "Idempotency-Key must be a valid UUID v4"
+    assert reply.body["errors"] == [{"source": "Idempotency-Key", "errors": [message]}]
 
 
 async def test_a_transaction_is_in_flight_for_as_long_as_the_server_takes(
@@ -503,7 +509,10 @@ async def test_a_cursor_is_one_that_was_given(api: Api, cursor: str) -> None:
 async def test_a_limit_is_within_bounds(api: Api, limit: str) -> None:
     """A page has 1 to 100 transactions."""
     await created(api)
-    assert (await api.v2("GET", f"{VC}?limit={limit}")).status == 400
+    reply = await api.v2("GET", f"{VC}?limit={limit}")
+
+    assert (reply.status, reply.body["errors"][0]["source"]) == (400, "limit")
+    assert (await api.v2("GET", f"{VC}?limit=100")).status == 200
 
 
 @pytest.mark.parametrize(
