@@ -350,6 +350,17 @@ async def test_history_is_newest_first_and_in_pages(api: Api) -> None:
     assert none == {"data": [], "pagination": {"next_cursor": None}}
 
 
+async def test_a_page_of_the_history_has_50_transactions(api: Api) -> None:
+    """Without a limit, the page has as many as the document says, and a cursor to the others."""
+    await created(api)
+    for _ in range(51):
+        await transacted(api, ("COINS", 1))
+    history = (await api.v2("GET", VC)).body
+
+    assert len(history["data"]) == 50
+    assert history["pagination"]["next_cursor"] is not None
+
+
 async def test_metadata_is_kept(api: Api) -> None:
     """A transaction has its metadata, and no such field without any."""
     await created(api)
