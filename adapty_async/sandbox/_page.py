@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,7 @@ from ._activity import Activity, EventStream, event
 from ._body import complete
 from ._faults import Faults
 from ._service import Refusal, storable
-from ._v2_profiles import access_view
-from ._v2_rules import parse_date_time
+from ._webhook_events import access_properties
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -203,12 +201,11 @@ class Page:
         )
 
     def _view(self, profile: StoredProfile) -> dict[str, Any]:
-        now = datetime.now(UTC)
         levels = self._shop.access(profile.profile_id).values()
         return {
             "id": profile.customer_user_id,
             "other_id": profile.profile_id,
-            "access_levels": [_access(access_view(access, now), now) for access in levels],
+            "access_levels": [_access(access) for access in levels],
             "attributes": profile.attributes,
         }
 
@@ -277,15 +274,9 @@ def _mail_view(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _access(view: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    begins, ends = view["starts_at"], view["expires_at"]
-    has_begun = begins is None or parse_date_time(begins) <= now
-    has_ended = ends is not None and parse_date_time(ends) <= now
-    return {
-        "access_level_id": view["access_level_id"],
-        "expires_at": ends,
-        "is_active": has_begun and (view["is_in_grace_period"] or not has_ended),
-    }
+def _access(access: Mapping[str, Any]) -> dict[str, Any]:
+    properties = access_properties(access)
+    return {name: properties[name] for name in ("access_level_id", "expires_at", "is_active")}
 
 
 @cache

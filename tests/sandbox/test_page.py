@@ -21,6 +21,7 @@ from .conftest import PROFILES, Api, CutError
 from .reader import EVENTS, after, events, first
 from .test_mail import PROFILE
 from .test_pure import Clock
+from .test_v2 import SET, SUBSCRIPTION
 
 PAGE = "/_sandbox/page/"
 FILES = ("page.css", "page.js", "icon.svg")
@@ -364,6 +365,18 @@ async def test_a_profile_has_its_access_levels_and_attributes(api: Api) -> None:
         ("earlier", False),
     ]
     assert page["next"] is None
+
+
+async def test_a_level_is_active_until_its_grace_period_ends(api: Api) -> None:
+    """The end of a level is that of the grace period, not that of the paid time before it."""
+    api.sandbox.seed_profiles(["u1"])
+    ends = "2999-01-01T00:00:00Z"
+    issue = {"billing_issue_detected_at": "2024-02-15T10:30:00Z", "grace_period_expires_at": ends}
+    await api.v2("POST", SET, {**SUBSCRIPTION, **issue})
+
+    [user] = (await page_of(api))["profiles"]
+    [level] = user["access_levels"]
+    assert (level["expires_at"][:10], level["is_active"]) == (ends[:10], True)
 
 
 async def test_mail_profiles_are_listed(api: Api) -> None:
