@@ -22,7 +22,7 @@ _IDS = ("customer_user_id", "profile_id")
 _STATUSES = ("organic", "non_organic", "unknown")
 _FIELDS = ("attribution_user_id", "channel", "campaign", "ad_group", "ad_set", "creative")
 # The error codes that the documentation shows for mistakes in these fields.
-_CODES = {"visited_at": "datetime", "status": "enum"}
+_CODES: Mapping[str | None, str] = {"visited_at": "datetime", "status": "enum"}
 
 
 def _date_time(value: Any) -> str:
@@ -65,7 +65,7 @@ class _WebService(Service):
 
     def invalid(self, invalid: Invalid) -> Refusal:
         """Return the refusal of a request with these problems."""
-        code = _CODES.get(invalid.problems[0].field or "", "parse_error")
+        code = _CODES.get(invalid.problems[0].field, "parse_error")
         return Refusal(400, code, *invalid.problems)
 
 
