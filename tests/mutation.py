@@ -47,6 +47,10 @@ MODULES = {
         "test_statistics",
     ),
     "_pipeline/retry": ("pipeline/test_retry", "v2/test_creation"),
+    "sandbox/_mail": ("sandbox/test_mail",),
+    "sandbox/_v1": ("sandbox/test_v1",),
+    "sandbox/_v2_currencies": ("sandbox/test_v2_app", "contract/test_sandbox"),
+    "sandbox/_web": ("sandbox/test_web", "contract/test_sandbox"),
 }
 #: Tests in other processes, which run the unchanged code.
 ELSEWHERE = ("bulk/test_run_journal.py::test_a_full_disk_ends_the_run",)
