@@ -493,6 +493,15 @@ PROTECTED: list[tuple[str, str, Any]] = [
 ]
 
 
+@pytest.mark.parametrize("listens_on", ["localhost", "127.0.0.1", "::1"])
+def test_another_host_leads_nowhere_on_this_machine(listens_on: str) -> None:
+    """A sandbox that only this machine reaches serves no foreign name, whatever its own is."""
+    reason = objection("GET", {"Host": "evil.example"}, listens_on)
+
+    assert reason is not None
+    assert "another name" in reason
+
+
 @pytest.mark.parametrize(("headers", "message"), FOREIGN)
 async def test_the_page_of_another_site_does_and_reads_nothing(
     api: Api, headers: dict[str, str], message: str
