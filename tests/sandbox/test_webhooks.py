@@ -326,6 +326,7 @@ GRACE: dict[str, Any] = {
             ["billing_issue_detected", "entered_grace_period"],
             id="grace period",
         ),
+        pytest.param([{**PAID, **GRACE}], {**PAID, **GRACE}, [], id="grace period before"),
         pytest.param([PAID], {**PAID, **REFUND}, ["subscription_refunded"], id="refund"),
         pytest.param([{**PAID, **REFUND}], {**PAID, **REFUND}, [], id="refunded before"),
         pytest.param([], ONE_TIME, ["non_subscription_purchase"], id="one-time"),
@@ -346,6 +347,22 @@ def test_the_events_of_a_purchase_depend_on_those_before(
     for name in expected:
         properties = purchase_properties(name, purchase)
         assert properties["event_datetime"].endswith("+0000")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "subscription_renewal_cancelled",
+        "trial_renewal_reactivated",
+        "billing_issue_detected",
+        "entered_grace_period",
+    ],
+)
+def test_a_change_of_a_purchase_happens_now(name: str) -> None:
+    """The business time of a change is not that of the purchase, which is long ago."""
+    at = datetime.fromisoformat(purchase_properties(name, PAID)["event_datetime"])
+
+    assert abs((datetime.now(UTC) - at).total_seconds()) < 60
 
 
 def test_a_trial_has_no_price() -> None:
