@@ -328,6 +328,37 @@ def test_references_and_other_properties_are_followed(value: Any, fields: list[s
     assert [problem.field for problem in problems] == fields
 
 
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        pytest.param({"type": "integer"}, [7, 7.0], [7.5, True, "7"], id="integer"),
+        pytest.param({"type": "number"}, [7, 7.5], [True, "7"], id="number"),
+        pytest.param({"type": "string", "maxLength": 2}, ["ab"], ["abc"], id="length"),
+        pytest.param({"type": "array", "maxItems": 2}, [[1, 2]], [[1, 2, 3]], id="count"),
+        pytest.param(
+            {"type": "string", "format": "date"},
+            ["2000-12-31"],
+            ["20001231", "2000-W52-7", "2000-12-32"],
+            id="date",
+        ),
+        pytest.param(
+            {"oneOf": [{"type": "string"}, {"type": "number"}, {"type": "integer"}]},
+            ["a", 7.5],
+            [7, None],
+            id="exactly-one",
+        ),
+    ],
+)
+def test_a_value_is_held_to_its_schema(
+    schema: dict[str, Any], right: list[Any], wrong: list[Any]
+) -> None:
+    """Bounds are inclusive, and numbers are those of JSON."""
+    validator = Validator({})
+
+    assert [value for value in right if any(validator.problems(schema, value))] == []
+    assert [value for value in wrong if not any(validator.problems(schema, value))] == []
+
+
 # Statements of the documentation that contradict each other
 
 
