@@ -101,6 +101,16 @@ async def test_views_and_attributions_are_stored(api: Api) -> None:
     assert api.sandbox.attribution(customer_user_id="u2") is None
 
 
+async def test_a_deleted_profile_takes_its_views_with_it(api: Api) -> None:
+    """The views of others stay."""
+    api.sandbox.seed_profiles(["u1", "u2"])
+    for user in ("u1", "u2"):
+        await post(api, "paywall/visit", {**VIEW, "customer_user_id": user})
+    await api.v2("DELETE", "profile/")
+
+    assert [view["customer_user_id"] for view in api.sandbox.paywall_views()] == ["u2"]
+
+
 @pytest.mark.parametrize("path", CALLS)
 async def test_each_call_needs_one_id_of_a_profile(api: Api, path: str) -> None:
     """No id, two ids and an unknown profile are rejected; either kind of id is accepted."""
