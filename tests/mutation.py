@@ -55,6 +55,10 @@ MODULES = {
     "webhooks/_parse": ("webhooks/test_parse", "webhooks/test_mail"),
     "webhooks/_receiver": ("webhooks/test_receiver", "webhooks/test_frameworks"),
     "webhooks/_store": ("webhooks/test_store", "webhooks/test_receiver"),
+    "sandbox/_mail": ("sandbox/test_mail",),
+    "sandbox/_v1": ("sandbox/test_v1",),
+    "sandbox/_v2_currencies": ("sandbox/test_v2_app", "contract/test_sandbox"),
+    "sandbox/_web": ("sandbox/test_web", "contract/test_sandbox"),
 }
 #: Tests in other processes, which run the unchanged code, and tests of frames and methods, which
 #: find those of mutmut.

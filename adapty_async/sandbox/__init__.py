@@ -30,7 +30,6 @@ from . import _seed, _v1
 from ._app import App, Options
 from ._faults import FaultPlan, Faults
 from ._rate import TokenBucket
-from ._service import Conflicts
 from ._shop import Shop
 from ._store import Arrival, Store, StoredProfile
 from ._webhooks import Delivery, Webhooks
@@ -153,7 +152,8 @@ class Sandbox:
             body_timeout,
             virtual_currencies,
             strict,
-            Conflicts(unknown_products, unset_refund_saver),
+            "premium" if unknown_products == "premium" else None,
+            unset_refund_saver,
             seed,
             export_segments,
         )
@@ -200,7 +200,7 @@ class Sandbox:
                 app.handle,
                 handler_cancellation=True,
                 access_log=None,
-                auto_decompress=False,  # a body that cannot be unpacked is a response of the API's
+                auto_decompress=False,  # a compressed body gets a 415 of the API's
             )
             # Stopping has to be quick: handlers that still sleep after 0.1 seconds are cancelled.
             runner = web.ServerRunner(server, shutdown_timeout=0.1)

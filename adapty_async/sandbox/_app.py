@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from aiohttp import web
 
-from . import _export, _mail, _v1, _web
+from . import _export, _v1
 from ._activity import Activity
 from ._body import received
-from ._export import Export
 from ._mail import Mail
 from ._page import Page
 from ._rules import Problem
-from ._service import Call, Conflicts, Refusal, Response, Service, storable
+from ._service import Call, Refusal, Response, Service, storable
 from ._shop import Shop
 from ._store import Arrival
 from ._strict import Documents
-from ._v1 import ServerSideV1
-from ._v2 import ServerSideV2
+from ._v2_app import AppV2, pattern
+from ._v2_currencies import CurrenciesV2
+from ._v2_profiles import ProfilesV2
 from ._web import Web
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class Options(NamedTuple):
     body_timeout: float
     virtual_currencies: bool
     strict: bool
-    conflicts: Conflicts
+    unknown_product_level: str | None
+    unset_refund_saver: Literal["null", "defaults"]
     seed: int
     export_segments: int
 
@@ -85,23 +86,21 @@ class App:
         self._faults = faults
         self._options = options
         self._check = Documents().check if options.strict else None
-        shop = Shop(store.connection)
-        v1, mail = ServerSideV1(store, options.api_key), Mail(store, options.mail_api_key)
-        self._v2 = ServerSideV2(
-            store,
-            options.api_key,
-            lambda: faults.latency,
-            currencies=options.virtual_currencies,
-            emit=None if webhooks is None else webhooks.send,
-            conflicts=options.conflicts,
+        shop = Shop(store.connection, options.unknown_product_level)
+        profiles = ProfilesV2(store, shop, None if webhooks is None else webhooks.send)
+        settings = AppV2(store, shop, profiles, options.unset_refund_saver)
+        currencies = CurrenciesV2(
+            store, shop, lambda: faults.latency, enabled=options.virtual_currencies
         )
+        key = f"Api-Key {options.api_key}"
         self._services: dict[str, Service] = {
-            **dict.fromkeys(_v1.PATHS, v1),
-            **dict.fromkeys(_mail.PATHS, mail),
-            **dict.fromkeys(_web.PATHS, Web(store, shop, options.public_key)),
-            **dict.fromkeys(
-                _export.PATHS, Export(options.api_key, options.seed, options.export_segments)
-            ),
+            _v1.PATH: _v1.ServerSideV1(store, key),
+            **profiles.services(key),
+            **settings.services(key),
+            **currencies.services(key),
+            **Web(store, shop).services(f"Api-Key {options.public_key}"),
+            **Mail(store).services(f"Bearer {options.mail_api_key}"),
+            **_export.services(key, _export.Numbers(options.seed, options.export_segments)),
         }
         self._activity = Activity()
         self._page = Page(
@@ -117,7 +116,7 @@ class App:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Return the response to one request of any kind."""
-        service = self._services.get(request.path) or self._v2.at(request.path)
+        service = self._services.get(pattern(request.path))
         if service is not None:
             return await self._serve(request, service)
         if self._page.serves(request.method, request.path):
@@ -179,14 +178,12 @@ class App:
         # Adapty's documentation states code and status of a 429, but no text and no Retry-After.
         response = service.error(Refusal(429, "rate_limited", Problem("Too many requests")))
         seconds = max(1, math.ceil(wait))
-        if service.name == Export.name:  # its documentation shows neither body nor header
-            return response
+        if service.name == "export" or self._options.retry_after == "none":
+            return response  # the documentation of exports shows neither body nor header
         if self._options.retry_after == "seconds":
-            return response._replace(retry_after=str(seconds))
-        if self._options.retry_after == "date":
-            moment = math.ceil(time.time()) + seconds
-            return response._replace(retry_after=formatdate(moment, usegmt=True))
-        return response
+            return response._replace(headers={"Retry-After": str(seconds)})
+        moment = formatdate(math.ceil(time.time()) + seconds, usegmt=True)
+        return response._replace(headers={"Retry-After": moment})
 
     def _log(
         self,

@@ -18,18 +18,8 @@ from zoneinfo import available_timezones
 
 from . import _rules
 from ._rules import Invalid, Problem
-from ._service import (
-    Call,
-    Refusal,
-    Response,
-    check_documented,
-    check_media_type,
-    decoded,
-    json_response,
-    method_not_allowed,
-)
-from ._v2_routes import error_response, not_authenticated
-from ._v2_rules import list_of, nullable
+from ._service import Call, Refusal, Response, Service, json_response, read
+from ._v2_rules import integer, list_of, nullable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,6 +67,7 @@ _LISTS = (
     "offer_id",
 )
 _MONEY = ("revenue", "proceeds", "net_revenue")
+_PREDICTION_MONTHS = (3, 6, 9, 12, 18, 24)
 _STAGES = ("Install", "Paywall displayed", "Trial", "Paid", "Renewal 2", "Renewal 3")
 
 
@@ -94,13 +85,13 @@ _text_or_null = nullable(_rules.text)
 
 def _period(value: Any) -> Any:
     # The schema has text or null, the example a number.
-    return _whole_number(value) if isinstance(value, int) else _text_or_null(value)
+    return integer(value) if isinstance(value, int) else _text_or_null(value)
 
 
-def _whole_number(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _rules.wrong("Input should be a valid integer")
-    return value
+def _months(value: Any) -> int:
+    if value not in _PREDICTION_MONTHS:
+        raise _rules.wrong(f"Input should be one of {', '.join(map(str, _PREDICTION_MONTHS))}")
+    return integer(value)
 
 
 _product = _rules.matching(r"[^:]+:.+", "Input should be a store and a product id")
@@ -150,42 +141,33 @@ class Numbers:
         return self.count(*names) + self.count("cents", *names) % 100 / 100
 
 
-class Export:
-    """The seven operations of the export analytics API."""
+class Export(Service):
+    """The service of one operation of the export analytics API."""
 
     name = "export"
 
-    def __init__(self, api_key: str, seed: int, segments: int) -> None:
-        """Serve requests with `api_key`."""
-        self._authorization = f"Api-Key {api_key}"
-        self._numbers = Numbers(seed, segments)
+    def __init__(self, authorization: str, kind: _Kind, numbers: Numbers) -> None:
+        """Serve exports of one kind."""
+        super().__init__(authorization, {"POST": self._export})
+        self._kind = kind
+        self._numbers = numbers
 
-    def identity(self, call: Call) -> str | None:  # noqa: ARG002 - no export is about a profile
-        """Return no profile."""
-        return None
-
-    def perform(self, call: Call) -> Response:
-        """Check key, method, media type, time zone and body, and return the export."""
-        if call.headers.get("Authorization") != self._authorization:
-            raise not_authenticated()
-        if call.method != "POST":
-            raise method_not_allowed(call, ["POST"])
-        check_media_type(call)
-        kind = PATHS[call.path]
-        try:
-            check_documented(call)
-            _check_zone(call.headers.get("Adapty-Tz"))
-            query = kind.check(decoded(call.body))
-        except Invalid as invalid:
-            raise Refusal(400, "validation_error", *invalid.problems) from invalid
-        rows = kind.rows(self._numbers, query)
+    def _export(self, call: Call) -> Response:
+        _check_zone(call.headers.get("Adapty-Tz"))
+        query = read(call, self._kind.check)
+        rows = self._kind.rows(self._numbers, query)
         if query.get("format") == "csv":
             return Response(200, media_type="text/csv", blocks=_csv(rows))
-        return json_response(200, kind.view(query, list(rows)))
+        return json_response(200, self._kind.view(query, list(rows)))
 
     def error(self, refusal: Refusal) -> Response:
         """Return the refusal as an error body; the documentation shows none for 429."""
-        return Response(429) if refusal.status == 429 else error_response(refusal, "objects")
+        return Response(429) if refusal.status == 429 else super().error(refusal)
+
+
+def services(authorization: str, numbers: Numbers) -> dict[str, Service]:
+    """Return the services by path."""
+    return {path: Export(authorization, kind, numbers) for path, kind in _KINDS.items()}
 
 
 def _check_zone(name: str | None) -> None:
@@ -430,8 +412,7 @@ _placement_filters = _rules.record(
     {"placement_type": _rules.one_of("paywall", "onboarding")}, required=("placement_type",)
 )
 
-#: The kinds of exports by path.
-PATHS = {
+_KINDS = {
     f"{_BASE}/metrics/analytics/": _kind(
         _analytics,
         _analytics_view,
@@ -449,8 +430,8 @@ PATHS = {
             "revenue", "arppu", "arpu", "arpas", "subscribers", "subscriptions"
         ),
         accounting_type=_rules.one_of(*_MONEY),
-        renewal_days=list_of(_whole_number),
-        prediction_months=_whole_number,
+        renewal_days=list_of(integer),
+        prediction_months=_months,
     ),
     f"{_BASE}/metrics/conversion/": _kind(
         _conversion,

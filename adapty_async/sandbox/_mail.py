@@ -2,65 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._rules import Invalid, Problem, mail_event, mail_identifiers, mail_profile
 from ._service import (
     Call,
     Refusal,
     Response,
-    check_documented,
-    check_media_type,
-    decoded,
+    Service,
     identity_in_body,
     json_response,
+    read,
 )
 
 if TYPE_CHECKING:
     from ._store import Store
 
-_SAVE = "/api/v1/profile/save/"
-_DELETE = "/api/v1/profile/delete/"
-_EVENT = "/api/v1/profile/transaction-event/save/"
-PATHS = (_SAVE, _DELETE, _EVENT)
-
+_BASE = "/api/v1/profile"
 _IDENTIFIERS = ("external_profile_id", "customer_user_id", "email")
 
 
-class Mail:
-    """The service of the three POST requests; the body identifies the profile."""
+class _MailService(Service):
+    """A service of the Mail API: the body identifies the profile."""
 
     name = "mail"
-
-    def __init__(self, store: Store, api_key: str) -> None:
-        """Serve `store` to requests with `api_key`."""
-        self._store = store
-        self._authorization = f"Bearer {api_key}"
-        self._paths = {_SAVE: self._save, _DELETE: self._delete, _EVENT: self._event}
 
     def identity(self, call: Call) -> str | None:
         """Return the first identifier in the body; `None` if the body cannot be decoded."""
         return identity_in_body(call, _IDENTIFIERS)
 
-    def perform(self, call: Call) -> Response:
-        """
-        Check key, method, media type and body, and carry the operation out.
+    def unauthorized(self) -> Refusal:
+        """Return the refusal of a missing or wrong key."""
+        return Refusal(403, "secret_key_does_not_exist_error", Problem("Secret key doesn't exist"))
 
-        Raises:
-            Refusal: one of them is wrong, or there is no profile to delete.
-        """
-        if call.headers.get("Authorization") != self._authorization:
-            raise Refusal(
-                403, "secret_key_does_not_exist_error", Problem("Secret key doesn't exist")
-            )
-        if call.method != "POST":
-            raise Refusal(405, "base_error", Problem("Method Not Allowed"), allow=["POST"])
-        check_media_type(call)
-        try:
-            check_documented(call)
-            return self._paths[call.path](decoded(call.body))
-        except Invalid as invalid:
-            raise Refusal(400, "base_error", *invalid.problems) from invalid
+    def invalid(self, invalid: Invalid) -> Refusal:
+        """Return the refusal of a request with these problems."""
+        return Refusal(400, "base_error", *invalid.problems)
 
     def error(self, refusal: Refusal) -> Response:
         """Return the error body, in which every problem has its own code and status."""
@@ -73,14 +50,34 @@ class Mail:
             }
             for message, field in refusal.problems
         ]
-        return json_response(refusal.status, {"errors": errors})._replace(allow=refusal.allow)
+        return json_response(refusal.status, {"errors": errors}, headers=refusal.headers)
 
-    def _save(self, body: Any) -> Response:
-        self._store.save_mail(mail_profile(body))
+
+class Mail:
+    """The operations of the Mail API."""
+
+    def __init__(self, store: Store) -> None:
+        """Serve `store`."""
+        self._store = store
+
+    def services(self, authorization: str) -> dict[str, Service]:
+        """Return the services by path."""
+        operations = {
+            f"{_BASE}/save/": self._save,
+            f"{_BASE}/delete/": self._delete,
+            f"{_BASE}/transaction-event/save/": self._event,
+        }
+        return {
+            path: _MailService(authorization, {"POST": operation})
+            for path, operation in operations.items()
+        }
+
+    def _save(self, call: Call) -> Response:
+        self._store.save_mail(read(call, mail_profile))
         return json_response(200, {})
 
-    def _delete(self, body: Any) -> Response:
-        identifiers = {name: value for name, value in mail_identifiers(body).items() if value}
+    def _delete(self, call: Call) -> Response:
+        identifiers = {name: value for name, value in read(call, mail_identifiers).items() if value}
         if not identifiers:
             names = "external_profile_id, customer_user_id or email"
             raise Refusal(
@@ -90,8 +87,8 @@ class Mail:
             raise Refusal(404, "profile_not_found_error", Problem("Profile not found"))
         return Response(204)
 
-    def _event(self, body: Any) -> Response:
-        fields = mail_event(body)
+    def _event(self, call: Call) -> Response:
+        fields = read(call, mail_event)
         # Both only find the profile: Adapty's documentation says that the event has neither.
         for name in {"customer_user_id", "email"} & fields.keys():
             del fields[name]

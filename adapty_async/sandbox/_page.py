@@ -7,13 +7,10 @@ None of them counts as a request to an API: they are in no log, meet no fault an
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import msgspec
@@ -21,11 +18,10 @@ from aiohttp import web
 
 from . import _guard, _snippets
 from ._activity import Activity, EventStream, event
-from ._body import complete, unpacked
+from ._body import complete
 from ._faults import Faults
 from ._service import Refusal, storable
-from ._v2_profiles import access_view
-from ._v2_rules import parse_date_time
+from ._webhook_events import access_properties
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -34,8 +30,6 @@ if TYPE_CHECKING:
     from ._rate import TokenBucket
     from ._shop import Shop
     from ._store import Store, StoredProfile
-
-T = TypeVar("T")
 
 #: The paths that no API has.
 PREFIX = "/_sandbox/"
@@ -51,28 +45,6 @@ _TYPES = {
     "page.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-
-
-class Cached(Generic[T]):
-    """A cached value, whose computation takes no more than a twentieth of the time."""
-
-    def __init__(
-        self, compute: Callable[[], T], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """Compute nothing yet; `clock` returns seconds."""
-        self._compute = compute
-        self._clock = clock
-        self._value: T
-        self._expires_at = -math.inf
-
-    def value(self) -> T:
-        """Return the value, computed again if it is old enough."""
-        begun = self._clock()
-        if begun >= self._expires_at:
-            self._value = self._compute()
-            ended = self._clock()
-            self._expires_at = ended + 20 * (ended - begun)
-        return self._value
 
 
 class _Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,7 +77,6 @@ class Page:
     ) -> None:
         """Show these parts to requests that come from this machine's pages and programs."""
         self._store = store
-        self._counts = Cached(store.state)
         self._shop = shop
         self._faults = faults
         self._activity = activity
@@ -185,7 +156,7 @@ class Page:
         return response
 
     def _overview(self) -> bytes:
-        profiles, mail_profiles, mail_events = self._counts.value()
+        profiles, mail_profiles, mail_events = self._store.state()
         return event(
             "overview",
             {
@@ -230,12 +201,11 @@ class Page:
         )
 
     def _view(self, profile: StoredProfile) -> dict[str, Any]:
-        now = datetime.now(UTC)
         levels = self._shop.access(profile.profile_id).values()
         return {
             "id": profile.customer_user_id,
             "other_id": profile.profile_id,
-            "access_levels": [_access(access_view(access, now), now) for access in levels],
+            "access_levels": [_access(access) for access in levels],
             "attributes": profile.attributes,
         }
 
@@ -281,8 +251,7 @@ class Page:
     async def _seed(self, request: web.BaseRequest) -> web.StreamResponse:
         # Not request.read(): a hundred thousand ids exceed its limit of 1 MiB.
         body = await complete(request, request.content.read, self._body_timeout)
-        ids = _seed_ids(unpacked(body, request.headers.get("Content-Encoding", ""), None))
-        return _json({"added": self._store.seed(ids)})
+        return _json({"added": self._store.seed(_seed_ids(body))})
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         return await complete(request, request.read, self._body_timeout)
@@ -305,15 +274,9 @@ def _mail_view(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _access(view: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    begins, ends = view["starts_at"], view["expires_at"]
-    has_begun = begins is None or parse_date_time(begins) <= now
-    has_ended = ends is not None and parse_date_time(ends) <= now
-    return {
-        "access_level_id": view["access_level_id"],
-        "expires_at": ends,
-        "is_active": has_begun and (view["is_in_grace_period"] or not has_ended),
-    }
+def _access(access: Mapping[str, Any]) -> dict[str, Any]:
+    properties = access_properties(access)
+    return {name: properties[name] for name in ("access_level_id", "expires_at", "is_active")}
 
 
 @cache

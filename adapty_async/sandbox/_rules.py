@@ -120,7 +120,7 @@ def record(
     """
     Return a rule for objects that checks known fields and drops unknown ones.
 
-    With `nullable`, every field may be null, which clears it.
+    With `nullable`, every field that is not required may be null, which clears it.
     """
 
     def check(value: Any) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def record(
         clean: dict[str, Any] = {}
         for name in (known for known in fields if known in value):
             try:
-                cleared = nullable and value[name] is None
+                cleared = nullable and value[name] is None and name not in required
                 clean[name] = None if cleared else fields[name](value[name])
             except Invalid as inner:
                 problems.extend(inner.under(name))
@@ -236,10 +236,11 @@ v1_profile = record(
 def _merged(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(stored)
     for name, change in changes.items():
-        value = _merged(result.get(name, {}), change) if isinstance(change, dict) else change
-        result[name] = value
-        if value is None or value == {}:
-            del result[name]
+        if change is None:
+            result.pop(name, None)
+        else:
+            is_object = isinstance(change, dict)
+            result[name] = _merged(result.get(name, {}), change) if is_object else change
     return result
 
 

@@ -25,10 +25,9 @@ _access = record({"access_levels": rules.list_of(rules.grant)})
 
 
 class Seed(NamedTuple):
-    """One profile of a seed file and its line: of the Mail API if `mail` is not empty."""
+    """One profile of a seed file and its line; one of the Mail API has its id among `ids`."""
 
     line: int
-    mail: Mapping[str, Any]
     ids: Mapping[str, str]
     attributes: Mapping[str, Any]
     access_levels: list[dict[str, Any]]
@@ -48,7 +47,7 @@ def parsed(content: bytes) -> list[Seed]:
             continue
         try:
             seed = _seed(number, msgspec.json.decode(line))
-            for key in _keys(seed):
+            for key in seed.ids.items():
                 if lines.setdefault(key, number) != number:
                     raise Invalid(Problem(f"Also on line {lines[key]}", key[0]))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -81,18 +80,14 @@ def apply(seeds: Iterable[Seed], store: Store, shop: Shop) -> int:
 
 
 def _put(seed: Seed, store: Store, shop: Shop, profiles: ProfilesV2) -> None:
-    if seed.mail:
-        store.save_mail(seed.mail)
+    if _MAIL_ID in seed.ids:
+        store.save_mail(seed.attributes)
         return
-    found = {
-        profile.profile_id: profile
-        for by, value in seed.ids.items()
-        if (profile := store.find(by, value)) is not None
-    }
-    if len(found) > 1:
-        raise wrong("The two ids are those of two profiles")
-    known = next(iter(found.values()), StoredProfile(str(uuid4()), None, {}))
+    found = [store.find(by, value) for by, value in seed.ids.items()]
+    known = next(filter(None, found), StoredProfile(str(uuid4()), None, {}))
     profile_id = seed.ids.get("profile_id", known.profile_id)
+    if any(profile is not None and profile.profile_id != profile_id for profile in found):
+        raise wrong("The customer user id is that of another profile")
     customer_user_id = seed.ids.get("customer_user_id", known.customer_user_id)
     profile = StoredProfile(profile_id, customer_user_id, dict(seed.attributes))
     store.put(profile)
@@ -102,23 +97,20 @@ def _put(seed: Seed, store: Store, shop: Shop, profiles: ProfilesV2) -> None:
         profiles.grant(profile, grant)
 
 
-def _keys(seed: Seed) -> Iterable[tuple[str, str]]:
-    return [(_MAIL_ID, seed.mail[_MAIL_ID])] if seed.mail else seed.ids.items()
-
-
 def _seed(line: int, value: Any) -> Seed:
     if isinstance(value, str):
-        return Seed(line, {}, {"customer_user_id": identifier(value)}, {}, [])
+        return Seed(line, {"customer_user_id": identifier(value)}, {}, [])
     if not isinstance(value, dict):
         raise wrong("Input should be a customer user id or an object")
     if _MAIL_ID in value:
-        return Seed(line, _known(value, mail_profile(value)), {}, {}, [])
+        fields = _known(value, mail_profile(value))
+        return Seed(line, {_MAIL_ID: fields[_MAIL_ID]}, fields, [])
     ids = _ids(value)
     if not ids:
         raise wrong(f"One of {', '.join(_IDS)} and {_MAIL_ID} is required")
     attributes, access = rules.profile(value), _access(value)
     _known(value, {**ids, **attributes, **access})
-    return Seed(line, {}, ids, updated({}, attributes), access.get("access_levels", []))
+    return Seed(line, ids, updated({}, attributes), access.get("access_levels", []))
 
 
 def _known(value: Mapping[str, Any], clean: Mapping[str, Any]) -> Mapping[str, Any]:

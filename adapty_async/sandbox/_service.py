@@ -1,11 +1,15 @@
-"""The interface of the sandbox's services: requests, responses and refusals. It does no I/O."""
+"""
+Services of the sandbox: requests, responses, refusals, and the checks that all operations share.
+
+A service does no I/O. It checks the key, the method, the media type and the body, in this order.
+"""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -15,6 +19,10 @@ from ._rules import Invalid, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from ._rules import Rule
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Call(NamedTuple):
@@ -33,26 +41,18 @@ class Call(NamedTuple):
     check: Callable[[str, str, bytes], None] | None = None
 
 
-class Conflicts(NamedTuple):
-    """The choices between statements of Adapty's documentation that contradict each other."""
-
-    unknown_products: Literal["ignored", "premium"] = "ignored"
-    unset_refund_saver: Literal["null", "defaults"] = "null"
-
-
 class Response(NamedTuple):
     """
     One response; `body` is empty if the documentation shows none.
 
-    `allow` has the methods of the path if the response is a 405.
+    `headers` are those in addition to `Request-Id` and `Content-Type`.
     With `blocks`, these are the body, which is sent block by block.
     """
 
     status: int
     body: bytes = b""
     media_type: str = "application/json"
-    retry_after: str | None = None
-    allow: str | None = None
+    headers: Mapping[str, str] = _NO_HEADERS
     blocks: Iterator[bytes] | None = None
 
     async def send(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -70,13 +70,9 @@ class Response(NamedTuple):
 
     def to_web(self) -> web.Response:
         """Return the response for aiohttp, with a new `Request-Id`."""
-        headers = {"Request-Id": uuid4().hex}
+        headers = {"Request-Id": uuid4().hex, **self.headers}
         if self.body:
             headers["Content-Type"] = self.media_type
-        if self.retry_after is not None:
-            headers["Retry-After"] = self.retry_after
-        if self.allow is not None:
-            headers["Allow"] = self.allow
         response = web.Response(status=self.status, body=self.body or None, headers=headers)
         if self.status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT):
             response.force_close()  # the rest of the body is still under way
@@ -87,43 +83,101 @@ class Refusal(Exception):  # noqa: N818 - a refusal is a response, not a failure
     """An exception that becomes a documented error response."""
 
     def __init__(
-        self,
-        status: int,
-        code: str,
-        *problems: Problem,
-        retry_after: int | None = None,
-        allow: Iterable[str] = (),
+        self, status: int, code: str, *problems: Problem, headers: Mapping[str, str] = _NO_HEADERS
     ) -> None:
-        """Store the HTTP status, the error code and the problems, in the order found."""
+        """Store the HTTP status, the error code, the problems in the order found, and headers."""
         super().__init__(status, code)
         self.status = status
         self.code = code
         self.problems = problems
-        self.retry_after = retry_after
-        self.allow = ", ".join(sorted(allow)) or None
+        self.headers = headers
 
 
-class Service(Protocol):
-    """The interface of one API: it identifies a request, performs it and formats errors."""
+class Service:
+    """
+    The service of one path, with the error bodies of the server-side API.
+
+    Attributes:
+        name: the name of the API.
+        media_type: the media type of bodies.
+        with_media_type: the methods whose requests need a `Content-Type`.
+    """
 
     name: str
+    media_type = "application/json"
+    with_media_type = frozenset({"POST", "PATCH", "PUT"})
 
-    @abstractmethod
-    def identity(self, call: Call) -> str | None:
-        """Return the identifier of the request's profile, without validation."""
+    def __init__(
+        self, authorization: str, operations: Mapping[str, Callable[[Call], Response]]
+    ) -> None:
+        """Serve operations, by method, to requests with that `Authorization` header."""
+        self._authorization = authorization
+        self._operations = operations
 
-    @abstractmethod
     def perform(self, call: Call) -> Response:
-        """Check the request and carry it out, or raise `Refusal` with nothing changed."""
+        """
+        Check key, method, media type and body, and carry the operation out.
 
-    @abstractmethod
+        Raises:
+            Refusal: one of them is wrong, or breaks a rule of the operation; nothing is changed.
+        """
+        if call.headers.get("Authorization") != self._authorization:
+            raise self.unauthorized()
+        operation = self._operations.get(call.method)
+        if operation is None:
+            allow = {"Allow": ", ".join(sorted(self._operations))}
+            problem = Problem(f'Method "{call.method}" not allowed.')
+            raise Refusal(405, "method_not_allowed", problem, headers=allow)
+        if call.method in self.with_media_type:
+            self._check_media_type(call)
+        try:
+            if call.check is not None:
+                call.check(call.method, call.path, call.body)
+            return operation(call)
+        except Invalid as invalid:
+            raise self.invalid(invalid) from invalid
+
+    def _check_media_type(self, call: Call) -> None:
+        given = storable(call.headers.get("Content-Type", ""))
+        if given.partition(";")[0].strip().lower() != self.media_type:
+            problem = Problem(f'Unsupported media type "{given}" in request.')
+            raise Refusal(415, "unsupported_media_type", problem)
+
+    def identity(self, call: Call) -> str | None:  # noqa: ARG002 - an export is about no profile
+        """Return the identifier of the request's profile, without validation."""
+        return None
+
+    def unauthorized(self) -> Refusal:
+        """Return the refusal of a missing or wrong key."""
+        problem = Problem("Authentication credentials were not provided.", "non_field_errors")
+        return Refusal(401, "not_authenticated", problem)
+
+    def invalid(self, invalid: Invalid) -> Refusal:
+        """Return the refusal of a request with these problems."""
+        return Refusal(400, "validation_error", *invalid.problems)
+
     def error(self, refusal: Refusal) -> Response:
-        """Return the refusal as an error body of this API."""
+        """Return the refusal as an error body."""
+        body = {
+            "errors": self.errors(refusal),
+            "error_code": refusal.code,
+            "status_code": refusal.status,
+        }
+        return json_response(refusal.status, body, self.media_type, refusal.headers)
+
+    def errors(self, refusal: Refusal) -> list[Any]:
+        """Return the problems as a list for the error body."""
+        return [{"source": field, "errors": [message]} for message, field in refusal.problems]
 
 
-def json_response(status: int, value: Any) -> Response:
+def json_response(
+    status: int,
+    value: Any,
+    media_type: str = Service.media_type,
+    headers: Mapping[str, str] = _NO_HEADERS,
+) -> Response:
     """Return a response with `value` as its JSON body."""
-    return Response(status, msgspec.json.encode(value))
+    return Response(status, msgspec.json.encode(value), media_type, headers)
 
 
 def decoded(body: bytes) -> Any:
@@ -139,6 +193,11 @@ def decoded(body: bytes) -> Any:
         raise Invalid(Problem(f"JSON parse error - {error}")) from error
 
 
+def read(call: Call, rule: Rule) -> Any:
+    """Return the validated body, as it is stored."""
+    return rule(decoded(call.body))
+
+
 def identity_in_body(call: Call, names: Iterable[str]) -> str | None:
     """Return the first of these fields that is text; `None` if the body cannot be decoded."""
     try:
@@ -147,42 +206,6 @@ def identity_in_body(call: Call, names: Iterable[str]) -> str | None:
         return None
     given = (body.get(name) for name in names) if isinstance(body, dict) else ()
     return next((value for value in given if value and isinstance(value, str)), None)
-
-
-def method_not_allowed(call: Call, allow: Iterable[str]) -> Refusal:
-    """Return the refusal of a method that the path does not have; `allow` are those it has."""
-    problem = Problem(f'Method "{call.method}" not allowed.')
-    return Refusal(405, "method_not_allowed", problem, allow=allow)
-
-
-def check_documented(call: Call) -> None:
-    """
-    Validate the body against the document of the operation, if the sandbox is strict.
-
-    A service calls it once key, method and media type are right.
-
-    Raises:
-        Invalid: the body breaks its schema.
-        Refusal: likewise, with the status that the document has for that.
-    """
-    if call.check is not None:
-        call.check(call.method, call.path, call.body)
-
-
-def check_media_type(call: Call, expected: str = "application/json") -> None:
-    """
-    Validate that the request declares a JSON body of the expected media type.
-
-    Raises:
-        Refusal: it declares another media type, or none.
-    """
-    given = storable(call.headers.get("Content-Type", ""))
-    if given.partition(";")[0].strip().lower() != expected:
-        raise Refusal(
-            415,
-            "unsupported_media_type",
-            Problem(f'Unsupported media type "{given}" in request.'),
-        )
 
 
 def storable(text: str) -> str:

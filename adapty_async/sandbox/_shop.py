@@ -99,9 +99,11 @@ class IdempotencyRecord(NamedTuple):
 class Shop:
     """A repository of the tables of version 2, in the database of the profiles."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        """Use an open database, and add the content of a new app to it."""
-        self.unknown_product_level: str | None = None
+    def __init__(
+        self, connection: sqlite3.Connection, unknown_product_level: str | None = None
+    ) -> None:
+        """Use an open database, and add the content of a new app to it; see `access_level_of`."""
+        self._unknown_product_level = unknown_product_level
         self._db = connection
         self._db.executescript(_SCHEMA)
         if not self._rows("SELECT 1 FROM access_levels"):
@@ -135,11 +137,11 @@ class Shop:
         """
         Return the access level that a product grants.
 
-        An unknown product grants `unknown_product_level`, `None` by default, which is no access.
+        An unknown product grants `unknown_product_level`; `None` is no access.
         """
         query = "SELECT access_level_id FROM products WHERE store_product_id = ?"
         rows = self._rows(query, store_product_id)
-        return rows[0][0] if rows else self.unknown_product_level
+        return rows[0][0] if rows else self._unknown_product_level
 
     def add_currencies(self, currencies: Mapping[str, str]) -> None:
         """Add virtual currencies: a mapping of codes to names."""
@@ -162,11 +164,14 @@ class Shop:
         """Add placements, each with the id of the paywall that it shows."""
         self._db.executemany("INSERT OR REPLACE INTO placements VALUES (?, ?)", placements.items())
 
-    def paywall_at(self, placement_id: str) -> str | None:
-        """Return the id of the paywall that a placement shows; `None` without a placement."""
-        query = "SELECT paywall_id FROM placements WHERE placement_id = ?"
+    def paywall_at(self, placement_id: str) -> tuple[str, dict[str, Any]] | None:
+        """Return id and fields of the paywall that a placement shows; `None` if it shows none."""
+        query = (
+            "SELECT paywall_id, fields FROM placements JOIN paywalls USING (paywall_id) "
+            "WHERE placement_id = ?"
+        )
         rows = self._rows(query, placement_id)
-        return rows[0][0] if rows else None
+        return (rows[0][0], msgspec.json.decode(rows[0][1])) if rows else None
 
     def product_ids(self) -> list[str]:
         """Return the ids of the products in their stores."""

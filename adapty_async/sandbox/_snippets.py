@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from . import _rules, _v2_rules, _web
+from . import _rules, _v2_app, _v2_rules, _web
 from ._rules import Invalid
 from ._service import decoded
 from ._v2_routes import BASE as _V2
@@ -34,7 +34,7 @@ SENT_HEADERS = (
 _OF_CLIENT = ("Idempotency-Key", "Content-Type")  # the client has other means for them
 
 _WEB, _MAIL, _EXPORT = "/api/v2/web-api/", "/api/v1/profile/", "/api/v1/client-api/"
-_PAYWALL = f"{_V2}/paywalls/*"
+_PAYWALL = f"{_v2_app.PAYWALLS}*"
 _PURCHASES = {"subscription": "SubscriptionPurchase", "one_time_purchase": "OneTimePurchase"}
 # The structs of the library inside others, by field.
 _NESTED = {
@@ -86,23 +86,6 @@ _WITHOUT_RESULT = {
     "web.paywalls.record_view",
     "web.attribution.add",
 }
-
-
-class _Method(NamedTuple):
-    """
-    A method of the library: `arguments` makes the text of its arguments from the body.
-
-    `rule` checks the body; a body that breaks it, or has more than it knows, needs other code.
-    """
-
-    name: str
-    rule: Callable[[Any], Any]
-    arguments: Callable[[str, Any], list[str]]
-
-    @property
-    def has_result(self) -> bool:
-        """Whether it returns more than `None`."""
-        return self.name not in _WITHOUT_RESULT and not self.name.startswith("mail.")
 
 
 class _UnsuitableError(Exception):
@@ -175,129 +158,76 @@ def _empty(value: Any) -> Any:
     return _rules.record({})(value)
 
 
-class _Row(NamedTuple):
-    """A request, its path below that of its API, and the method; see `_Method`."""
+class _Method(NamedTuple):
+    """
+    A method of the library: `arguments` makes the text of its arguments from the body.
 
-    http_method: str
-    path: str
+    `rule` checks the body; a body that breaks it, or has more than it knows, needs other code.
+    """
+
     name: str
     rule: Callable[[Any], Any] = _empty
     arguments: Callable[[str, Any], list[str]] = _none
 
-
-def _methods(base: str, api: str, *rows: _Row) -> dict[tuple[str, str], _Method]:
-    """Return the methods of an API by HTTP method and path."""
-    return {
-        (row.http_method, base + row.path): _Method(f"{api}.{row.name}", row.rule, row.arguments)
-        for row in rows
-    }
+    @property
+    def has_result(self) -> bool:
+        """Whether it returns more than `None`."""
+        return self.name not in _WITHOUT_RESULT and not self.name.startswith("mail.")
 
 
-_REFUNDS = "purchase/profile/refund-saver/settings/"
-_IDENTIFIERS = "integration/profile/set/integration-identifiers/"
+_PROFILE, _V1_PROFILE = f"{_V2}/profile/", "/api/v1/server-side-api/profiles/"
+_REFUNDS = f"{_V2}/purchase/profile/refund-saver/settings/"
+_IDENTIFIERS = f"{_V2}/integration/profile/set/integration-identifiers/"
+_PURCHASE, _CURRENCIES = f"{_V2}/purchase", f"{_V2}/vc"
 _attributes = _struct("ProfileAttributes")
 # The methods of the library, by HTTP method and path.
 _METHODS = {
-    **_methods(
-        f"{_V2}/",
-        "v2",
-        _Row("GET", "profile/", "profiles.get"),
-        _Row("DELETE", "profile/", "profiles.delete"),
-        _Row("POST", "profile/", "profiles.create", _v2_rules.profile, _attributes),
-        _Row("PATCH", "profile/", "profiles.update", _v2_rules.profile, _attributes),
-        _Row(
-            "POST",
-            "purchase/set/transaction/",
-            "transactions.set",
-            _v2_rules.transaction,
-            _transaction,
-        ),
-        _Row(
-            "POST",
-            "purchase/profile/grant/access-level/",
-            "access_levels.grant",
-            _v2_rules.grant,
-            _keywords,
-        ),
-        _Row(
-            "POST",
-            "purchase/profile/revoke/access-level/",
-            "access_levels.revoke",
-            _v2_rules.revocation,
-            _keywords,
-        ),
-        _Row("GET", _REFUNDS, "refund_saver.get"),
-        _Row("POST", _REFUNDS, "refund_saver.set", _v2_rules.refund_saver, _keywords),
-        _Row("GET", _IDENTIFIERS, "integrations.get"),
-        _Row(
-            "POST",
-            _IDENTIFIERS,
-            "integrations.set",
-            _v2_rules.identifiers,
-            _struct("IntegrationIdentifiers"),
-        ),
-        _Row(
-            "POST",
-            "purchase/paddle/token/validate/",
-            "purchases.validate_paddle",
-            _v2_rules.paddle,
-            _keywords,
-        ),
-        _Row("GET", "vc/balances/", "virtual_currencies.list_balances"),
-        _Row(
-            "POST",
-            "vc/transactions/",
-            "virtual_currencies.create_transaction",
-            _v2_rules.currency_transaction,
-            _currencies,
-        ),
-        _Row("GET", "paywalls/*", "paywalls.get"),
-        _Row("PUT", "paywalls/*", "paywalls.update", _v2_rules.paywall, _remote_configs),
+    f"GET {_PROFILE}": _Method("v2.profiles.get"),
+    f"DELETE {_PROFILE}": _Method("v2.profiles.delete"),
+    f"POST {_PROFILE}": _Method("v2.profiles.create", _v2_rules.profile, _attributes),
+    f"PATCH {_PROFILE}": _Method("v2.profiles.update", _v2_rules.profile, _attributes),
+    f"POST {_PURCHASE}/set/transaction/": _Method(
+        "v2.transactions.set", _v2_rules.transaction, _transaction
     ),
-    **_methods(
-        "/api/v1/sdk/",
-        "v2",
-        _Row(
-            "POST",
-            "purchase/stripe/token/validate/",
-            "purchases.validate_stripe",
-            _v2_rules.stripe,
-            _stripe,
-        ),
+    f"POST {_PURCHASE}/profile/grant/access-level/": _Method(
+        "v2.access_levels.grant", _v2_rules.grant, _keywords
     ),
-    **_methods(
-        "/api/v1/server-side-api/profiles/",
-        "v1",
-        _Row("GET", "", "profiles.get"),
-        _Row("DELETE", "", "profiles.delete"),
-        _Row("POST", "", "profiles.create", _rules.v1_profile, _attributes),
-        _Row("PATCH", "", "profiles.update", _rules.v1_profile, _attributes),
+    f"POST {_PURCHASE}/profile/revoke/access-level/": _Method(
+        "v2.access_levels.revoke", _v2_rules.revocation, _keywords
     ),
-    **_methods(
-        _MAIL,
-        "mail",
-        _Row("POST", "save/", "profiles.save", _rules.mail_profile, _struct("MailProfile")),
-        _Row("POST", "delete/", "profiles.delete", _rules.mail_identifiers, _keywords),
-        _Row(
-            "POST",
-            "transaction-event/save/",
-            "events.save",
-            _rules.mail_event,
-            _struct("TransactionEvent"),
-        ),
+    f"GET {_REFUNDS}": _Method("v2.refund_saver.get"),
+    f"POST {_REFUNDS}": _Method("v2.refund_saver.set", _v2_rules.refund_saver, _keywords),
+    f"GET {_IDENTIFIERS}": _Method("v2.integrations.get"),
+    f"POST {_IDENTIFIERS}": _Method(
+        "v2.integrations.set", _v2_rules.identifiers, _struct("IntegrationIdentifiers")
     ),
-    **_methods(
-        _WEB,
-        "web",
-        _Row("POST", "paywall/", "paywalls.get", _web.paywall_rule, _keywords),
-        _Row("POST", "paywall/visit/", "paywalls.record_view", _web.visit_rule, _keywords),
-        _Row(
-            "POST",
-            "attribution/",
-            "attribution.add",
-            _web.attribution_rule,
-            _with_ids("Attribution"),
-        ),
+    f"POST {_PURCHASE}/paddle/token/validate/": _Method(
+        "v2.purchases.validate_paddle", _v2_rules.paddle, _keywords
+    ),
+    "POST /api/v1/sdk/purchase/stripe/token/validate/": _Method(
+        "v2.purchases.validate_stripe", _v2_rules.stripe, _stripe
+    ),
+    f"GET {_CURRENCIES}/balances/": _Method("v2.virtual_currencies.list_balances"),
+    f"POST {_CURRENCIES}/transactions/": _Method(
+        "v2.virtual_currencies.create_transaction", _v2_rules.currency_transaction, _currencies
+    ),
+    f"GET {_PAYWALL}": _Method("v2.paywalls.get"),
+    f"PUT {_PAYWALL}": _Method("v2.paywalls.update", _v2_rules.paywall, _remote_configs),
+    f"GET {_V1_PROFILE}": _Method("v1.profiles.get"),
+    f"DELETE {_V1_PROFILE}": _Method("v1.profiles.delete"),
+    f"POST {_V1_PROFILE}": _Method("v1.profiles.create", _rules.v1_profile, _attributes),
+    f"PATCH {_V1_PROFILE}": _Method("v1.profiles.update", _rules.v1_profile, _attributes),
+    f"POST {_MAIL}save/": _Method(
+        "mail.profiles.save", _rules.mail_profile, _struct("MailProfile")
+    ),
+    f"POST {_MAIL}delete/": _Method("mail.profiles.delete", _rules.mail_identifiers, _keywords),
+    f"POST {_MAIL}transaction-event/save/": _Method(
+        "mail.events.save", _rules.mail_event, _struct("TransactionEvent")
+    ),
+    f"POST {_WEB}paywall/": _Method("web.paywalls.get", _web.paywall_rule, _keywords),
+    f"POST {_WEB}paywall/visit/": _Method("web.paywalls.record_view", _web.visit_rule, _keywords),
+    f"POST {_WEB}attribution/": _Method(
+        "web.attribution.add", _web.attribution_rule, _with_ids("Attribution")
     ),
 }
 
@@ -333,8 +263,9 @@ def python(sent: Sent, base_url: str) -> str:
 def _method_call(sent: Sent) -> tuple[list[str], str]:
     """Return the imports and the call of the method of the library for this request."""
     path, _, query = sent.target.partition("?")
-    pattern, paywall_id = _pattern(path)
-    method = _METHODS.get((sent.method, pattern))
+    pattern = _v2_app.pattern(path)
+    paywall_id = [] if pattern == path else [unquote(path.split("/")[-2])]
+    method = _METHODS.get(f"{sent.method} {pattern}")
     if method is None or query or sent.body is None or "Adapty-Tz" in sent.headers:
         raise _UnsuitableError
     body = _clean(method, sent.body)
@@ -379,12 +310,6 @@ def _from_headers(sent: Sent) -> list[str]:
         for header, value in sent.headers.items()
         if header in names
     ]
-
-
-def _pattern(path: str) -> tuple[str, list[str]]:
-    """Return the path of a route, and the id of a paywall if it has one."""
-    match = re.fullmatch(rf"{_V2}/paywalls/([^/]+)/", path)
-    return (_PAYWALL, [unquote(match[1])]) if match else (path, [])
 
 
 def _endpoint_call(sent: Sent) -> tuple[list[str], str]:

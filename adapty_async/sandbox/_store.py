@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS mail_profiles (
 );
 CREATE INDEX IF NOT EXISTS mail_customer ON mail_profiles (customer_user_id);
 CREATE INDEX IF NOT EXISTS mail_email ON mail_profiles (email);
+CREATE INDEX IF NOT EXISTS mail_erased ON mail_profiles (number) WHERE fields IS NULL;
 CREATE TABLE IF NOT EXISTS mail_events (
     number INTEGER PRIMARY KEY,
     event_id TEXT NOT NULL UNIQUE,
@@ -89,9 +90,11 @@ AND CAST(fields AS TEXT) LIKE :text ESCAPE '!'
 ORDER BY number DESC LIMIT :limit
 """,
 }
+# Whole tables and the index of the erased are counted in milliseconds, while the page is open.
 _STATE = """
 SELECT (SELECT count(*) FROM profiles),
-       (SELECT count(*) FROM mail_profiles WHERE fields IS NOT NULL),
+       (SELECT count(*) FROM mail_profiles)
+       - (SELECT count(*) FROM mail_profiles WHERE fields IS NULL),
        (SELECT count(*) FROM mail_events)
 """
 
@@ -200,7 +203,7 @@ class Store:
         """Add the profile, or replace attributes and customer user id of the stored one."""
         self._db.execute(
             "INSERT INTO profiles (profile_id, customer_user_id, attributes) VALUES (?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET attributes = excluded.attributes, "
+            "ON CONFLICT (profile_id) DO UPDATE SET attributes = excluded.attributes, "
             "customer_user_id = excluded.customer_user_id",
             (profile.profile_id, profile.customer_user_id, msgspec.json.encode(profile.attributes)),
         )

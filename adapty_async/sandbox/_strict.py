@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._rules import Invalid, Problem
 from ._service import Refusal, decoded
+from ._v2_rules import UUID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +35,6 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "object": (dict,),
     "string": (str,),
 }
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 # RFC 3339, section 5.6; fromisoformat() alone also takes week dates and times without a colon.
@@ -113,7 +113,7 @@ _FORMATS: Mapping[str, Callable[[Any], object]] = {
     "email": _EMAIL.fullmatch,
     "int32": lambda number: -(2**31) <= number < 2**31,
     "float": lambda _number: True,
-    "uuid": _UUID.fullmatch,
+    "uuid": re.compile(UUID).fullmatch,
 }
 
 

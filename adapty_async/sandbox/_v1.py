@@ -6,74 +6,34 @@ import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from ._rules import Invalid, updated, v1_profile
-from ._service import (
-    Call,
-    Refusal,
-    Response,
-    check_media_type,
-    decoded,
-    json_response,
-    method_not_allowed,
-)
+from ._rules import updated, v1_profile
+from ._service import Call, Response, decoded, json_response
 from ._store import StoredProfile
-from ._v2_routes import (
-    error_response,
-    header_ids,
-    identity,
-    missing_profile,
-    not_authenticated,
-    require_profile,
-)
+from ._v2_routes import ServerSide, header_ids, missing_profile, require_profile
 
 if TYPE_CHECKING:
     from ._store import Store
 
-PATHS = ("/api/v1/server-side-api/profiles/",)
+PATH = "/api/v1/server-side-api/profiles/"
 
 
-class ServerSideV1:
+class ServerSideV1(ServerSide):
     """The service of GET, POST, PATCH and DELETE of one profile, which a header identifies."""
 
     name = "v1"
+    # Adapty's documentation requires the header of every request, even without a body.
+    with_media_type = frozenset({"GET", "POST", "PATCH", "DELETE"})
 
-    def __init__(self, store: Store, api_key: str) -> None:
-        """Serve `store` to requests with `api_key`."""
+    def __init__(self, store: Store, authorization: str) -> None:
+        """Serve `store`."""
         self._store = store
-        self._authorization = f"Api-Key {api_key}"
-        self._methods = {
+        operations = {
             "GET": self._get,
             "POST": self._create,
             "PATCH": self._update,
             "DELETE": self._delete,
         }
-
-    def identity(self, call: Call) -> str | None:
-        """Return the value of the identity header."""
-        return identity(call)
-
-    def perform(self, call: Call) -> Response:
-        """
-        Check key, method, media type, identity and body, and carry the operation out.
-
-        Raises:
-            Refusal: one of them is wrong, or there is no such profile.
-        """
-        if call.headers.get("Authorization") != self._authorization:
-            raise not_authenticated()
-        method = self._methods.get(call.method)
-        if method is None:
-            raise method_not_allowed(call, self._methods)
-        # Adapty's documentation requires the header of every request, even without a body.
-        check_media_type(call)
-        try:
-            return method(call)
-        except Invalid as invalid:
-            raise Refusal(400, "validation_error", *invalid.problems) from invalid
-
-    def error(self, refusal: Refusal) -> Response:
-        """Return the error body: `source` and texts of each problem, and one code at the top."""
-        return error_response(refusal, "objects")
+        super().__init__(authorization, operations)
 
     def _get(self, call: Call) -> Response:
         return _response(require_profile(self._store, call))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from . import _v2_rules as rules
 from ._rules import Invalid, Problem
-from ._service import Call, Conflicts, Refusal, Response, json_response
+from ._service import Call, Refusal, Response, Service, json_response, read
 from ._store import StoredProfile
-from ._v2_routes import BASE, Route, Routes, read, require_profile, whole_number
+from ._v2_routes import BASE, ServerSide, require_profile, whole_number
 
 if TYPE_CHECKING:
     from ._shop import Shop
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 PAYWALLS = f"{BASE}/paywalls/"
 _STRIPE = "/api/v1/sdk/purchase/stripe/token/validate/"
-_JSON_API = "application/vnd.api+json"
 _PAGE_SIZE_MAX = 100
 _NUMBER_MAX = 10**15
 # The document has no null for a setting, and does not say what one is before it is set.
@@ -29,33 +29,88 @@ _UNSET_REFUND_SAVER: dict[str, dict[str, Any]] = {
 }
 
 
+class _PaywallService(ServerSide):
+    """A service with the other one of two documented responses to a bad API key."""
+
+    def unauthorized(self) -> Refusal:
+        """Return the refusal of a missing or wrong key."""
+        return Refusal(401, "unauthorized", Problem("Invalid API key"))
+
+    def errors(self, refusal: Refusal) -> list[Any]:
+        """Return the problems for the error body: texts if the key is wrong."""
+        if refusal.status == HTTPStatus.UNAUTHORIZED:
+            return [message for message, _ in refusal.problems]
+        return super().errors(refusal)
+
+
+class _TextService(_PaywallService):
+    """A service whose problems are texts."""
+
+    def errors(self, refusal: Refusal) -> list[Any]:
+        """Return the problems for the error body."""
+        return [message for message, _ in refusal.problems]
+
+
+class _JsonApiService(ServerSide):
+    """A service with the media type and the errors of JSON:API."""
+
+    media_type = "application/vnd.api+json"
+
+    def error(self, refusal: Refusal) -> Response:
+        """Return the refusal as an error body; only those of a bad request are documented so."""
+        if refusal.status != HTTPStatus.BAD_REQUEST:
+            return super().error(refusal)
+        errors = [
+            {
+                "detail": message,
+                "source": {"pointer": "/" + (field or "data").replace(".", "/")},
+                "status": str(refusal.status),
+            }
+            for message, field in refusal.problems
+        ]
+        return json_response(refusal.status, {"errors": errors}, self.media_type)
+
+
+def pattern(path: str) -> str:
+    """Return the path of a service: the paths of all paywalls share one."""
+    below = path.removeprefix(PAYWALLS)
+    is_paywall = path != below and below.endswith("/") and below.count("/") == 1
+    return f"{PAYWALLS}*" if is_paywall and below != "/" else path
+
+
 class AppV2:
     """The operations on settings of a profile, purchases in other stores, and paywalls."""
 
     def __init__(
-        self, store: Store, shop: Shop, profiles: ProfilesV2, conflicts: Conflicts
+        self,
+        store: Store,
+        shop: Shop,
+        profiles: ProfilesV2,
+        unset_refund_saver: Literal["null", "defaults"],
     ) -> None:
         """Serve the profiles of `store` with their rows in `shop`."""
-        self._unset_refund_saver = _UNSET_REFUND_SAVER[conflicts.unset_refund_saver]
+        self._unset_refund_saver = _UNSET_REFUND_SAVER[unset_refund_saver]
         self._store = store
         self._shop = shop
         self._profiles = profiles
 
-    def routes(self) -> Routes:
-        """Return the routes by method and path; the path of one paywall ends with its id."""
-        refund_saver = f"{BASE}/purchase/profile/refund-saver/settings/"
-        integrations = f"{BASE}/integration/profile/set/integration-identifiers/"
-        paddle = f"{BASE}/purchase/paddle/token/validate/"
+    def services(self, authorization: str) -> dict[str, Service]:
+        """Return the services by path; see `pattern()`."""
+        refund_saver = {"GET": self._get_refund_saver, "POST": self._set_refund_saver}
+        integrations = {"GET": self._get_integrations, "POST": self._set_integrations}
+        paywall = {"GET": self._get_paywall, "PUT": self._update_paywall}
+        services: dict[str, Service] = {
+            "purchase/profile/refund-saver/settings/": _TextService(authorization, refund_saver),
+            "integration/profile/set/integration-identifiers/": _TextService(
+                authorization, integrations
+            ),
+            "purchase/paddle/token/validate/": _TextService(authorization, {"POST": self._paddle}),
+            "paywalls/": _PaywallService(authorization, {"GET": self._list_paywalls}),
+            "paywalls/*": _PaywallService(authorization, paywall),
+        }
         return {
-            ("GET", refund_saver): Route(self._get_refund_saver, "strings", "strings"),
-            ("POST", refund_saver): Route(self._set_refund_saver, "strings", "strings"),
-            ("GET", integrations): Route(self._get_integrations, "strings", "strings"),
-            ("POST", integrations): Route(self._set_integrations, "strings", "strings"),
-            ("POST", paddle): Route(self._paddle, "strings", "strings"),
-            ("POST", _STRIPE): Route(self._stripe, "json:api", media_type=_JSON_API),
-            ("GET", PAYWALLS): Route(self._list_paywalls, key_error_format="strings"),
-            ("GET", f"{PAYWALLS}*"): Route(self._get_paywall, key_error_format="strings"),
-            ("PUT", f"{PAYWALLS}*"): Route(self._update_paywall, key_error_format="strings"),
+            **{f"{BASE}/{path}": service for path, service in services.items()},
+            _STRIPE: _JsonApiService(authorization, {"POST": self._stripe}),
         }
 
     # Refund Saver
@@ -126,8 +181,7 @@ class AppV2:
         if not token.startswith(("sub_", "pi_")):
             raise Invalid(Problem("no such purchase", "data.attributes.stripe_token"))
         self._imported("stripe", attributes["customer_user_id"], token)
-        response = json_response(200, {"data": None})
-        return response._replace(media_type=_JSON_API)
+        return json_response(200, {"data": None}, _JsonApiService.media_type)
 
     def _imported(self, store: str, customer_user_id: str, token: str) -> StoredProfile:
         """Record an invented purchase of the token; create the profile if there is none."""

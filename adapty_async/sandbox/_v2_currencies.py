@@ -13,9 +13,9 @@ import msgspec
 
 from . import _v2_rules as rules
 from ._rules import Invalid, Problem
-from ._service import Call, Refusal, Response, json_response
+from ._service import Call, Refusal, Response, Service, json_response, read
 from ._shop import IdempotencyRecord
-from ._v2_routes import BASE, Route, Routes, read, require_profile, whole_number
+from ._v2_routes import BASE, ServerSide, require_profile, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,12 +40,12 @@ class CurrenciesV2:
         self._latency = latency
         self._enabled = enabled
 
-    def routes(self) -> Routes:
-        """Return the routes by method and path."""
+    def services(self, authorization: str) -> dict[str, Service]:
+        """Return the services by path."""
+        transactions = {"POST": self._create, "GET": self._list}
         return {
-            ("POST", f"{BASE}/vc/transactions/"): Route(self._create),
-            ("GET", f"{BASE}/vc/transactions/"): Route(self._list),
-            ("GET", f"{BASE}/vc/balances/"): Route(self._balances),
+            f"{BASE}/vc/transactions/": ServerSide(authorization, transactions),
+            f"{BASE}/vc/balances/": ServerSide(authorization, {"GET": self._balances}),
         }
 
     def _profile(self, call: Call) -> StoredProfile:
@@ -95,7 +95,7 @@ class CurrenciesV2:
                 409,
                 "idempotency_in_flight",
                 Problem("A similar request is being processed."),
-                retry_after=math.ceil(left),
+                headers={"Retry-After": str(math.ceil(left))},
             )
         return Response(200, before.response)
 

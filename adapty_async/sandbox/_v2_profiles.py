@@ -12,9 +12,9 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 from . import _v2_rules as rules
 from . import _webhook_events as events
 from ._rules import Invalid, Problem, updated
-from ._service import Call, Refusal, Response, decoded, json_response
+from ._service import Call, Refusal, Response, Service, decoded, json_response, read
 from ._store import StoredProfile
-from ._v2_routes import BASE, Route, Routes, header_ids, missing_profile, read, require_profile
+from ._v2_routes import BASE, ServerSide, header_ids, missing_profile, require_profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,18 +38,21 @@ class ProfilesV2:
         self._shop = shop
         self._send = emit
 
-    def routes(self) -> Routes:
-        """Return the routes by method and path."""
-        profile, purchase = f"{BASE}/profile/", f"{BASE}/purchase"
-        return {
-            ("POST", profile): Route(self._create),
-            ("GET", profile): Route(self._get),
-            ("PATCH", profile): Route(self._update),
-            ("DELETE", profile): Route(self._delete),
-            ("POST", f"{purchase}/set/transaction/"): Route(self._set_transaction),
-            ("POST", f"{purchase}/profile/grant/access-level/"): Route(self._grant),
-            ("POST", f"{purchase}/profile/revoke/access-level/"): Route(self._revoke),
+    def services(self, authorization: str) -> dict[str, Service]:
+        """Return the services by path."""
+        purchase = f"{BASE}/purchase"
+        operations: dict[str, dict[str, Callable[[Call], Response]]] = {
+            f"{BASE}/profile/": {
+                "POST": self._create,
+                "GET": self._get,
+                "PATCH": self._update,
+                "DELETE": self._delete,
+            },
+            f"{purchase}/set/transaction/": {"POST": self._set_transaction},
+            f"{purchase}/profile/grant/access-level/": {"POST": self._grant},
+            f"{purchase}/profile/revoke/access-level/": {"POST": self._revoke},
         }
+        return {path: ServerSide(authorization, methods) for path, methods in operations.items()}
 
     # Profiles
 

@@ -1,46 +1,29 @@
-"""Shared parts of the server-side API: routes, identity headers, error formats."""
+"""Shared parts of the server-side API: the service, identity headers, queries."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 from ._rules import Invalid, Problem
-from ._service import Call, Refusal, Response, decoded, json_response
+from ._service import Call, Refusal, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ._rules import Rule
     from ._store import Store, StoredProfile
 
 BASE = "/api/v2/server-side-api"
 HEADERS = {"profile_id": "adapty-profile-id", "customer_user_id": "adapty-customer-user-id"}
 
-ErrorFormat = Literal["objects", "strings", "json:api"]
 
+class ServerSide(Service):
+    """A service of the server-side API, where a header identifies the profile."""
 
-class Route(NamedTuple):
-    """
-    A handler with the error formats and the media type of one operation.
+    name = "v2"
 
-    The documentation shows two responses to a bad API key, each for other operations;
-    `key_error_format` selects one.
-    """
-
-    handle: Callable[[Call], Response]
-    error_format: ErrorFormat = "objects"
-    key_error_format: ErrorFormat = "objects"
-    media_type: str = "application/json"
-
-
-Routes = dict[tuple[str, str], Route]
-
-
-def identity(call: Call) -> str | None:
-    """Return the value of the identity header, without validation."""
-    given = (call.headers.get(header) for header in HEADERS.values())
-    return next(filter(None, given), None)
+    def identity(self, call: Call) -> str | None:
+        """Return the value of the identity header."""
+        given = (call.headers.get(header) for header in HEADERS.values())
+        return next(filter(None, given), None)
 
 
 def header_ids(call: Call, *, both: bool = False) -> dict[str, str]:
@@ -77,15 +60,6 @@ def require_profile(store: Store, call: Call, missing: Refusal | None = None) ->
     return profile
 
 
-def not_authenticated() -> Refusal:
-    """Return the refusal of most operations for a missing or wrong API key."""
-    return Refusal(
-        401,
-        "not_authenticated",
-        Problem("Authentication credentials were not provided.", "non_field_errors"),
-    )
-
-
 def missing_profile() -> Refusal:
     """Return the refusal of most operations for a profile that does not exist."""
     return Refusal(404, "profile_does_not_exist", Problem("Profile not found"))
@@ -96,58 +70,3 @@ def whole_number(text: str, beyond: int = 0) -> int:
     if not re.fullmatch(r"[0-9]+", text):
         return 0
     return int(text) if len(text) <= 15 else beyond
-
-
-def read(call: Call, rule: Rule) -> Any:
-    """Return the validated body, as it is stored."""
-    return rule(decoded(call.body))
-
-
-def error_response(refusal: Refusal, error_format: ErrorFormat) -> Response:
-    """Return a refusal in one of the documented error formats."""
-    response = json_response(refusal.status, _BODIES[error_format](refusal))
-    response = response._replace(allow=refusal.allow)
-    if refusal.retry_after is not None:
-        response = response._replace(retry_after=str(refusal.retry_after))
-    if error_format == "json:api":
-        response = response._replace(media_type="application/vnd.api+json")
-    return response
-
-
-def _objects(refusal: Refusal) -> dict[str, Any]:
-    return {
-        "errors": [{"source": field, "errors": [message]} for message, field in refusal.problems],
-        "error_code": refusal.code,
-        "status_code": refusal.status,
-    }
-
-
-def _strings(refusal: Refusal) -> dict[str, Any]:
-    return {
-        "errors": [message for message, _ in refusal.problems],
-        "error_code": refusal.code,
-        "status_code": refusal.status,
-    }
-
-
-def _json_api(refusal: Refusal) -> dict[str, Any]:
-    # Only errors about the body have this format; all others are documented as objects.
-    if refusal.status != 400:
-        return _objects(refusal)
-    return {
-        "errors": [
-            {
-                "detail": message,
-                "source": {"pointer": "/" + (field or "data").replace(".", "/")},
-                "status": str(refusal.status),
-            }
-            for message, field in refusal.problems
-        ]
-    }
-
-
-_BODIES: dict[ErrorFormat, Callable[[Refusal], dict[str, Any]]] = {
-    "objects": _objects,
-    "strings": _strings,
-    "json:api": _json_api,
-}

@@ -31,14 +31,13 @@ if TYPE_CHECKING:
     from ._rules import Rule
 
 INT32 = 2**31
+UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _ITEMS_MAX = 20
 _METADATA_MAX = 5
 _METADATA_LENGTH = 200
 _TRANSACTION_ID_LENGTH = 50
 
-uuid = matching(
-    r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "Input should be a valid UUID"
-)
+uuid = matching(UUID, "Input should be a valid UUID")
 
 
 def nullable(rule: Rule) -> Rule:
@@ -52,7 +51,8 @@ def _number(value: Any) -> float:
     return value
 
 
-def _integer(value: Any) -> int:
+def integer(value: Any) -> int:
+    """Require a whole number of 32 bits."""
     # For JSON, 1.0 is an integer as well.
     is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if isinstance(value, bool) or not is_whole or not -INT32 <= value < INT32:
@@ -61,7 +61,7 @@ def _integer(value: Any) -> int:
 
 
 def _att_status(value: Any) -> int:
-    if _integer(value) not in range(4):
+    if integer(value) not in range(4):
         raise wrong("Input should be 0, 1, 2 or 3")
     return int(value)
 
@@ -131,24 +131,21 @@ profile = record(
 )
 
 grant = record(
-    {
-        "access_level_id": identifier,
-        "starts_at": nullable(date_time),
-        "expires_at": nullable(date_time),
-    },
+    {"access_level_id": identifier, "starts_at": date_time, "expires_at": date_time},
     required=("access_level_id",),
+    nullable=True,
 )
 revocation = record(
-    {"access_level_id": identifier, "revoke_at": nullable(date_time)},
+    {"access_level_id": identifier, "revoke_at": date_time},
     required=("access_level_id",),
+    nullable=True,
 )
 refund_saver = record(
     {
-        "custom_preference": nullable(
-            one_of("grant", "grant_prorated", "no_preference", "decline")
-        ),
-        "consent": nullable(flag),
-    }
+        "custom_preference": one_of("grant", "grant_prorated", "no_preference", "decline"),
+        "consent": flag,
+    },
+    nullable=True,
 )
 IDENTIFIERS = (
     "adjust_device_id",
@@ -168,7 +165,7 @@ IDENTIFIERS = (
     "pushwoosh_hwid",
     "tenjin_analytics_installation_id",
 )
-identifiers = record(dict.fromkeys(IDENTIFIERS, nullable(text)))
+identifiers = record(dict.fromkeys(IDENTIFIERS, text), nullable=True)
 paddle = record(
     {"customer_user_id": identifier, "paddle_token": identifier},
     required=("customer_user_id", "paddle_token"),
@@ -265,37 +262,30 @@ _subscription = record(
     required=(*_REQUIRED, "originally_purchased_at", "expires_at", "renew_status"),
 )
 
-_DATES: tuple[tuple[str, str, Callable[[Any, Any], bool], str, str], ...] = (
-    (
-        "billing_issue_detected_at_date_comparison_error",
-        "billing_issue_detected_at",
-        operator.gt,
-        "purchased_at",
-        "must be later than",
-    ),
-    ("expires_date_error", "expires_at", operator.gt, "purchased_at", "must be later than"),
+_RELATIONS: Mapping[str, Callable[[datetime, datetime], bool]] = {
+    "later than": operator.gt,
+    "later or equal to": operator.ge,
+    "earlier than or equal to": operator.le,
+}
+_ISSUE = "billing_issue_detected_at"
+# Code, field, relation and other field.
+_DATES = (
+    (f"{_ISSUE}_date_comparison_error", _ISSUE, "later than", "purchased_at"),
+    ("expires_date_error", "expires_at", "later than", "purchased_at"),
     (
         "grace_period_expires_date_error",
         "grace_period_expires_at",
-        operator.ge,
+        "later or equal to",
         "expires_at",
-        "must be later or equal to",
     ),
     (
         "originally_purchased_date_error",
         "originally_purchased_at",
-        operator.le,
+        "earlier than or equal to",
         "purchased_at",
-        "must be earlier than or equal to",
     ),
-    ("refund_date_error", "refunded_at", operator.gt, "purchased_at", "must be later than"),
-    (
-        "renew_status_changed_date_error",
-        "renew_status_changed_at",
-        operator.gt,
-        "purchased_at",
-        "must be later than",
-    ),
+    ("refund_date_error", "refunded_at", "later than", "purchased_at"),
+    ("renew_status_changed_date_error", "renew_status_changed_at", "later than", "purchased_at"),
 )
 
 
@@ -335,10 +325,11 @@ def _conflicts_of_its_type(purchase: Mapping[str, Any]) -> Iterable[tuple[str, s
 
 
 def _conflicting_dates(purchase: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
-    for code, field, holds, other, rule in _DATES:
+    for code, field, relation, other in _DATES:
         value = purchase.get(field)
+        holds = _RELATIONS[relation]
         if value and not holds(parse_date_time(value), parse_date_time(purchase[other])):
-            yield code, field, f"{field} {rule} {other}."
+            yield code, field, f"{field} must be {relation} {other}."
 
 
 def parse_date_time(value: str) -> datetime:
@@ -379,7 +370,7 @@ def _metadata(value: Any) -> dict[str, str]:
 def _items(value: Any) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = list_of(
         record(
-            {"currency_code": identifier, "amount": _integer},
+            {"currency_code": identifier, "amount": integer},
             required=("currency_code", "amount"),
         )
     )(value)
@@ -389,7 +380,7 @@ def _items(value: Any) -> list[dict[str, Any]]:
 
 
 _currency_transaction = record(
-    {"items": _items, "metadata": nullable(_metadata)}, required=("items",)
+    {"items": _items, "metadata": _metadata}, required=("items",), nullable=True
 )
 
 

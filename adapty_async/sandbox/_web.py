@@ -6,19 +6,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
-from ._rules import Invalid, Problem, identifier, matching, one_of, record, text
-from ._service import (
-    Call,
-    Refusal,
-    Response,
-    check_documented,
-    check_media_type,
-    decoded,
-    identity_in_body,
-    json_response,
-    method_not_allowed,
-)
-from ._v2_routes import error_response, missing_profile, not_authenticated
+from ._rules import Invalid, Problem, identifier, record, text, wrong
+from ._service import Call, Refusal, Response, Service, identity_in_body, json_response, read
+from ._v2_routes import missing_profile
+from ._v2_rules import uuid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,24 +17,26 @@ if TYPE_CHECKING:
     from ._shop import Shop
     from ._store import Store, StoredProfile
 
-_PAYWALL = "/api/v2/web-api/paywall/"
-_VISIT = "/api/v2/web-api/paywall/visit/"
-_ATTRIBUTION = "/api/v2/web-api/attribution/"
-PATHS = (_PAYWALL, _VISIT, _ATTRIBUTION)
-
+_BASE = "/api/v2/web-api"
 _IDS = ("customer_user_id", "profile_id")
-_UUID = matching(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "value is not a valid uuid")
 _STATUSES = ("organic", "non_organic", "unknown")
 _FIELDS = ("attribution_user_id", "channel", "campaign", "ad_group", "ad_set", "creative")
 # The error codes that the documentation shows for mistakes in these fields.
-_CODES = {"visited_at": "datetime", "status": "enum"}
+_CODES: Mapping[str | None, str] = {"visited_at": "datetime", "status": "enum"}
 
 
 def _date_time(value: Any) -> str:
     try:
         datetime.fromisoformat(text(value))
     except ValueError:
-        raise Invalid(Problem("invalid datetime format")) from None
+        raise wrong("invalid datetime format") from None
+    return str(value)
+
+
+def _status(value: Any) -> str:
+    if value not in _STATUSES:
+        allowed = ", ".join(map(repr, _STATUSES))
+        raise wrong(f"value is not a valid enumeration member; permitted: {allowed}")
     return str(value)
 
 
@@ -53,56 +46,48 @@ paywall_rule = record(
     required=("store", "placement_id"),
 )
 visit_rule = record(
-    {**_WHO, "store": identifier, "variation_id": _UUID, "visited_at": _date_time},
+    {**_WHO, "store": identifier, "variation_id": uuid, "visited_at": _date_time},
     required=("store", "variation_id"),
 )
 attribution_rule = record(
-    {**_WHO, "status": one_of(*_STATUSES), **dict.fromkeys(_FIELDS, text)}, required=("status",)
+    {**_WHO, "status": _status, **dict.fromkeys(_FIELDS, text)}, required=("status",)
 )
 
 
-class Web:
-    """The service of the three POST requests; the body identifies the profile."""
+class _WebService(Service):
+    """A service of the web API: the body identifies the profile."""
 
     name = "web"
-
-    def __init__(self, store: Store, shop: Shop, public_key: str) -> None:
-        """Serve `store` and `shop` to requests with `public_key`."""
-        self._store = store
-        self._shop = shop
-        self._authorization = f"Api-Key {public_key}"
-        self._paths = {
-            _PAYWALL: self._get_paywall,
-            _VISIT: self._record_visit,
-            _ATTRIBUTION: self._add_attribution,
-        }
 
     def identity(self, call: Call) -> str | None:
         """Return the id in the body; `None` if the body cannot be decoded."""
         return identity_in_body(call, _IDS)
 
-    def perform(self, call: Call) -> Response:
-        """
-        Check key, method, media type and body, and carry the operation out.
+    def invalid(self, invalid: Invalid) -> Refusal:
+        """Return the refusal of a request with these problems."""
+        code = _CODES.get(invalid.problems[0].field, "parse_error")
+        return Refusal(400, code, *invalid.problems)
 
-        Raises:
-            Refusal: one of them is wrong, or there is no such profile or paywall.
-        """
-        if call.headers.get("Authorization") != self._authorization:
-            raise not_authenticated()
-        if call.method != "POST":
-            raise method_not_allowed(call, ["POST"])
-        check_media_type(call)
-        try:
-            check_documented(call)
-            return self._paths[call.path](decoded(call.body))
-        except Invalid as invalid:
-            field = invalid.problems[0].field
-            raise Refusal(400, _CODES.get(field or "", "parse_error"), *invalid.problems) from None
 
-    def error(self, refusal: Refusal) -> Response:
-        """Return the refusal in the error format of the server-side API."""
-        return error_response(refusal, "objects")
+class Web:
+    """The operations of the web API."""
+
+    def __init__(self, store: Store, shop: Shop) -> None:
+        """Serve `store` and `shop`."""
+        self._store = store
+        self._shop = shop
+
+    def services(self, authorization: str) -> dict[str, Service]:
+        """Return the services by path."""
+        operations = {
+            f"{_BASE}/paywall/": self._get_paywall,
+            f"{_BASE}/paywall/visit/": self._record_visit,
+            f"{_BASE}/attribution/": self._add_attribution,
+        }
+        return {
+            path: _WebService(authorization, {"POST": operation})
+            for path, operation in operations.items()
+        }
 
     def _profile(self, body: Mapping[str, Any]) -> StoredProfile:
         ids = [(name, body[name]) for name in _IDS if name in body]
@@ -113,15 +98,15 @@ class Web:
             raise missing_profile()
         return profile
 
-    def _get_paywall(self, given: Any) -> Response:
-        body = paywall_rule(given)
+    def _get_paywall(self, call: Call) -> Response:
+        body = read(call, paywall_rule)
         self._profile(body)
         placement_id = body["placement_id"]
-        paywall_id = self._shop.paywall_at(placement_id)
-        fields = None if paywall_id is None else self._shop.paywall(paywall_id)
-        if paywall_id is None or fields is None:
+        shown = self._shop.paywall_at(placement_id)
+        if shown is None:
             message = f"Variation for {placement_id} does not exist."
             raise Refusal(404, "VARIATION_DOES_NOT_EXIST_ERROR", Problem(message))
+        paywall_id, fields = shown
         paywall = {
             "placement_id": placement_id,
             "variation_id": str(uuid5(NAMESPACE_URL, f"{placement_id}/{paywall_id}")),
@@ -133,14 +118,14 @@ class Web:
         config = _config(fields["remote_configs"], body.get("locale"))
         return json_response(200, paywall if config is None else {**paywall, **config})
 
-    def _record_visit(self, given: Any) -> Response:
-        body = visit_rule(given)
+    def _record_visit(self, call: Call) -> Response:
+        body = read(call, visit_rule)
         profile = self._profile(body)
         self._shop.add_view(profile.profile_id, {**body, "profile_id": profile.profile_id})
         return Response(201)
 
-    def _add_attribution(self, given: Any) -> Response:
-        body = attribution_rule(given)
+    def _add_attribution(self, call: Call) -> Response:
+        body = read(call, attribution_rule)
         profile = self._profile(body)
         fields = {name: value for name, value in body.items() if name not in _IDS}
         known = self._shop.settings(profile.profile_id, "attribution")

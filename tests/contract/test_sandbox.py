@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 import msgspec
@@ -69,6 +70,8 @@ def fits(schema: dict[str, Any], value: Any) -> bool:
     }
     if not isinstance(value, kinds[schema["type"]]) or value not in schema.get("enum", [value]):
         return False
+    if schema.get("format") == "uuid":
+        return bool(str(UUID(value)) == value)
     if schema.get("format") == "date-time":
         return dt.datetime.fromisoformat(value).tzinfo is not None
     return True

@@ -191,3 +191,13 @@ async def test_the_rate_is_the_documented_one(monkeypatch: pytest.MonkeyPatch) -
     assert [reply.status for reply in replies[:3]] == [200, 200, 429]
     assert "Retry-After" not in replies[2].headers
     assert not replies[2].body
+
+
+async def test_a_rate_below_one_export_per_second_lets_one_pass() -> None:
+    """The burst is one request at least."""
+    async with Sandbox(export_rate=0.001) as sandbox:
+        replies = [
+            await send(Api(sandbox), "metrics/funnel", EXAMPLES["metrics/funnel"]) for _ in range(2)
+        ]
+
+    assert [reply.status for reply in replies] == [200, 429]

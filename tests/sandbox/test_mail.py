@@ -138,6 +138,12 @@ async def test_an_event_is_kept_once(api: Api) -> None:
     assert api.sandbox.mail_events() == [EVENT]
 
 
+@pytest.mark.parametrize("price", ["10", "0.5", "-9.99"])
+async def test_a_price_is_a_decimal_string(api: Api, price: str) -> None:
+    """Whole numbers are decimals as well; that of a refund may be negative."""
+    assert (await api.mail(SAVE_EVENT, {**EVENT, "price_usd": price})).status == 200
+
+
 async def test_an_event_forgets_what_only_finds_its_profile(api: Api) -> None:
     """Customer user id and e-mail address aren't stored on the event, an offer is."""
     offer = {"category": "introductory", "offer_type": "free_trial"}
@@ -152,6 +158,7 @@ async def test_an_event_forgets_what_only_finds_its_profile(api: Api) -> None:
     ("change", "field"),
     [
         pytest.param({"email": "jane"}, "email", id="no address"),
+        pytest.param({"email": "jane@example"}, "email", id="no domain"),
         pytest.param({"email": None}, "email", id="null"),
         pytest.param({"external_profile_id": ""}, "external_profile_id", id="empty id"),
         pytest.param(
@@ -227,4 +234,4 @@ async def test_the_wrong_media_type_and_method_are_rejected(api: Api) -> None:
     method = await api.send("GET", "/api/v1/profile/save/", headers=key)
 
     assert (media.status, media.body["errors"][0]["status_code"]) == (415, 415)
-    assert method.body == error(405, "base_error", "Method Not Allowed")
+    assert method.body == error(405, "method_not_allowed", 'Method "GET" not allowed.')

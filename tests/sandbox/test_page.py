@@ -14,7 +14,6 @@ from yarl import URL
 from adapty_async.sandbox import Arrival, Faults, Sandbox
 from adapty_async.sandbox._activity import SECONDS, Activity, EventStream
 from adapty_async.sandbox._guard import objection
-from adapty_async.sandbox._page import Cached
 from adapty_async.sandbox._service import Call
 from adapty_async.sandbox._store import Store
 
@@ -22,6 +21,7 @@ from .conftest import PROFILES, Api, CutError
 from .reader import EVENTS, after, events, first
 from .test_mail import PROFILE
 from .test_pure import Clock
+from .test_v2 import SET, SUBSCRIPTION
 
 PAGE = "/_sandbox/page/"
 FILES = ("page.css", "page.js", "icon.svg")
@@ -367,6 +367,18 @@ async def test_a_profile_has_its_access_levels_and_attributes(api: Api) -> None:
     assert page["next"] is None
 
 
+async def test_a_level_is_active_until_its_grace_period_ends(api: Api) -> None:
+    """The end of a level is that of the grace period, not that of the paid time before it."""
+    api.sandbox.seed_profiles(["u1"])
+    ends = "2999-01-01T00:00:00Z"
+    issue = {"billing_issue_detected_at": "2024-02-15T10:30:00Z", "grace_period_expires_at": ends}
+    await api.v2("POST", SET, {**SUBSCRIPTION, **issue})
+
+    [user] = (await page_of(api))["profiles"]
+    [level] = user["access_levels"]
+    assert (level["expires_at"][:10], level["is_active"]) == (ends[:10], True)
+
+
 async def test_mail_profiles_are_listed(api: Api) -> None:
     """A profile of the Mail API has its fields, unless it was erased."""
     await api.mail("save", PROFILE)
@@ -412,23 +424,6 @@ async def test_a_search_is_for_text(api: Api, text: str, found: list[str]) -> No
     await api.v2("PATCH", "profile/", {"email": "anna@example.com"}, adapty_customer_user_id="100%")
 
     assert [one["id"] for one in (await page_of(api, text=text))["profiles"]] == found
-
-
-def test_counting_takes_a_small_share_of_the_time() -> None:
-    """Large tables are counted again after twenty times as long as the last count took."""
-    clock, counts = Clock(), iter([3, 4])
-
-    def count() -> int:
-        clock.now += 0.25
-        return next(counts)
-
-    cached = Cached(count, clock)
-    first_value = cached.value()
-    clock.now += 4.9
-    second_value = cached.value()
-    clock.now += 0.1
-
-    assert (first_value, second_value, cached.value()) == (3, 3, 4)
 
 
 # Who may use the page
@@ -496,6 +491,15 @@ PROTECTED: list[tuple[str, str, Any]] = [
     ("GET", "state", None),
     ("GET", "page/events", None),
 ]
+
+
+@pytest.mark.parametrize("listens_on", ["localhost", "127.0.0.1", "::1"])
+def test_another_host_leads_nowhere_on_this_machine(listens_on: str) -> None:
+    """A sandbox that only this machine reaches serves no foreign name, whatever its own is."""
+    reason = objection("GET", {"Host": "evil.example"}, listens_on)
+
+    assert reason is not None
+    assert "another name" in reason
 
 
 @pytest.mark.parametrize(("headers", "message"), FOREIGN)

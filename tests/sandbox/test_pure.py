@@ -44,6 +44,14 @@ def test_a_bucket_saves_up_no_more_than_its_burst() -> None:
     assert [bucket.acquire() == 0 for _ in range(11)] == [True] * 10 + [False]
 
 
+def test_the_smallest_burst_is_one_request() -> None:
+    """Of a low rate, a tenth of a second is less than a request."""
+    bucket = TokenBucket(2, clock=Clock())
+
+    assert bucket.acquire() == 0
+    assert bucket.acquire() == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize(("rate", "burst"), [(0, None), (-1, 5), (float("nan"), 1), (5, 0.5)])
 def test_a_bucket_rejects_a_rate_that_lets_nothing_pass(rate: float, burst: float | None) -> None:
     """A rate that isn't above 0, or a burst below one request, is rejected by name."""
@@ -104,9 +112,9 @@ def test_scripted_faults_come_first_and_in_order() -> None:
     """Scripted faults are drawn before random ones."""
     plan = FaultPlan(Faults())
     plan.script("500", "stall")
-    plan.script("429")
+    plan.script("400")
 
-    assert [plan.draw() for _ in range(4)] == ["500", "stall", "429", None]
+    assert [plan.draw() for _ in range(4)] == ["500", "stall", "400", None]
 
 
 @pytest.mark.parametrize("name", ["boom", "200", "499", "-html", "reset-html", ""])

@@ -70,6 +70,11 @@ async def test_a_profile_that_exists_is_changed(sandbox: Sandbox, tmp_path: Path
         pytest.param(5, "Input should be a customer user id or an object$", id="number"),
         pytest.param("", "String should have at least 1 character$", id="empty"),
         pytest.param("u1", "customer_user_id: Also on line 1$", id="repeated"),
+        pytest.param(
+            {**MAIL, "external_profile_id": "m1"},
+            "external_profile_id: Also on line 2$",
+            id="mail-repeated",
+        ),
         pytest.param({}, "One of customer_user_id, profile_id and external_", id="no-id"),
         pytest.param({"customer_user_id": ""}, "customer_user_id: String should", id="id"),
         pytest.param({"profile_id": "x"}, "profile_id: Input should be a valid UUID$", id="uuid"),
@@ -91,8 +96,17 @@ async def test_a_profile_that_exists_is_changed(sandbox: Sandbox, tmp_path: Path
         ),
         pytest.param(
             {"customer_user_id": "u9", "profile_id": ID},
-            "The two ids are those of two profiles$",
+            "The customer user id is that of another profile$",
             id="two",
+        ),
+        pytest.param(
+            {
+                "customer_user_id": "u9",
+                "profile_id": ID.replace("3", "4"),
+                "access_levels": [{"access_level_id": "premium"}],
+            },
+            "The customer user id is that of another profile$",
+            id="another",
         ),
     ],
 )
@@ -101,11 +115,12 @@ async def test_a_wrong_line_is_named_and_nothing_is_added(
 ) -> None:
     """The line, the field and the rule are in the error, and no profile of the file is there."""
     sandbox.seed_file(written(tmp_path, "u9", {"profile_id": ID}))
-    path = written(tmp_path, "u1", b"", value)
+    path = written(tmp_path, "u1", {**MAIL, "external_profile_id": "m1"}, value)
 
     with pytest.raises(ValueError, match=f"^line 3: {message}"):
         sandbox.seed_file(path)
     assert sandbox.customer_user_ids() == {"u9"}
+    assert sandbox.mail_profile_ids() == set()
 
 
 async def test_a_file_has_to_be_there(sandbox: Sandbox, tmp_path: Path) -> None:

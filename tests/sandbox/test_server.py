@@ -208,6 +208,17 @@ async def test_above_the_rate_each_api_responds_with_429() -> None:
         assert sandbox.customer_user_ids() == {"u1"}
 
 
+async def test_a_retry_after_is_never_too_early() -> None:
+    """The seconds of a 429 are rounded up: a request after them is served."""
+    async with Sandbox(rate=0.4, burst=1) as sandbox:
+        begun = time.monotonic()
+        assert (await Api(sandbox).v1("GET")).status == 404
+        throttled = await Api(sandbox).v1("GET")
+
+        assert throttled.status == 429
+        assert int(throttled.headers["Retry-After"]) >= 2.5 - (time.monotonic() - begun)
+
+
 @pytest.mark.parametrize("form", ["seconds", "date", "none"])
 async def test_retry_after_has_three_forms(form: Any) -> None:
     """A 429 states whole seconds, a date that is not in the past, or nothing."""
@@ -232,8 +243,9 @@ async def test_faults_and_latency_change_while_it_runs(api: Api) -> None:
     api.sandbox.set_latency(0.001)
     with pytest.raises(ValueError, match="error=2"):
         api.sandbox.set_faults("error=2")
-    with pytest.raises(ValueError, match="latency=-1"):
-        api.sandbox.set_latency(-1)
+    for latency in (-1, float("inf")):
+        with pytest.raises(ValueError, match=f"latency={latency}"):
+            api.sandbox.set_latency(latency)
 
     assert (throttled.status, throttled.headers["Retry-After"]) == (429, "1")
     assert (await api.v1("GET")).status == 404

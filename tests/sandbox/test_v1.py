@@ -197,6 +197,21 @@ async def test_identity_is_needed_once(api: Api) -> None:
     assert neither.body == both.body == error(400, "validation_error", message, "non_field_errors")
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_request_without_a_body_needs_a_media_type(api: Api, method: str) -> None:
+    """Version 1 requires the header of every request, as its page says, and version 2 of bodies."""
+    api.sandbox.seed_profiles(["u1"])
+    replies = [
+        await api.v1(method, Content_Type=None),
+        await api.v2(method, "profile/", Content_Type=None),
+    ]
+
+    assert replies[0].body == error(
+        415, "unsupported_media_type", 'Unsupported media type "" in request.', None
+    )
+    assert replies[1].status in (200, 204)
+
+
 async def test_other_media_types_are_415(api: Api) -> None:
     """Only application/json is accepted, with or without a charset."""
     wrong = await api.v1("POST", b"{}", Content_Type="text/plain")
@@ -281,6 +296,17 @@ async def test_a_body_that_is_no_json_is_400(api: Api, body: bytes) -> None:
 
     assert reply.status == 400
     assert reply.body["errors"][0]["errors"][0].startswith("JSON parse error")
+
+
+async def test_an_attribute_at_the_limits_is_accepted(api: Api) -> None:
+    """Keys and values may have 30 characters, values of version 2 50."""
+    replies = [
+        await api.v1("POST", {"custom_attributes": {"k" * 30: "v" * 30}}),
+        await api.v2("POST", "profile/", {"custom_attributes": [{"key": "k", "value": "v" * 50}]}),
+        await api.v2("POST", "profile/", {"custom_attributes": [{"key": "k", "value": "v" * 51}]}),
+    ]
+
+    assert [reply.status for reply in replies] == [200, 200, 400]
 
 
 async def test_thirty_custom_attributes_are_the_most(api: Api) -> None:

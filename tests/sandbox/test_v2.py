@@ -139,6 +139,15 @@ async def test_create_returns_the_profile_without_personal_data(api: Api) -> Non
     assert stored["installation_meta"]["app_build"] == "1.0.0"
 
 
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+async def test_a_profile_needs_no_attributes(api: Api, method: str) -> None:
+    """A missing body is an empty object, as in an example of the pages."""
+    before = await created(api)
+    reply = await api.v2(method, PROFILE)
+
+    assert (reply.status, reply.body["data"]["profile_id"]) == (200, before["profile_id"])
+
+
 async def test_both_versions_have_the_same_profiles(api: Api) -> None:
     """A profile that one version creates can be read and deleted with the other."""
     await api.v1("POST", {"custom_attributes": {"a": 1}})
@@ -593,6 +602,8 @@ async def test_fields_that_contradict_each_other_have_a_code(api: Api, code: str
         (but(ONE_TIME, store_transaction_id="1" * 51), "store_transaction_id"),
         (but(ONE_TIME, price={"country": "US", "currency": "USD", "value": "1"}), "price.value"),
         (but(ONE_TIME, price={"country": "US", "currency": "USD", "value": True}), "price.value"),
+        (but(ONE_TIME, price={"country": "us", "currency": "USD", "value": 1}), "price.country"),
+        (but(ONE_TIME, price={"country": "US", "currency": "usd", "value": 1}), "price.currency"),
         (but(ONE_TIME, purchased_at="2024-01-15T10:30:00"), "purchased_at"),
         (but(ONE_TIME, offer={"category": "gift", "type": "free_trial"}), "offer.category"),
         (but(SUBSCRIPTION, renew_status=None), "renew_status"),
@@ -611,6 +622,21 @@ async def test_a_transaction_that_is_none_is_rejected(
     assert reply.body["errors"][0]["source"] == source
 
 
+async def test_a_transaction_at_the_limits_is_recorded(api: Api) -> None:
+    """An id may have 50 characters, and a date may equal the one that it must not pass."""
+    await created(api)
+    ids = dict.fromkeys(("store_transaction_id", "store_original_transaction_id"), "1" * 50)
+    end = SUBSCRIPTION["expires_at"]
+    dates = {"billing_issue_detected_at": end, "grace_period_expires_at": end}
+    equal = {**dates, "originally_purchased_at": SUBSCRIPTION["purchased_at"]}
+    replies = [
+        await api.v2("POST", SET, {**ONE_TIME, **ids}),
+        await api.v2("POST", SET, {**SUBSCRIPTION, **equal}),
+    ]
+
+    assert [reply.status for reply in replies] == [200, 200]
+
+
 # Access levels
 
 
@@ -624,6 +650,11 @@ async def test_access_is_granted_and_revoked(api: Api) -> None:
 
     [level] = granted.body["data"]["access_levels"]
     assert (level["store"], level["starts_at"], level["expires_at"]) == ("adapty", None, None)
+    assert UUID(level["store_transaction_id"]).version == 4
+    assert level["store_original_transaction_id"] == level["store_transaction_id"]
+    assert level["originally_purchased_at"] == level["purchased_at"]
+    bought = datetime.fromisoformat(level["purchased_at"])
+    assert abs((datetime.now(UTC) - bought).total_seconds()) < 5
     assert planned.body["data"]["access_levels"][0]["expires_at"] == later_on
     ended = datetime.fromisoformat(revoked.body["data"]["access_levels"][0]["expires_at"])
     assert abs((datetime.now(UTC) - ended).total_seconds()) < 5
@@ -638,8 +669,11 @@ async def test_a_grant_keeps_its_dates(api: Api) -> None:
         "expires_at": "2024-12-31T23:59:59Z",
     }
     [level] = (await api.v2("POST", GRANT, body)).body["data"]["access_levels"]
+    for_ever = {**body, "starts_at": None, "expires_at": None}
+    [other] = (await api.v2("POST", GRANT, for_ever)).body["data"]["access_levels"]
 
     assert (level["starts_at"], level["expires_at"]) == (body["starts_at"], body["expires_at"])
+    assert (other["starts_at"], other["expires_at"]) == (None, None)
 
 
 AFTER_THE_END = (

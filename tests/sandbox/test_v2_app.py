@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -103,7 +103,15 @@ async def test_paddle_purchases_are_imported(api: Api) -> None:
     data = bought.body["data"]
     assert data["profile_id"] == subscribed.body["data"]["profile_id"]
     assert data["customer_user_id"] == "u1"
-    assert [one["store"] for one in data["subscriptions"]] == ["paddle"]
+    assert UUID(data["profile_id"]).version == 4
+    [subscription] = data["subscriptions"]
+    assert (subscription["store"], subscription["environment"]) == ("paddle", "Production")
+    [level] = subscribed.body["data"]["access_levels"]
+    assert (level["access_level_id"], level["store_transaction_id"]) == ("premium", "sub_1")
+    left = datetime.fromisoformat(level["expires_at"]) - datetime.now(UTC)
+    assert timedelta(days=29) < left < timedelta(days=31)
+    [level] = data["access_levels"]
+    assert (level["store_transaction_id"], level["expires_at"]) == ("txn_1", None)
     assert [one["store_transaction_id"] for one in data["non_subscriptions"]] == ["txn_1"]
     assert data["total_revenue_usd"] == 109.98
 
@@ -148,7 +156,9 @@ async def test_stripe_purchases_are_imported(api: Api) -> None:
     assert (reply.status, reply.headers["Content-Type"]) == (200, STRIPE_TYPE)
     assert reply.body == '{"data":null}'
     data = (await api.v2("GET", PROFILE)).body["data"]
-    assert len(data["subscriptions"]) == len(data["non_subscriptions"]) == 1
+    purchases = data["subscriptions"] + data["non_subscriptions"]
+    assert [one["store"] for one in purchases] == ["stripe", "stripe"]
+    assert [one["store_transaction_id"] for one in purchases] == ["sub_1", "pi_1"]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +188,7 @@ async def test_stripes_errors_point_into_the_body(
 
 async def test_paywalls_come_in_pages(api: Api) -> None:
     """Pages have a size and a number; beyond the last one there is nothing."""
-    api.sandbox.add_paywalls(*(f"P{number}" for number in range(22)))
+    ids = api.sandbox.add_paywalls(*(f"P{number}" for number in range(22)))
     first = (await api.v2("GET", "paywalls/")).body
     last = (await api.v2("GET", "paywalls/?page[number]=3&page[size]=10")).body
     beyond = (await api.v2("GET", "paywalls/?page%5Bnumber%5D=4&page%5Bsize%5D=10")).body
@@ -186,6 +196,7 @@ async def test_paywalls_come_in_pages(api: Api) -> None:
     assert len(first["data"]) == 20
     assert first["meta"]["pagination"] == {"count": 25, "page": 1, "pages": 2}
     assert [one["title"] for one in last["data"]] == [f"P{number}" for number in range(17, 22)]
+    assert [one["paywall_id"] for one in last["data"]] == ids[17:]
     assert beyond["data"] == []
     assert beyond["meta"]["pagination"] == {"count": 25, "page": 4, "pages": 3}
     assert "remote_configs" not in first["data"][0]
@@ -339,6 +350,17 @@ async def test_history_is_newest_first_and_in_pages(api: Api) -> None:
     assert none == {"data": [], "pagination": {"next_cursor": None}}
 
 
+async def test_a_page_of_the_history_has_50_transactions(api: Api) -> None:
+    """Without a limit, the page has as many as the document says, and a cursor to the others."""
+    await created(api)
+    for _ in range(51):
+        await transacted(api, ("COINS", 1))
+    history = (await api.v2("GET", VC)).body
+
+    assert len(history["data"]) == 50
+    assert history["pagination"]["next_cursor"] is not None
+
+
 async def test_metadata_is_kept(api: Api) -> None:
     """A transaction has its metadata, and no such field without any."""
     await created(api)
@@ -349,6 +371,27 @@ async def test_metadata_is_kept(api: Api) -> None:
 
     history = (await api.v2("GET", VC)).body["data"]
     assert [one.get("metadata") for one in history] == [None, {"reason": "promo_bonus"}, None]
+
+
+async def test_a_transaction_at_the_limits_is_applied(api: Api) -> None:
+    """20 items, an amount of 32 bits, and 5 keys of 30 characters with values of 200 are taken."""
+    await created(api)
+    codes = [f"C{number}" for number in range(20)]
+    api.sandbox.add_currencies(dict.fromkeys(codes, "Coins"))
+    most = 2**31 - 1
+    body = {
+        **items(*((code, most) for code in codes)),
+        "metadata": {f"{number}{'k' * 29}": "v" * 200 for number in range(5)},
+    }
+    replies = [
+        await api.v2("POST", VC, body),
+        await api.v2("POST", VC, items(("C0", -most))),
+        await api.v2("POST", VC, items(("C1", -(2**31)))),
+        await api.v2("POST", VC, {**items(("C1", -1)), "metadata": {"k" * 31: ""}}),
+    ]
+
+    assert [reply.status for reply in replies] == [200, 200, 400, 422]
+    assert replies[2].body["error_code"] == "insufficient_balance"
 
 
 BROKEN: dict[str, tuple[Any, int, str]] = {
@@ -383,6 +426,10 @@ async def test_a_transaction_that_cannot_be_has_a_code(api: Api, case: str) -> N
     reply = await api.v2("POST", VC, body)
 
     assert (reply.status, reply.body["error_code"]) == (status, code)
+    problem = reply.body["errors"][0]
+    assert problem["errors"][0]
+    if code in ("unknown_currency", "balance_overflow", "insufficient_balance"):
+        assert problem["source"] == "currency_code"
     assert await balances(api) == {"COINS": 1}
 
 
@@ -396,7 +443,7 @@ async def test_a_key_makes_a_retry_harmless(api: Api) -> None:
     api.sandbox.seed_profiles(["u2"])
     other = await transacted(api, ("COINS", 5), Idempotency_Key=key, adapty_customer_user_id="u2")
 
-    assert first.body == again.body
+    assert (first.status, first.body) == (again.status, again.body)
     assert await balances(api) == {"COINS": 10}
     assert other.body["transaction_id"] != first.body["transaction_id"]
 
@@ -423,6 +470,8 @@ async def test_a_key_is_a_uuid_of_version_4(api: Api, key: str) -> None:
     reply = await transacted(api, ("COINS", 5), Idempotency_Key=key)
 
     assert (reply.status, reply.body["error_code"]) == (400, "idempotency_key_invalid")
+    message = "Idempotency-Key must be a valid UUID v4"
+    assert reply.body["errors"] == [{"source": "Idempotency-Key", "errors": [message]}]
 
 
 async def test_a_transaction_is_in_flight_for_as_long_as_the_server_takes(
@@ -471,7 +520,10 @@ async def test_a_cursor_is_one_that_was_given(api: Api, cursor: str) -> None:
 async def test_a_limit_is_within_bounds(api: Api, limit: str) -> None:
     """A page has 1 to 100 transactions."""
     await created(api)
-    assert (await api.v2("GET", f"{VC}?limit={limit}")).status == 400
+    reply = await api.v2("GET", f"{VC}?limit={limit}")
+
+    assert (reply.status, reply.body["errors"][0]["source"]) == (400, "limit")
+    assert (await api.v2("GET", f"{VC}?limit=100")).status == 200
 
 
 @pytest.mark.parametrize(

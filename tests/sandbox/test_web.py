@@ -92,10 +92,23 @@ async def test_views_and_attributions_are_stored(api: Api) -> None:
         reply = await post(api, "attribution", {**fields, "customer_user_id": "u1"})
         assert (reply.status, reply.body) == (201, "")
 
-    assert [view["variation_id"] for view in api.sandbox.paywall_views()] == [VARIATION] * 2
+    profile = api.sandbox.profile(customer_user_id="u1")
+    assert profile is not None
+    view = {**VIEW, "customer_user_id": "u1", "profile_id": profile["profile_id"]}
+    assert api.sandbox.paywall_views() == [view] * 2
     attribution = api.sandbox.attribution(customer_user_id="u1")
     assert attribution == {**ATTRIBUTION, "status": "unknown"}
     assert api.sandbox.attribution(customer_user_id="u2") is None
+
+
+async def test_a_deleted_profile_takes_its_views_with_it(api: Api) -> None:
+    """The views of others stay."""
+    api.sandbox.seed_profiles(["u1", "u2"])
+    for user in ("u1", "u2"):
+        await post(api, "paywall/visit", {**VIEW, "customer_user_id": user})
+    await api.v2("DELETE", "profile/")
+
+    assert [view["customer_user_id"] for view in api.sandbox.paywall_views()] == ["u2"]
 
 
 @pytest.mark.parametrize("path", CALLS)
@@ -140,6 +153,44 @@ BROKEN: dict[str, tuple[str, Any, tuple[int, str]]] = {
     "a date and time": ("paywall/visit", {**VIEW, "visited_at": "today"}, (400, "datetime")),
     "a status": ("attribution", {"status": "paid"}, (400, "enum")),
 }
+# The errors that the pages show.
+SHOWN: dict[str, tuple[str, Any, str | None, str]] = {
+    "datetime": (
+        "paywall/visit",
+        {**VIEW, "visited_at": "today"},
+        "visited_at",
+        "invalid datetime format",
+    ),
+    "enum": (
+        "attribution",
+        {"status": "paid"},
+        "status",
+        "value is not a valid enumeration member; permitted: 'organic', 'non_organic', 'unknown'",
+    ),
+    "VARIATION_DOES_NOT_EXIST_ERROR": (
+        "paywall",
+        {**PAYWALL, "placement_id": "example", "customer_user_id": "u1"},
+        None,
+        "Variation for example does not exist.",
+    ),
+    "profile_does_not_exist": (
+        "paywall",
+        {**PAYWALL, "customer_user_id": "u2"},
+        None,
+        "Profile not found",
+    ),
+}
+
+
+@pytest.mark.parametrize("code", SHOWN)
+async def test_an_error_has_the_field_and_the_text_of_its_page(api: Api, code: str) -> None:
+    """The whole body of an error is the one that the page shows."""
+    api.sandbox.seed_profiles(["u1"])
+    path, body, source, text = SHOWN[code]
+    reply = await post(api, path, body)
+
+    assert code_of(reply)[1] == code
+    assert reply.body["errors"] == [{"source": source, "errors": [text]}]
 
 
 @pytest.mark.parametrize("name", BROKEN)

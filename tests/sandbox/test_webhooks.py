@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
 
 import pytest
 from aiohttp import web
@@ -17,7 +19,7 @@ from adapty_async.testing import FakeClock
 from adapty_async.webhooks import AccessLevelUpdated, Event, parse
 
 from .conftest import Api
-from .test_v2 import GRANT, ONE_TIME, PROFILE, REVOKE, SET, SUBSCRIPTION
+from .test_v2 import GRANT, INTEGRATIONS, ONE_TIME, PROFILE, REVOKE, SET, SUBSCRIPTION
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -150,6 +152,148 @@ async def test_a_purchase_is_an_event_and_opens_access(
         assert (event.odd_fields, event.email) == ({}, "a@example.com")
 
 
+async def test_a_renewal_is_one_of_the_same_profile(
+    sandbox: Sandbox, api: Api, endpoint: Endpoint
+) -> None:
+    """The event depends on the purchases before, and has the integration ids of the profile."""
+    sandbox.seed_profiles(["u2"])
+    await api.v2("POST", INTEGRATIONS, {"branch_id": "b"})
+    purchase = {**SUBSCRIPTION, "store_product_id": "not in the app"}
+    await api.v2("POST", SET, purchase)
+    await api.v2("POST", SET, {**purchase, "store_transaction_id": "2"})
+    await api.v2("POST", SET, purchase, adapty_customer_user_id="u2")
+    await sandbox.wait_for_webhooks()
+
+    events = {(one.body["customer_user_id"], one.body["event_type"]) for one in endpoint.requests}
+    assert events == {
+        ("u1", "trial_started"),
+        ("u1", "subscription_renewed"),
+        ("u2", "trial_started"),
+    }
+    ids = {one.body["customer_user_id"]: one.body["integration_ids"] for one in endpoint.requests}
+    assert ids == {"u1": {"branch_id": "b"}, "u2": None}
+
+
+META = {
+    "device_id": "3fa85f64-5717-4562-b3fc-2c963f66afa6",
+    "idfv": "v",
+    "idfa": "a",
+    "advertising_id": "g",
+    "user_agent": "Mozilla/5.0",
+}
+OFFERED: dict[str, Any] = {
+    **SUBSCRIPTION,
+    "environment": "Sandbox",
+    "store_transaction_id": "2",
+    "store_original_transaction_id": "1",
+    "price": {"country": "US", "currency": "USD", "value": 4.99},
+    "offer": {"category": "promotional", "type": "pay_up_front", "id": "o"},
+    "purchased_at": "2024-01-15T10:30:00Z",
+    "originally_purchased_at": "2024-01-01T10:30:00.5+02:00",
+    "expires_at": "2024-02-15T10:30:00Z",
+    "billing_issue_detected_at": "2024-02-15T10:30:00Z",
+    "grace_period_expires_at": "2999-01-01T00:00:00Z",
+    "renew_status": False,
+    "variation_id": "v1",
+}
+OF_STORE = {
+    "store": "app_store",
+    "vendor_product_id": "premium_monthly",
+    "transaction_id": "2",
+    "original_transaction_id": "1",
+    "purchase_date": "2024-01-15T10:30:00.000000+0000",
+    "original_purchase_date": "2024-01-01T10:30:00.500000+0200",
+}
+
+
+async def test_an_event_has_what_is_known_of_profile_and_purchase(
+    sandbox: Sandbox, api: Api, endpoint: Endpoint
+) -> None:
+    """The bodies of the events of a purchase have these fields, in Adapty's format of dates."""
+    profile = (await api.v2("PATCH", PROFILE, {"installation_meta": META})).body["data"]
+    await api.v2("POST", SET, OFFERED)
+    await sandbox.wait_for_webhooks()
+
+    bodies = {request.body["event_type"]: request.body for request in endpoint.requests}
+    assert bodies.keys() == {"subscription_started", "access_level_updated"}
+    profile_id = profile["profile_id"]
+    for body in bodies.values():
+        properties = body["event_properties"]
+        assert UUID(properties.pop("profile_event_id")).version == 4
+        assert properties.pop("profile_id") == profile_id
+        assert body.pop("event_datetime") == properties["event_datetime"]
+    changed = bodies["access_level_updated"].pop("event_properties")
+    at = datetime.strptime(changed.pop("event_datetime"), "%Y-%m-%dT%H:%M:%S.%f%z")
+    assert abs((datetime.now(UTC) - at).total_seconds()) < 60
+    assert changed == {
+        **OF_STORE,
+        "access_level_id": "premium",
+        "is_active": True,
+        "is_lifetime": False,
+        "is_in_grace_period": True,
+        "is_refund": False,
+        "will_renew": False,
+        "activated_at": OF_STORE["purchase_date"],
+        "starts_at": None,
+        "expires_at": "2999-01-01T00:00:00.000000+0000",
+        "billing_issue_detected_at": "2024-02-15T10:30:00.000000+0000",
+        "cancellation_reason": None,
+        "profile_has_access_level": True,
+    }
+    assert bodies["subscription_started"].pop("event_properties") == {
+        **OF_STORE,
+        "currency": "USD",
+        "price_local": 4.99,
+        "price_usd": 4.99,
+        "store_country": "US",
+        "environment": "Sandbox",
+        "variation_id": "v1",
+        "cancellation_reason": None,
+        "store_offer_category": "promotional",
+        "store_offer_discount_type": "pay_up_front",
+        "subscription_expires_at": "2024-02-15T10:30:00.000000+0000",
+        "event_datetime": OF_STORE["purchase_date"],
+    }
+    assert [{**body, "event_type": None} for body in bodies.values()] == [
+        {
+            "profile_id": profile_id,
+            "customer_user_id": "u1",
+            "idfv": "v",
+            "idfa": "a",
+            "advertising_id": "g",
+            "profile_install_datetime": None,
+            "user_agent": "Mozilla/5.0",
+            "email": None,
+            "event_type": None,
+            "event_api_version": 1,
+            "profiles_sharing_access_level": [],
+            "integration_ids": None,
+        }
+    ] * 2
+
+
+async def test_a_refund_is_an_event_of_its_day_and_ends_access(
+    sandbox: Sandbox, api: Api, endpoint: Endpoint
+) -> None:
+    """The business time of a refund is that of the refund; prices in euros are not in dollars."""
+    price = {"country": "DE", "currency": "EUR", "value": 9.99}
+    await api.v2("POST", SET, {**ONE_TIME, "price": price})
+    await sandbox.wait_for_webhooks()
+    endpoint.requests.clear()
+    await api.v2("POST", SET, {**ONE_TIME, "price": price, **REFUND})
+    await sandbox.wait_for_webhooks()
+
+    bodies = {one.body["event_type"]: one.body["event_properties"] for one in endpoint.requests}
+    refunded = bodies["non_subscription_purchase_refunded"]
+    assert refunded["event_datetime"] == "2024-01-16T00:00:00.000000+0000"
+    assert (refunded["price_local"], refunded["price_usd"]) == (9.99, None)
+    assert refunded["cancellation_reason"] == "refund"
+    assert (refunded["environment"], refunded["subscription_expires_at"]) == ("Production", None)
+    level = bodies["access_level_updated"]
+    assert (level["is_active"], level["is_refund"], level["is_lifetime"]) == (False, True, False)
+    assert level["profile_has_access_level"] is False
+
+
 PAID: dict[str, Any] = {**SUBSCRIPTION, "offer": None}
 NEXT: dict[str, Any] = {**PAID, "store_transaction_id": "2"}
 REFUND: dict[str, Any] = {"refunded_at": "2024-01-16T00:00:00Z", "cancellation_reason": "refund"}
@@ -182,6 +326,7 @@ GRACE: dict[str, Any] = {
             ["billing_issue_detected", "entered_grace_period"],
             id="grace period",
         ),
+        pytest.param([{**PAID, **GRACE}], {**PAID, **GRACE}, [], id="grace period before"),
         pytest.param([PAID], {**PAID, **REFUND}, ["subscription_refunded"], id="refund"),
         pytest.param([{**PAID, **REFUND}], {**PAID, **REFUND}, [], id="refunded before"),
         pytest.param([], ONE_TIME, ["non_subscription_purchase"], id="one-time"),
@@ -202,6 +347,22 @@ def test_the_events_of_a_purchase_depend_on_those_before(
     for name in expected:
         properties = purchase_properties(name, purchase)
         assert properties["event_datetime"].endswith("+0000")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "subscription_renewal_cancelled",
+        "trial_renewal_reactivated",
+        "billing_issue_detected",
+        "entered_grace_period",
+    ],
+)
+def test_a_change_of_a_purchase_happens_now(name: str) -> None:
+    """The business time of a change is not that of the purchase, which is long ago."""
+    at = datetime.fromisoformat(purchase_properties(name, PAID)["event_datetime"])
+
+    assert abs((datetime.now(UTC) - at).total_seconds()) < 60
 
 
 def test_a_trial_has_no_price() -> None:
