@@ -182,9 +182,12 @@ def test_dry_run_needs_no_key(invoke: Invoke, put: Put) -> None:
     assert invoke("save", put("people.csv", PROFILES), "--dry-run").exit_code == 0
 
 
-def test_delete_without_a_terminal_needs_yes(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+@pytest.mark.parametrize("api", ["v1", "v2", "mail"])
+def test_delete_without_a_terminal_needs_yes(
+    sandbox: Sandbox, invoke: Invoke, put: Put, api: str
+) -> None:
     """What cannot be asked is not done, and the message says what would be, and how."""
-    result = invoke("delete", put("ids.txt", ids(1, 2)), *V1)
+    result = invoke("delete", put("ids.txt", ids(1, 2)), "--api", api, *BY)
     assert result.exit_code == 2
     assert "Delete 2 users in" in result.stderr
     assert f"by customer-user-id, at {sandbox.url}?" in result.stderr

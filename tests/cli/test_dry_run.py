@@ -230,3 +230,18 @@ def test_json_has_bodies_as_they_are_sent(invoke: Invoke, put: Put) -> None:
     assert request["headers"] == {"adapty-customer-user-id": "u1"}
     assert request["if_missing"]["url"].endswith("/profile/")
     assert request["error"] is None
+
+
+def test_a_dry_run_of_a_journal_needs_its_key(
+    sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal belongs to a key, so a missing one is not reported as another one."""
+    path = put("ids.txt", "u1\n")
+    command = ("delete", path, *BY, "--journal", path.with_name("run.db"))
+    assert invoke(*command, "--yes").exit_code == 0
+    monkeypatch.delenv("ADAPTY_API_KEY")
+    result = invoke(*command, "--dry-run")
+
+    assert result.exit_code == 2
+    assert "set ADAPTY_API_KEY" in result.stderr
+    assert len(sandbox.arrivals()) == 1

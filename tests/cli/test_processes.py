@@ -294,6 +294,15 @@ def test_ids_that_are_typed_end_with_one_ctrl_d(sandbox: Sandbox) -> None:
     assert sandbox.customer_user_ids() == {"u1"}
 
 
+def test_ids_that_are_typed_need_yes(sandbox: Sandbox) -> None:
+    """An id that is typed is no answer to a question."""
+    with Terminal("delete", "-", "--format", "text", *V1) as terminal:
+        terminal.type("y\n\x04")
+        assert terminal.end() == 2
+    assert "There is no terminal to ask on: add --yes." in terminal.shown
+    assert sandbox.arrivals() == []
+
+
 def test_without_standard_input_there_is_no_terminal_to_ask_on(sandbox: Sandbox, put: Put) -> None:
     """A service whose standard input is closed gets the error that names the option."""
     command = [*COMMAND, "delete", put("ids.txt", ids(1)), *V1]
