@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from adapty_async._input.rows import TABLE_FORMATS
-from adapty_async._journal import OUTCOMES, JournalSummary, Minute, Run, RunName
+from adapty_async._journal import OUTCOMES, JournalSummary, Minute, Run, RunName, log_of
 from adapty_async._report.check import Check
 from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary, name_of
 from adapty_async._version import __version__
@@ -28,7 +28,6 @@ __all__ = (
     "figures_of",
     "intervals",
     "journal_file",
-    "run_figures",
 )
 
 # The version of the keys of a report as JSON; keys may be added without another one.
@@ -200,7 +199,7 @@ def journal_file(path: Path, summary: JournalSummary) -> JournalFile:
     """
     digest = None
     # a remaining log contains a part of the content
-    if not summary.is_in_use and not Path(f"{path.resolve()}-wal").exists():
+    if not summary.is_in_use and not log_of(path).exists():
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -239,7 +238,7 @@ def figures_of(
         first_at=_time(summary.first_at),
         last_at=_time(summary.last_at),
         rate=summary.rate,
-        runs=tuple(run_figures(summary)),
+        runs=tuple(_runs(summary)),
         over_time=tuple(intervals(summary, _MOST_INTERVALS)),
         reasons=tuple(_reasons(summary)),
         outcomes=outcomes,
@@ -251,7 +250,7 @@ def _time(seconds: float | None) -> Any:
     return None if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC)
 
 
-def run_figures(summary: JournalSummary) -> Iterator[RunFigures]:
+def _runs(summary: JournalSummary) -> Iterator[RunFigures]:
     """Yield the figures of each run."""
     earlier: Run | None = None
     for run in summary.runs:

@@ -666,6 +666,17 @@ def test_a_report_replaces_no_other_file(
     assert before == {each: each.read_bytes() for each in before}
 
 
+def test_a_report_replaces_no_file_of_a_journal_with_a_link(erased: Erased, invoke: Invoke) -> None:
+    """Without its lock, a second command could use the journal of a run."""
+    _, journal, _ = erased
+    link = journal.with_name("link.db")
+    link.symlink_to(journal)
+    result = invoke("report", link, "-o", journal.with_name("run.db-lock"))
+
+    assert result.exit_code == 2
+    assert result.stderr.endswith("-o must not be the journal, the input or the outcomes file\n")
+
+
 @pytest.mark.parametrize("name", ["ids.txt", "outcomes.ndjson"])
 def test_a_report_replaces_only_a_report(
     name: str, erased: Erased, invoke: Invoke, put: Put
