@@ -32,6 +32,7 @@ from adapty_async.errors import ConfigError, InvalidInputError
 __all__ = (
     "FailuresFile",
     "absent_lines",
+    "as_config_errors",
     "count_line",
     "dry_run_text",
     "is_same_file",
@@ -104,7 +105,7 @@ class FailuresFile:
             raise ConfigError("--failures must not be the input file")
         if journal is not None and belongs_to_journal(path, journal):
             raise ConfigError("--failures must not be the journal, nor one of its companion files")
-        with _as_config_errors():
+        with as_config_errors("--failures"):
             if path.is_file() and path.stat().st_size:
                 _require_replaceable(path, is_resumed=is_resumed)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | _BINARY, 0o600)
@@ -128,7 +129,7 @@ class FailuresFile:
     def begin(self) -> None:
         """Truncate the list of an earlier run, unless this run has started to write."""
         if self._is_regular and not self._begun:
-            with _as_config_errors():
+            with as_config_errors("--failures"):
                 os.ftruncate(self._file, 0)
         self._begun = True
 
@@ -138,7 +139,7 @@ class FailuresFile:
             self.begin()
         if not outcome.ok:
             line = _encoded(_failure(outcome)) + b"\n"
-            with _as_config_errors():
+            with as_config_errors("--failures"):
                 while line:
                     line = line[os.write(self._file, line) :]
 
@@ -210,11 +211,12 @@ def _is_file_of(path: Path, other: str | int) -> bool:
 
 
 @contextlib.contextmanager
-def _as_config_errors() -> Iterator[None]:
+def as_config_errors(option: str) -> Iterator[None]:
+    """Raise a `ConfigError` that names the option of a file, if the system raises an error."""
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"--failures cannot be written: {error.strerror}") from None
+        raise ConfigError(f"{option} cannot be written: {error.strerror}") from None
 
 
 def _encoded(failure: dict[str, Any]) -> bytes:

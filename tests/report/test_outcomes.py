@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from adapty_async._journal import SPAN_SIZE, read_journal
-from adapty_async._report import Check, InputRow, OutcomesFile, States, as_json, check, listed
+from adapty_async._journal import SPAN_SIZE, Spans, read_journal
+from adapty_async._report import Check, InputRow, OutcomesFile, as_json, check, listed
 from adapty_async.errors import InvalidInputError
 from tests.report.journals import IDENTITY, Recorded, in_use, minute, report_of, run, write
 
@@ -212,9 +212,9 @@ def rows(*ids: str | None) -> Iterator[InputRow]:
     return (InputRow(number, one) for number, one in enumerate(ids, 2))
 
 
-def states(text: str) -> States:
+def states(text: str) -> Spans:
     """Return states by position."""
-    return States({0: text.encode().ljust(SPAN_SIZE, b".")})
+    return {0: text.encode().ljust(SPAN_SIZE, b".")}
 
 
 def found(result: Check) -> list[tuple[int, str]]:
@@ -378,7 +378,7 @@ def test_the_first_ten_lines_are_named_and_the_rest_counted() -> None:
 
 def test_rows_are_listed_with_their_states() -> None:
     """An input by position supplies the ids that a journal lacks, across spans."""
-    two = States({0: b"d" * SPAN_SIZE, 1: b"f".ljust(SPAN_SIZE, b".")})
+    two = {0: b"d" * SPAN_SIZE, 1: b"f".ljust(SPAN_SIZE, b".")}
     ids = [f"u{number}" for number in range(SPAN_SIZE + 2)]
     found = [(each.line, each.id, each.status) for each in listed(rows(*ids), two)]
 
