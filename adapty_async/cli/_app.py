@@ -28,13 +28,22 @@ from adapty_async.cli._dry_run import (
     Estimate,
     copied,
     estimate_of,
+    measured_rate,
     sample,
     sample_json,
     sample_text,
 )
-from adapty_async.cli._earlier import earlier_runs, require_same_api, summary_of
 from adapty_async.cli._help import completion, examples
-from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
+from adapty_async.cli._job import (
+    Exit,
+    Job,
+    JobResult,
+    accept,
+    exit_code,
+    perform,
+    require_same_api,
+    summary_of,
+)
 from adapty_async.cli._journal_text import next_steps
 from adapty_async.cli._options import (
     DELETIONS,
@@ -407,13 +416,13 @@ async def _perform_and_report(
 ) -> int:
     if options.sample is not None:
         return _show_sample(job, options.sample, client.origin, options)
-    earlier = earlier_runs(job.recorded, job.name, client.origin)
     async with client:
         with _copied_journal(job) as own_job:
-            result = await perform(own_job, client, settled=earlier.settled)
+            result = await perform(own_job, client)
             if result.error is not None and not result.report.total:
                 raise result.error
-    expected = estimate_of(result.report.done, options.rate, earlier)
+    measured = measured_rate(job.earlier(client.origin))
+    expected = estimate_of(result.report.done, options.rate, measured)
     if options.as_json:
         findings = job.rows.findings
         preview = preview_json(ends_of(job.rows), expected) if options.dry_run else None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 
 from adapty_async._api.call import Operation, Request, Response
@@ -15,7 +16,7 @@ from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._bulk.settings import MOST_WORKERS
 from adapty_async._input.rows import Row, Rows, SizedRows
 from adapty_async._journal import Journal, RunName, belongs_to_journal
-from adapty_async.bulk import BulkReport, BulkRun, JournalSummary, StopReason
+from adapty_async.bulk import BulkReport, BulkRun, JournalSummary, StopReason, summarise
 from adapty_async.cli._dry_run import DryJournal
 from adapty_async.cli._feed import ThreadedReader
 from adapty_async.cli._progress import Meter, progress
@@ -23,12 +24,29 @@ from adapty_async.cli._report import FailuresFile, require_no_stream, require_se
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
-from adapty_async.errors import AdaptyError, AuthenticationError, ConfigError, InvalidInputError
+from adapty_async.errors import (
+    AdaptyError,
+    AuthenticationError,
+    ConfigError,
+    InvalidInputError,
+    JournalError,
+)
 
-__all__ = ("Exit", "Job", "JobResult", "accept", "exit_code", "perform", "stop_message")
+__all__ = (
+    "Exit",
+    "Job",
+    "JobResult",
+    "accept",
+    "exit_code",
+    "perform",
+    "require_same_api",
+    "stop_message",
+    "summary_of",
+)
 
 # Seconds to drain requests in flight after the first signal.
 _DRAIN_SECONDS = 5
+_APIS = frozenset({"v1", "v2", "mail"})
 
 
 class Exit:
@@ -66,6 +84,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """The number of rows, None if unknown."""
         return len(self.rows) if isinstance(self.rows, SizedRows) else None
 
+    def earlier(self, origin: str) -> JournalSummary | None:
+        """Return the summary of earlier runs; None if the journal is new, or of another run."""
+        if self.recorded is None:
+            return None
+        identity = self.recorded.identity
+        is_same = (identity.operation, identity.origin) == (str(self.name), origin)
+        return self.recorded if is_same else None  # the run raises an error
+
     def operation(self, row: Row) -> Operation[Any]:
         """
         Return the operation of a row.
@@ -99,11 +125,9 @@ async def accept(request: Request) -> Response:
     return Response(200, {}, b"" if request.is_deletion else b'{"profile_id":"dry-run"}')
 
 
-async def perform(
-    job: Job, client: AdaptyClient | AdaptyMailClient, *, settled: int = 0
-) -> JobResult:
+async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> JobResult:
     """
-    Run a job, and return its result; `settled` rows will be skipped, as far as is known.
+    Run a job, and return its result.
 
     The first Ctrl-C, SIGTERM or SIGHUP stops the run and lets the requests in flight finish; a
     second one cancels them.
@@ -135,6 +159,8 @@ async def perform(
         )
         statistics = None if job.is_dry else client.statistics  # nothing is in flight
         signals = stack.enter_context(_stopped_by_signals(run, is_dry=job.is_dry))
+        earlier = job.earlier(client.origin)
+        settled = 0 if earlier is None else earlier.settled
         meter = Meter(job.total, is_dry=job.is_dry, settled=settled)
         async with progress(run, job.title, meter, statistics):
             error = await _complete(run)
@@ -226,3 +252,30 @@ def _is_key_rejected(report: BulkReport[Any, Any]) -> bool:
     )
     worked = report.done + report.absent
     return report.stop_reason is StopReason.KEY_REJECTED or (only_rejections and not worked)
+
+
+def require_same_api(journal: Path | None, summary: JournalSummary | None, api: str) -> None:
+    """
+    Validate that a journal, whose summary this is, belongs to runs of this API.
+
+    Raises:
+        JournalError: it belongs to runs of another API; the message names the option.
+    """
+    if journal is None or summary is None:
+        return
+    earlier = RunName.parse(summary.identity.operation).api
+    if earlier in _APIS - {api}:
+        raise JournalError(
+            f"the journal {click.format_filename(journal)} belongs to a run with --api {earlier}, "
+            f"and this one would use {api}: add --api {earlier} to resume it, or name a new journal"
+        )
+
+
+def summary_of(journal: Path | None) -> JournalSummary | None:
+    """Return the summary of a journal as earlier runs left it; None if there is none to read."""
+    if journal is None or not journal.exists():
+        return None
+    try:
+        return summarise(journal)
+    except JournalError:
+        return None  # it is empty, or the run raises the same error

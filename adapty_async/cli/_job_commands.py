@@ -22,10 +22,10 @@ from adapty_async.cli._columns import header_hints
 from adapty_async.cli._confirmation import ask, describe_ends
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
-from adapty_async.cli._job_next import connection_options, next_command
 from adapty_async.cli._job_text import (
     FAILURES,
     failure_json,
+    next_command,
     outcome_json,
     report_json,
     report_line,
@@ -158,8 +158,7 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
         found = _run(_plan(url, name, planned, (api, kind), connection))
         ids, parts = counted(found.items, "id"), counted(found.parts, "part")
         echo(f"Planned {name}: {ids} in {parts}. Nothing is sent until a worker starts:\n")
-        next_store = _store_shown(url)
-        click.echo(f"  {next_command('work', name, next_store, connection_options(connection))}")
+        click.echo(f"  {next_command('work', name, _store_shown(url), connection.options())}")
 
 
 def _default_store(folder: Path) -> str:

@@ -52,6 +52,17 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     api_key_file: Path | None
     id_encoding: str
 
+    def options(self) -> Iterator[str]:
+        """Yield the options with which a user connects to Adapty in another way than by default."""
+        if self.base_url is not None:
+            yield from ("--base-url", self.base_url)
+        if self.trust_env:
+            yield "--trust-env"
+        if self.api_key_file is not None:
+            yield from ("--api-key-file", str(self.api_key_file))
+        if self.id_encoding != "ascii":
+            yield from ("--id-encoding", self.id_encoding)
+
 
 def make_client(
     api: str, connection: Connection, limits: Limits | None = None

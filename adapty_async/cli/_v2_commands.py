@@ -30,8 +30,8 @@ from adapty_async.cli._app import (
 )
 from adapty_async.cli._columns import column_option
 from adapty_async.cli._confirmation import ask_about, describe_users
-from adapty_async.cli._earlier import summary_of
 from adapty_async.cli._help import examples
+from adapty_async.cli._job import summary_of
 from adapty_async.cli._options import KINDS, CommonOptions, common_options
 from adapty_async.client import AdaptyClient
 from adapty_async.errors import InvalidInputError

@@ -13,7 +13,6 @@ import pytest
 from adapty_async._journal import Changes, JournalIdentity, SqliteJournal
 from adapty_async.bulk import summarise
 from adapty_async.cli._dry_run import DryJournal, estimate_of
-from adapty_async.cli._earlier import EarlierRuns
 from adapty_async.sandbox import Sandbox
 from tests._support import CANARY_KEY
 from tests.cli.conftest import HOSTILE, Invoke
@@ -60,7 +59,7 @@ def test_an_estimate_says_what_it_rests_on(
     rate: float | None, earlier: float | None, expected: tuple[int | None, float | None, str]
 ) -> None:
     """The rate is the option, or the lower one that an earlier run measured."""
-    found = estimate_of(100, rate, EarlierRuns(rate=earlier)).as_json()
+    found = estimate_of(100, rate, earlier).as_json()
 
     assert found == dict(zip(("seconds", "rate", "basis"), expected, strict=True))
 
