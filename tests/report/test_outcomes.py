@@ -80,6 +80,16 @@ def test_an_item_has_the_facts_of_its_line(tmp_path: Path) -> None:
     assert msgspec.to_builtins(item) == expected
 
 
+def test_an_item_that_cannot_be_sent_has_the_rule_that_it_breaks(tmp_path: Path) -> None:
+    """It was not sent, so it has no time of its own."""
+    error = {"type": "InvalidInputError", "field_name": "email", "rule": "must be ASCII"}
+    facts = {"at": None, "http_status": None, "request_id": None, "attempts": 0}
+    with OutcomesFile(put(tmp_path, line(7, "a", "failed", error=error, **facts))) as outcomes:
+        (item,) = outcomes.items()
+
+    assert (item.at, item.error) == (None, "InvalidInputError, email, must be ASCII")
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -287,6 +297,7 @@ WITHIN, BEFORE, AFTER = "2026-11-30T00:54:30Z", "2026-11-29T00:53:59Z", "2026-12
     [
         pytest.param("dda", IDENTITY, ["done", "done", "absent"], False, id="the same"),
         pytest.param("dda", IDENTITY, ["done", "failed"], False, id="fewer"),
+        pytest.param("aa", IDENTITY, ["absent", "absent"], False, id="nobody there"),
         pytest.param("ddf", IDENTITY, ["done", "done", "failed", "failed"], False, id="failed"),
         pytest.param("ddf", IDENTITY, ["done", "absent", "done"], True, id="more"),
         pytest.param("d=", IDENTITY, ["done", "duplicate"], False, id="duplicate"),
