@@ -33,6 +33,7 @@ from adapty_async.errors import (
 )
 
 __all__ = (
+    "DRAIN_SECONDS",
     "Exit",
     "Job",
     "JobResult",
@@ -44,8 +45,8 @@ __all__ = (
     "summary_of",
 )
 
-# Seconds to drain requests in flight after the first signal.
-_DRAIN_SECONDS = 5
+#: Seconds to drain requests in flight after the first signal.
+DRAIN_SECONDS = 5
 _APIS = frozenset({"v1", "v2", "mail"})
 
 
@@ -153,7 +154,7 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> JobResul
             dedupe=job.dedupe,
             concurrency=job.concurrency,
             rate=job.rate,
-            drain=_DRAIN_SECONDS,
+            drain=DRAIN_SECONDS,
             on_outcome=None if failures is None else failures.record,
             outcomes=_outcomes_of(job),
         )
@@ -231,7 +232,7 @@ def stop_message(in_flight: int) -> str:
     one = in_flight == 1
     what = "1 request in flight has" if one else f"{in_flight:,} requests in flight have"
     whom = "it" if one else "them"
-    return f"\nStopping: {what} {_DRAIN_SECONDS} s to finish. Ctrl-C again cancels {whom}."
+    return f"\nStopping: {what} {DRAIN_SECONDS} s to finish. Ctrl-C again cancels {whom}."
 
 
 def exit_code(result: JobResult) -> int:

@@ -21,7 +21,7 @@ from adapty_async.cli._app import _exit_on_error, _run
 from adapty_async.cli._columns import header_hints
 from adapty_async.cli._confirmation import ask, describe_ends
 from adapty_async.cli._help import complete_file, examples
-from adapty_async.cli._job import Exit
+from adapty_async.cli._job import DRAIN_SECONDS, Exit
 from adapty_async.cli._job_text import (
     FAILURES,
     failure_json,
@@ -274,6 +274,7 @@ def work(
         concurrency=options.pop("concurrency"),
         rate=options.pop("rate"),
         max_outage=options.pop("max_outage"),
+        drain=DRAIN_SECONDS,
     )
     parts, resuming = options.pop("parts"), next_command("retry", name, _store_shown(store))
     connection = Connection(**options)

@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
@@ -413,6 +414,29 @@ def test_a_signal_drains_a_worker(
             wait_for_arrivals(slow, len(slow.arrivals()) + 5)
             watched = invoke("job", "status", "j")
             assert "1 worker" in watched.stdout
+
+
+def test_a_second_signal_does_not_wait_for_responses(
+    put: Put, start_sandbox: StartSandbox, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker cancels requests without a response, and the job can be resumed."""
+    monkeypatch.setattr(_job_commands, "DRAIN_SECONDS", 1000)
+    shown = io.StringIO()
+    with start_sandbox(faults="stall=100%") as sandbox:
+        plan(invoke, put("ids.txt", "anna\nben\n"))
+
+        def interrupt() -> None:
+            wait_for_arrivals(sandbox, 2)
+            os.kill(os.getpid(), signal.SIGINT)
+            wait_until(lambda: "Stopping" in shown.getvalue())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        killer = threading.Thread(target=interrupt)
+        killer.start()
+        began = time.monotonic()
+        assert run_in(shown, "job", "work", "j") == 75
+        killer.join()
+    assert time.monotonic() - began < 25  # before the requests would time out
 
 
 def test_a_watched_job_is_shown_until_it_ends(
