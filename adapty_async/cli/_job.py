@@ -165,8 +165,6 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> JobResul
         meter = Meter(job.total, is_dry=job.is_dry, settled=settled)
         async with progress(run, job.title, meter, statistics):
             error = await _complete(run)
-        if failures is not None and error is None:
-            failures.begin()
         return JobResult(report=run.report, interrupted=bool(signals), error=error)
 
 

@@ -84,8 +84,8 @@ class FailuresFile:
     A line has the number of the input's line, the item, the status, the attempts and the error's
     type, status, code, field and request id. It can be used as an input itself.
 
-    With a journal, a resumed run retries the items of this list and records them again. It replaces
-    the list once the run has resumed with that journal. One run writes to it at a time.
+    With a journal, a resumed run retries the items of this list and records them again. Its first
+    outcome replaces the list. One run writes to it at a time.
 
     Args:
         path: the file.
@@ -126,22 +126,15 @@ class FailuresFile:
             os.close(self._file)
             raise ConfigError("--failures must not be a file that another run writes to")
 
-    def begin(self) -> None:
-        """Truncate the list of an earlier run, unless this run has started to write."""
-        if self._is_regular and not self._begun:
-            with as_config_errors("--failures"):
-                os.ftruncate(self._file, 0)
-        self._begun = True
-
     def record(self, outcome: Outcome[Row, Any]) -> None:
         """Write a line for an outcome, unless it is done, absent or skipped."""
-        if not self._begun:
-            self.begin()
-        if not outcome.ok:
-            line = _encoded(_failure(outcome)) + b"\n"
-            with as_config_errors("--failures"):
-                while line:
-                    line = line[os.write(self._file, line) :]
+        line = b"" if outcome.ok else _encoded(_failure(outcome)) + b"\n"
+        with as_config_errors("--failures"):
+            if self._is_regular and not self._begun:
+                os.ftruncate(self._file, 0)  # the list of an earlier run
+            self._begun = True
+            while line:
+                line = line[os.write(self._file, line) :]
 
     def __enter__(self) -> Self:
         return self
