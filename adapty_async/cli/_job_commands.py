@@ -52,6 +52,7 @@ from adapty_async.cli._terminal import echo, visible
 from adapty_async.errors import InvalidInputError
 from adapty_async.jobs import (
     MAX_OUTAGE,
+    Call,
     Job,
     JobError,
     JobOutcome,
@@ -153,9 +154,10 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
             echo(line, err=True)
         url = store or _default_store(Path(os.path.abspath(source)).parent)  # noqa: PTH100  links stay
         connection = Connection(**options)
+        client = make_client(api, connection)
         if is_asking and not _run(_is_planned(url, name)):
-            _confirm(source, planned, f"by {by}, at {make_client(api, connection).origin}")
-        found = _run(_plan(url, name, planned, (api, kind), connection))
+            _confirm(source, planned, f"by {by}, at {client.origin}")
+        found = _run(_plan(url, name, call_of(client, api), planned, kind))
         ids, parts = counted(found.items, "id"), counted(found.parts, "part")
         echo(f"Planned {name}: {ids} in {parts}. Nothing is sent until a worker starts:\n")
         click.echo(f"  {next_command('work', name, _store_shown(url), connection.options())}")
@@ -219,12 +221,8 @@ def _confirm(source: str, planned: PlannedSource, where: str) -> None:
     ask(question, "Nothing was planned.")
 
 
-async def _plan(
-    url: str, name: str, planned: PlannedSource, kind: tuple[str, str], connection: Connection
-) -> Job:
-    api, by = kind
-    async with JobStore(url) as store, make_client(api, connection) as client:
-        call = call_of(client, api)
+async def _plan(url: str, name: str, call: Call, planned: PlannedSource, by: str) -> Job:
+    async with JobStore(url) as store:
         return await store.plan(name, call, planned, by=by, part_size=planned.part_size)
 
 
