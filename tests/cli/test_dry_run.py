@@ -231,6 +231,20 @@ def test_json_has_bodies_as_they_are_sent(invoke: Invoke, put: Put) -> None:
     assert request["error"] is None
 
 
+def test_a_dry_run_keeps_the_list_of_failures(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """The list of the run is not replaced by one of what was only checked."""
+    path = put("ids.txt", "u1\n u2\n")
+    listed = path.with_name("failures")
+    command = ("delete", path, *BY, "--journal", path.with_name("run.db"), "--failures", listed)
+    assert invoke(*command, "--yes").exit_code == 1
+    before = listed.read_bytes()
+    result = invoke(*command, "--dry-run")
+
+    assert result.exit_code == 2
+    assert "--failures must not be a file with something in it" in result.stderr
+    assert listed.read_bytes() == before != b""
+
+
 def test_a_dry_run_of_a_journal_needs_its_key(
     sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:

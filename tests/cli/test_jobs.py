@@ -21,11 +21,15 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
+from adapty_async import AdaptyClient, v1
+from adapty_async.bulk import BulkRun
 from adapty_async.cli import _confirmation, _job_commands, _job_work
 from adapty_async.cli._job_commands import cli
 from adapty_async.cli._job_text import report_line, report_text
-from adapty_async.jobs import JobReport, JobStore, Parts
+from adapty_async.errors import ConnectionLostError
+from adapty_async.jobs import JobReport, JobStore, Lines, Parts
 from adapty_async.sandbox import Sandbox
+from adapty_async.testing import FakeTransport
 from tests.cli.conftest import Invoke, StartSandbox
 from tests.cli.processes import Terminal, started, wait_for_arrivals, wait_until
 from tests.cli.processes import run as run_process
@@ -414,6 +418,33 @@ def test_a_signal_drains_a_worker(
             wait_for_arrivals(slow, len(slow.arrivals()) + 5)
             watched = invoke("job", "status", "j")
             assert "1 worker" in watched.stdout
+
+
+async def work_on_creations(store: str, path: Path) -> None:
+    """Plan a job of a program and work on it: the response to its first request is lost."""
+    replies = [ConnectionLostError("gone"), (200, {}, b'{"profile_id":"x"}')]
+    async with (
+        JobStore(store) as opened,
+        AdaptyClient("key", transport=FakeTransport(replies)) as adapty,
+    ):
+
+        def create(ids: Any, /, *, by: Any, **options: Any) -> BulkRun[Any, Any]:
+            return adapty.bulk(
+                ids, build=lambda one: v1.create_profile(**{by: one}), name="create", **options
+            )
+
+        job = await opened.plan("j", create, Lines(path), by="customer_user_id")
+        await job.work(concurrency=1)
+
+
+def test_failures_have_what_may_have_been_done(invoke: Invoke, put: Put, tmp_path: Path) -> None:
+    """An item whose outcome is unknown is not done for certain, so it is listed."""
+    asyncio.run(work_on_creations(f"sqlite:///{tmp_path}/adapty-jobs.db", put("ids.txt", "a\nb\n")))
+    listed = invoke("job", "failures", "j").stdout
+
+    assert [json.loads(line) for line in listed.splitlines()] == [
+        {"line": 1, "item": "a", "status": "unknown", "attempts": None, "error": None}
+    ]
 
 
 def test_a_second_signal_does_not_wait_for_responses(
