@@ -404,7 +404,7 @@ def cancel(name: str, store: str | None) -> None:
             click.echo(f"{name} has ended already: nothing is left to cancel.")
         else:
             resuming = next_command("retry", name, _store_shown(store))
-            click.echo(f"Cancelled {name}: its workers stop. To resume it: {resuming}")
+            echo(f"Cancelled {name}: its workers stop. To resume it: {resuming}")
 
 
 @job.command(epilog=examples("job retry erasure"))
@@ -428,9 +428,9 @@ def retry(name: str, store: str | None) -> None:
         if not count:
             click.echo(f"{name} has ended: no item is left to send again.")
             return
-        parts = "1 part is open" if count == 1 else f"{count:,} parts are open"
+        parts = f"{counted(count, 'part')} {'is' if count == 1 else 'are'} open"
         working = next_command("work", name, _store_shown(store))
-        click.echo(f"{parts} now; next: {working}")
+        echo(f"{parts} now; next: {working}")
 
 
 @job.command(epilog=examples("job forget erasure --yes"))
