@@ -81,6 +81,8 @@ def report_text(report: JobReport, retry: str) -> str:
         if report.counts[name] or name == "done"
     ]
     lines += ["", *_work_lines(report, retry)]
+    if report.reasons:
+        lines.append("Why ids were not done, over all runs:")
     lines += [
         f"  {items:,} {error}{f', status {status}' if status else ''}"
         for (error, status), items in report.reasons.items()

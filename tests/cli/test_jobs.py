@@ -314,6 +314,7 @@ def test_a_rejected_key_has_its_exit_code(
     assert done.exit_code == 3
     assert "has stopped: key_rejected" in done.stderr
     assert "stopped: key_rejected; to resume it: adapty-async job retry j\n" in done.stdout
+    assert "over all runs:\n  1 " in done.stdout
     assert "status 401" in done.stdout
     assert status(invoke)["reasons"][0]["error"] == "AuthenticationError"
     assert invoke("job", "work", "j").exit_code == 3

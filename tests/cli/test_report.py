@@ -6,6 +6,7 @@ import errno
 import fcntl
 import functools
 import os
+import resource
 import stat
 import sys
 from collections.abc import Callable
@@ -486,6 +487,18 @@ def test_failures_file_is_written_by_one_run(tmp_path: Path) -> None:
             FailuresFile(path, source="other.txt")
         file.record(BAD_ROW)
     assert len(path.read_bytes().splitlines()) == 1
+
+
+def test_a_failure_is_written_as_a_whole_or_reported(tmp_path: Path) -> None:
+    """A disk that becomes full within a line ends the run, which half a line would not."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with FailuresFile(tmp_path / "f", source="ids.txt") as file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+        try:
+            with pytest.raises(ConfigError, match="--failures cannot be written: File too large"):
+                file.record(BAD_ROW)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("lacking", ["system", "file system"])
