@@ -342,6 +342,14 @@ def test_a_revocation_needs_a_confirmation(
     assert sandbox.arrivals() == []
 
 
+def test_a_dry_run_of_a_revocation_asks_nothing(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """Nothing is revoked, so there is nothing to confirm."""
+    command = ("revoke", put("ids.txt", "u1\n"), *BY, "--access-level", "premium")
+    for options in (("--dry-run",), ("--sample", "1")):
+        assert invoke(*command, *options).exit_code == 0
+    assert sandbox.arrivals() == []
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
