@@ -22,7 +22,7 @@ from adapty_async._journal import RunName
 from adapty_async._version import __version__
 from adapty_async.bulk import JournalSummary
 from adapty_async.cli import _demo
-from adapty_async.cli._columns import by_option, checked_header, hints, naming_options
+from adapty_async.cli._columns import by_option, checked_header, hints
 from adapty_async.cli._confirmation import ask_about, describe_ends, describe_users, ends_of
 from adapty_async.cli._dry_run import (
     Estimate,
@@ -251,9 +251,9 @@ def _rows(
         rows = open_rows(
             options.input,
             options.form,
-            checked_header(naming_options(mapping.check), ids, id_option),
+            checked_header(mapping.check, ids, id_option),
             watch=watch,
-            check_keys=naming_options(mapping.check_keys),
+            check_keys=mapping.check_keys,
             encoding=options.encoding,
             id_column=mapping.id_column,
             id_optional=id_optional,
@@ -372,7 +372,7 @@ def _job(
         recorded=recorded,
         dedupe=is_file if options.dedupe is None else options.dedupe,
         rows=rows,
-        build=naming_options(build),
+        build=build,
         failures=options.failures,
         outcomes=options.outcomes,
         concurrency=options.concurrency,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import ParamSpec, TypeVar
 
@@ -22,7 +21,6 @@ __all__ = (
     "column_option",
     "header_hints",
     "hints",
-    "naming_options",
 )
 
 P = ParamSpec("P")
@@ -55,19 +53,6 @@ def hints(mapping: RowMapping) -> list[str]:
     if not fields:
         return []
     return [f"The export has no column for {fields}; subscriptions need --map or --set for it."]
-
-
-def naming_options(function: Callable[P, T]) -> Callable[P, T]:
-    """Return a function whose errors name options instead of the library's parameters."""
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return function(*args, **kwargs)
-        except InvalidInputError as error:
-            raise by_option(error) from None
-
-    return call
 
 
 def checked_header(check: ColumnCheck, id_column: str | None, option: str | None) -> ColumnCheck:

@@ -17,6 +17,7 @@ from adapty_async._bulk.settings import MOST_WORKERS
 from adapty_async._input.rows import Row, Rows, SizedRows
 from adapty_async._journal import Journal, RunName, belongs_to_journal
 from adapty_async.bulk import BulkReport, BulkRun, JournalSummary, StopReason, summarise
+from adapty_async.cli._columns import by_option
 from adapty_async.cli._dry_run import DryJournal
 from adapty_async.cli._feed import ThreadedReader
 from adapty_async.cli._progress import Meter, progress
@@ -102,7 +103,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """
         if row.broken is not None:
             raise InvalidInputError("row", row.broken)
-        return self.build(row.value)
+        try:
+            return self.build(row.value)
+        except InvalidInputError as error:
+            raise by_option(error) from None
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,7 +29,7 @@ from adapty_async.cli._job_text import report_line, report_text
 from adapty_async.errors import ConnectionLostError
 from adapty_async.jobs import JobReport, JobStore, Lines, Parts
 from adapty_async.sandbox import Sandbox
-from adapty_async.testing import FakeTransport
+from adapty_async.testing import FakeTransport, Reply
 from tests.cli.conftest import Invoke, StartSandbox
 from tests.cli.processes import Terminal, started, wait_for_arrivals, wait_until
 from tests.cli.processes import run as run_process
@@ -423,7 +423,7 @@ def test_a_signal_drains_a_worker(
 
 async def work_on_creations(store: str, path: Path) -> None:
     """Plan a job of a program and work on it: the response to its first request is lost."""
-    replies = [ConnectionLostError("gone"), (200, {}, b'{"profile_id":"x"}')]
+    replies: list[Reply] = [ConnectionLostError("gone"), (200, {}, b'{"profile_id":"x"}')]
     async with (
         JobStore(store) as opened,
         AdaptyClient("key", transport=FakeTransport(replies)) as adapty,
