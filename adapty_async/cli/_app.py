@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,12 +17,12 @@ from adapty_async import mail, v2
 from adapty_async._api.call import Operation
 from adapty_async._input.mapping import ColumnOptions, RowMapping
 from adapty_async._input.rows import Rows, SizedRows, open_rows
-from adapty_async._input.schema import ColumnSchema
+from adapty_async._input.schema import ColumnSchema, id_columns
 from adapty_async._journal import RunName
 from adapty_async._version import __version__
 from adapty_async.bulk import JournalSummary
 from adapty_async.cli import _demo
-from adapty_async.cli._columns import by_option, checked_header, hints
+from adapty_async.cli._columns import by_option, header_hints, hints
 from adapty_async.cli._confirmation import ask_about, describe_ends, describe_users, ends_of
 from adapty_async.cli._dry_run import (
     Estimate,
@@ -246,12 +246,18 @@ def _rows(
     `id_option` is the option that names the column of the ids; None if that may be missing.
     """
     ids = None if options.preset is not None or id_option is None else mapping.id_column
+
+    def check(names: list[str]) -> Collection[str] | None:
+        if ids is not None and ids not in names:
+            id_columns(ids)(names)
+        return mapping.check(names)
+
     _echo(hints(mapping))
-    with counting(options.input) as watch:
+    with counting(options.input) as watch, header_hints(id_option):
         rows = open_rows(
             options.input,
             options.form,
-            checked_header(mapping.check, ids, id_option),
+            check,
             watch=watch,
             check_keys=mapping.check_keys,
             encoding=options.encoding,

@@ -22,7 +22,7 @@ from adapty_async._input.rows import (
 from adapty_async._input.schema import id_columns
 from adapty_async._journal import JournalIdentity, RunName
 from adapty_async._report import InputRow
-from adapty_async.cli._columns import checked_header
+from adapty_async.cli._columns import header_hints
 from adapty_async.cli._progress import counting
 from adapty_async.errors import InvalidInputError
 
@@ -151,11 +151,11 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
                 id_columns(each)(names)
             return {decisive, column}
 
-        with counting(path) as watch:
+        with counting(path) as watch, header_hints("--column"):
             rows = open_rows(
                 path,
                 form,
-                checked_header(check_columns, None, "--column"),
+                check_columns,
                 watch=watch,
                 encoding=self.encoding,
                 sheet=self.sheet,

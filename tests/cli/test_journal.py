@@ -511,6 +511,7 @@ def test_the_question_says_how_many_users_are_left(
     assert "Delete the 2 users left of 5 in" in invoke(*asked).stderr
     other = ("--api", "v1", "--by", "profile-id", "--column", "id", "--journal", journal)
     assert "Delete 5 users in" in invoke("delete", path, *other).stderr
+    assert "Delete 5 users in" in invoke(*asked, "--base-url", "http://localhost:1").stderr
     one = put("one.txt", "u1\n")
     assert "Delete 1 user in" in invoke("delete", one, *other).stderr
     assert len(sandbox.arrivals()) == 2
