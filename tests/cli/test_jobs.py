@@ -448,6 +448,22 @@ def test_failures_have_what_may_have_been_done(invoke: Invoke, put: Put, tmp_pat
     ]
 
 
+def test_a_journal_is_no_store(invoke: Invoke, put: Put, sandbox: Sandbox, tmp_path: Path) -> None:
+    """A journal with the tables of a store could not be read any more, nor its run be resumed."""
+    path, journal = put("ids.txt", "anna\n"), tmp_path / "run.db"
+    assert invoke("delete", path, *_DELETE, "--yes", "--journal", journal).exit_code == 0
+    before = journal.read_bytes()
+    store = ("--store", f"sqlite:///{journal}")
+    for result in (plan(invoke, path, *store), invoke("job", "status", "j", *store)):
+        assert result.exit_code == 2
+        assert (
+            f"the job store {journal} cannot be used: it is the journal of a run" in result.stderr
+        )
+
+    assert journal.read_bytes() == before
+    assert invoke("status", journal).exit_code == 0
+
+
 def test_a_second_signal_does_not_wait_for_responses(
     put: Put, start_sandbox: StartSandbox, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
