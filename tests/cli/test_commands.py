@@ -528,6 +528,19 @@ def test_sandbox_database_is_checked(invoke: Invoke, tmp_path: Path, put: Put) -
         database.execute("select 1 from sqlite_master")
 
 
+def test_sandbox_database_is_no_journal(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """A journal with the tables of a sandbox could not be read any more."""
+    path = put("ids.txt", ids(1))
+    journal = path.with_name("run.db")
+    assert invoke("delete", path, *V1, "--yes", "--journal", journal).exit_code == 0
+    before = journal.read_bytes()
+    result = invoke("sandbox", "--port", "0", "--db", journal)
+
+    assert result.exit_code == 2
+    assert "--db cannot be used: it is a database of another program" in result.stderr
+    assert journal.read_bytes() == before
+
+
 def test_sandbox_seed_file_is_checked(invoke: Invoke, put: Put) -> None:
     """A wrong line of the seed file is named with its option, and the sandbox does not start."""
     path = put("seed.ndjson", '"u1"\n{}\n')
