@@ -242,6 +242,12 @@ def test_rejected_key_leaves_all_rows_in_the_file(
             id="delete-given-column",
         ),
         pytest.param(
+            ("save", *BY),
+            "uid,first_name\nu1,Jo\n",
+            'has no column "customer_user_id"; found: uid, first_name; name it with --map COLUMN=',
+            id="save-without-ids",
+        ),
+        pytest.param(
             ("save",),
             PROFILES[9:],
             'header: unknown column "profile_id"; expected: ',

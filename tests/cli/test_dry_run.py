@@ -170,6 +170,14 @@ def test_a_creation_is_shown_as_well(invoke: Invoke, put: Put) -> None:
     ]
 
 
+def test_a_sample_has_the_encoding_of_the_ids(invoke: Invoke, put: Put) -> None:
+    """The header of an id is the one that the run would send, or the rule that it breaks."""
+    command = ("delete", put("ids.txt", "Zoë\n"), *BY, "--sample", 1)
+
+    assert "cannot be sent: customer_user_id: must be ASCII" in invoke(*command).stdout
+    assert "adapty-customer-user-id: Zo" in invoke(*command, "--id-encoding", "utf-8").stdout
+
+
 @pytest.mark.parametrize("option", [(), ("--json",)], ids=["text", "json"])
 def test_no_character_reaches_the_terminal_that_it_would_act_on(
     invoke: Invoke, put: Put, option: tuple[str, ...]
