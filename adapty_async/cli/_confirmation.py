@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from adapty_async._input.rows import Row, Rows, SizedRows
+from adapty_async._input.rows import Rows, SizedRows
 from adapty_async._runtime.words import counted
 from adapty_async.cli._job import Exit, Job
 from adapty_async.cli._streams import write_error
@@ -41,11 +41,8 @@ def ends_of(rows: Rows) -> tuple[str | None, str | None] | None:
     ends = rows.ends if isinstance(rows, SizedRows) else None
     if ends is None:
         return None
-
-    def id_of(row: Row) -> str | None:
-        return rows.identify(row)[1]
-
-    return id_of(ends[0]), id_of(ends[1])
+    first, last = ends
+    return rows.identify(first)[1], rows.identify(last)[1]
 
 
 def describe_ends(first: str | None, last: str | None) -> str:
