@@ -165,7 +165,8 @@ def _make(journal: Path, options: _Options) -> Check | None:
         if options.with_ids and outcomes is not None:
             items = outcomes.items()
         elif options.with_ids and options.source is not None:
-            items = listed(recorded.rows(options.source, is_same=True), spans)
+            rows = recorded.rows(options.source, is_same=True)
+            items = listed(recorded.items(rows), spans)
         render = as_json if _form(options) == "json" else page
         with _writing(items, options) as shown:
             _write(render(figures, shown), summary, options)
@@ -192,12 +193,12 @@ def _check(
     rows = recorded.rows(path, is_same=different is None)
     name = "standard input" if path == "-" else name_of(Path(path))
     with counting(path, CHECKING) as watch:
-        found = check(name, watch(rows), None if different else spans, outcomes)
+        found = check(name, watch(recorded.items(rows)), None if different else spans, outcomes)
     if different and not found.rows:  # such as the output of a failed export
         raise InvalidInputError("--check", "has no row with an id")
     return msgspec.structs.replace(
         found,
-        without_id=rows.without_id,
+        without_id=rows.findings.without_id,
         noun=rows.noun,
         column=options.column,
         encoding=options.encoding,

@@ -456,7 +456,8 @@ def test_an_input_that_changes_after_it_was_compared_is_not_listed(put: Put) -> 
     )
     recorded = RecordedInput.of(identity, None)
     assert recorded.difference(str(path)) is None
-    assert [one.id for one in recorded.rows(str(path), is_same=True)] == ["a", "b"]
+    rows = recorded.rows(str(path), is_same=True)
+    assert [one.id for one in recorded.items(rows)] == ["a", "b"]
     path.write_text("customer_user_id\nc\nd\n")
     with pytest.raises(InvalidInputError, match="not have the rows of the journal: the file's"):
         recorded.rows(str(path), is_same=True)
