@@ -336,11 +336,11 @@ def test_concurrency_holds(start_sandbox: StartSandbox, invoke: Invoke, put: Put
 def test_concurrency_may_be_above_the_clients_own(start_sandbox: StartSandbox, put: Put) -> None:
     """As many rows are in flight as was asked for, also more than a client's usual connections."""
     with start_sandbox(faults="stall=100%") as sandbox:
-        path = put("ids.txt", ids(*range(150)))
-        with started("delete", path, *V1, "--yes", "--concurrency", "150", "--rate", "1000"):
-            wait_for_arrivals(sandbox, 150)
+        path = put("ids.txt", ids(*range(300)))
+        with started("delete", path, *V1, "--yes", "--concurrency", "300", "--rate", "1000"):
+            wait_for_arrivals(sandbox, 300)
         arrivals = sandbox.arrivals()
-    assert len({arrival.identity for arrival in arrivals}) == 150
+    assert len({arrival.identity for arrival in arrivals}) == 300
     # before the first one was given up after 30 s, which makes room for another
     assert arrivals[-1].at - arrivals[0].at < 30.0
 
