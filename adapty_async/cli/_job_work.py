@@ -134,7 +134,9 @@ async def work_on(url: str, name: str, worker: Worker) -> tuple[int, JobReport |
 async def _work_on(url: str, name: str, worker: Worker) -> tuple[int, JobReport]:
     async with JobStore(url) as store, store.rate as rate:
         api = (await store.job(name)).operation.partition(".")[0]
-        async with make_client(api, worker.connection, Limits(shared=rate)) as client:
+        most = worker.run.get("concurrency")
+        limits = Limits(shared=rate) if most is None else Limits(shared=rate, connections=most)
+        async with make_client(api, worker.connection, limits) as client:
             source = await relocated(store, name, worker.source)
             job = await store.job(name, call_of(client, api), source=source)
             with _stopped_by_signals(job), _warnings_shown():
