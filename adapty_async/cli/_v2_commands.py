@@ -164,7 +164,8 @@ def grant(
         mapping = _mapping(options, v2.GRANT_COLUMNS, by.replace("-", "_"), column, given)
         rows = _access_rows(options, mapping, given)
         build = functools.partial(_of_access, v2.grant_access_level, mapping, by)
-        name = _named(f"v2 grant {access_level} from {starts_at} to {expires_at}", mapping, by)
+        what = _what("grant", access_level, ("from", starts_at), ("to", expires_at))
+        name = _named(what, mapping, by)
         _run_job("Granting", name, rows, build, options)
 
 
@@ -201,9 +202,15 @@ def revoke(
         mapping = _mapping(options, v2.REVOCATION_COLUMNS, by.replace("-", "_"), column, given)
         rows = _access_rows(options, mapping, given)
         build = functools.partial(_of_access, v2.revoke_access_level, mapping, by)
-        name = _named(f"v2 revoke {access_level} at {revoke_at}", mapping, by)
+        name = _named(_what("revoke", access_level, ("at", revoke_at)), mapping, by)
         level = "access levels" if access_level is None else access_level
         _run_job("Revoking", name, rows, build, options, f"Revoke {level}, by {by}")
+
+
+def _what(verb: str, level: str | None, *times: tuple[str, str | None]) -> str:
+    """Return what a run does, for people; the digest of its mapping has the same options."""
+    given = [f" {word} {time}" for word, time in times if time is not None]
+    return f"v2 {verb} {level or 'access levels'}{''.join(given)}"
 
 
 def _given(*options: tuple[str, str, str | None]) -> dict[str, tuple[str, str]]:

@@ -404,7 +404,7 @@ async def test_the_input_of_a_job_has_no_positions(
             id="delete",
         ),
         pytest.param(
-            "v2 grant a by profile-id to None by customer-user-id, column u, from, x, from ndjson",
+            "v2 grant a by profile-id by customer-user-id, column u, from, x, from ndjson",
             None,
             ("u, from, x", "ndjson", None, True),
             id="grant",
@@ -559,12 +559,8 @@ async def test_another_column_moves_no_row(invoke: Invoke, put: Put, tmp_path: P
         pytest.param("v2 update by profile-id, from csv", 1, id="update"),
         pytest.param("v2.access_levels.grant by profile_id", 1, id="grant-each-with-its-own"),
         pytest.param("my own job", 1, id="own-name"),
-        pytest.param(
-            "v2 grant a from None to None by profile-id, column id, from csv", 1, id="grant-csv"
-        ),
-        pytest.param(
-            "v2 grant a from None to None by profile-id, column id, from text", 0, id="grant"
-        ),
+        pytest.param("v2 grant a by profile-id, column id, from csv", 1, id="grant-csv"),
+        pytest.param("v2 grant a by profile-id, column id, from text", 0, id="grant"),
         pytest.param("v1.profiles.delete by profile_id", 0, id="delete-method"),
         pytest.param("mail delete by email, column email, from text", 0, id="delete"),
     ],

@@ -375,6 +375,37 @@ def test_a_journal_is_that_of_what_a_command_does(
     assert len(sandbox.arrivals()) == before > 0
 
 
+@pytest.mark.parametrize(
+    ("command", "options", "what"),
+    [
+        pytest.param("grant", LEVEL, "v2 grant vip by", id="for ever"),
+        pytest.param(
+            "grant",
+            (*LEVEL, "--starts-at", UTC, "--expires-at", FUTURE),
+            f"v2 grant vip from {UTC} to {FUTURE} by",
+            id="for a time",
+        ),
+        pytest.param(
+            "grant", ("--map", "x=access_level_id"), "v2 grant access levels by", id="map"
+        ),
+        pytest.param("revoke", LEVEL, "v2 revoke vip by", id="now"),
+        pytest.param(
+            "revoke", (*LEVEL, "--revoke-at", FUTURE), f"v2 revoke vip at {FUTURE} by", id="later"
+        ),
+    ],
+)
+def test_the_record_of_a_run_has_what_it_did(
+    sandbox: Sandbox, invoke: Invoke, put: Put, command: str, options: Any, what: str
+) -> None:
+    """The options are in its name as far as they were given."""
+    path = put("users.csv", USER)
+    journal = path.with_name("run.db")
+    run = (command, path, *BY, "--yes", "--ignore-unknown", "--journal", journal)
+    assert invoke(*run, *options).exit_code in {0, 1}
+
+    assert invoke("status", journal).stdout.startswith(f"{what} customer-user-id, ")
+
+
 def test_a_dry_run_of_a_revocation_asks_nothing(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
     """Nothing is revoked, so there is nothing to confirm."""
     command = ("revoke", put("ids.txt", "u1\n"), *BY, "--access-level", "premium")
