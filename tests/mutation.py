@@ -47,6 +47,12 @@ MODULES = {
         "test_statistics",
     ),
     "_pipeline/retry": ("pipeline/test_retry", "v2/test_creation"),
+    "_report/check": (
+        "cli/test_journal_commands",
+        "report/test_figures",
+        "report/test_write_report",
+    ),
+    "_report/outcomes": ("report/test_outcomes", "report/test_write_report"),
 }
 #: Tests in other processes, which run the unchanged code.
 ELSEWHERE = ("bulk/test_run_journal.py::test_a_full_disk_ends_the_run",)
