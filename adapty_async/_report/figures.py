@@ -28,6 +28,7 @@ __all__ = (
     "figures_of",
     "intervals",
     "journal_file",
+    "run_figures",
 )
 
 # The version of the keys of a report as JSON; keys may be added without another one.
@@ -238,7 +239,7 @@ def figures_of(
         first_at=_time(summary.first_at),
         last_at=_time(summary.last_at),
         rate=summary.rate,
-        runs=tuple(_runs(summary)),
+        runs=tuple(run_figures(summary)),
         over_time=tuple(intervals(summary, _MOST_INTERVALS)),
         reasons=tuple(_reasons(summary)),
         outcomes=outcomes,
@@ -250,7 +251,7 @@ def _time(seconds: float | None) -> Any:
     return None if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC)
 
 
-def _runs(summary: JournalSummary) -> Iterator[RunFigures]:
+def run_figures(summary: JournalSummary) -> Iterator[RunFigures]:
     """Yield the figures of each run."""
     earlier: Run | None = None
     for run in summary.runs:
