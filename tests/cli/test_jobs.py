@@ -590,9 +590,10 @@ async def test_a_line_of_progress_has_what_failed() -> None:
         stop_reason=None,
     )
     assert report_line(report) == "j: 6 of 10 ended, 2 workers, 3/s, limit 400/s, 2 failed"
-    assert report_text(report, "").splitlines()[-4:] == [
+    assert report_text(report, "").splitlines()[-5:] == [
         "2 workers, 3/s in the last minute, limit 400/s",
         "6 requests, 1 of them throttled (429)",
+        "Why ids were not done, over all runs:",
         "  1 Error",
         "  1 Other, status 500",
     ]
