@@ -59,6 +59,12 @@ MODULES = {
     "sandbox/_v1": ("sandbox/test_v1",),
     "sandbox/_v2_currencies": ("sandbox/test_v2_app", "contract/test_sandbox"),
     "sandbox/_web": ("sandbox/test_web", "contract/test_sandbox"),
+    "_report/check": (
+        "cli/test_journal_commands",
+        "report/test_figures",
+        "report/test_write_report",
+    ),
+    "_report/outcomes": ("report/test_outcomes", "report/test_write_report"),
 }
 #: Tests in other processes, which run the unchanged code, and tests of frames and methods, which
 #: find those of mutmut.

@@ -41,6 +41,7 @@ from adapty_async._http.attempt import (
 from adapty_async.errors import ConnectError, ConnectionLostError
 
 __all__ = (
+    "PROXY_SCHEMES",
     "SESSION_OPTIONS",
     "DesyncGuardRequest",
     "Reply",
@@ -80,8 +81,8 @@ class _Attempt(msgspec.Struct):
 _CURRENT: ContextVar[_Attempt] = ContextVar("adapty_async_attempt")
 
 
-# The beginnings of the URLs of proxies that aiohttp supports.
-_PROXIES = ("http://", "https://")
+#: The beginnings of the URLs of proxies that aiohttp supports.
+PROXY_SCHEMES = ("http://", "https://")
 
 
 class ConnectionDesyncError(Exception):
@@ -215,7 +216,7 @@ def _environment_proxy(url: yarl.URL) -> str | None:
     if urllib.request.proxy_bypass(url.host or ""):
         return None
     proxy = urllib.request.getproxies().get(url.scheme)
-    if proxy is not None and not proxy.lower().startswith(_PROXIES):
+    if proxy is not None and not proxy.lower().startswith(PROXY_SCHEMES):
         text = f"cannot connect ({url.scheme}_proxy does not begin with http:// or https://)"
         raise ConnectError(text, permanent=True)
     return proxy

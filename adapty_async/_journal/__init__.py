@@ -17,6 +17,7 @@ from adapty_async._journal.model import (
     Reason,
     Resumed,
     Run,
+    Spans,
     state_at,
 )
 from adapty_async._journal.run_name import RunName
@@ -26,6 +27,7 @@ from adapty_async._journal.sqlite import (
     copy_journal,
     files_of,
     is_in_use,
+    log_of,
 )
 from adapty_async._journal.summary import (
     OUTCOMES,
@@ -55,11 +57,13 @@ __all__ = (
     "Resumed",
     "Run",
     "RunName",
+    "Spans",
     "SqliteJournal",
     "belongs_to_journal",
     "copy_journal",
     "files_of",
     "is_in_use",
+    "log_of",
     "read_journal",
     "state_at",
     "summarise",

@@ -26,6 +26,7 @@ from adapty_async._journal.model import (
     Run,
     validate_states,
 )
+from adapty_async._runtime.database import JOURNAL_ID
 
 __all__ = (
     "create_schema",
@@ -43,7 +44,6 @@ __all__ = (
 
 StructT = TypeVar("StructT", Run, Minute, Reason)
 
-_APPLICATION_ID = int.from_bytes(b"adpy", "big")
 # The version of the tables. Formats 1 to 5 were not SQLite databases, and no release wrote them.
 _FORMAT = 6
 
@@ -174,7 +174,7 @@ def _structs(db: sqlite3.Connection, table: str, kind: type[StructT]) -> list[St
 
 def create_schema(db: sqlite3.Connection) -> None:
     """Create the tables in an empty database, within the current transaction."""
-    db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    db.execute(f"PRAGMA application_id = {JOURNAL_ID}")
     db.execute(f"PRAGMA user_version = {_FORMAT}")
     for _, _, _, sql in _SCHEMA:
         db.execute(sql)
@@ -193,7 +193,7 @@ def verify_schema(db: sqlite3.Connection) -> bool:
     schema = set(found)
     if not schema and not application and not version:
         return True
-    if application != _APPLICATION_ID:
+    if application != JOURNAL_ID:
         raise DamageError("it is a database, but not a journal of this library")
     if version != _FORMAT:
         raise DamageError(f"it has format {version}; this release understands format {_FORMAT}")

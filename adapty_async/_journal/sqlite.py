@@ -62,6 +62,7 @@ __all__ = (
     "copy_journal",
     "files_of",
     "is_in_use",
+    "log_of",
     "reading",
 )
 
@@ -113,7 +114,7 @@ class _JournalFile:
             _require_file(path, self._file)
             if found is None:
                 flush_folder(path.parent)
-            if (log := _log_of(path)).is_file():
+            if (log := log_of(path)).is_file():
                 verify_log(log)
             with _classified(path):
                 self._connect()
@@ -215,7 +216,7 @@ class _JournalFile:
             with _named(self._path, "cannot be written"):
                 _, logged, moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 self._pages = 0 if logged == moved else logged  # a reader needs the others
-                _allocate(_log_of(self._path), (self._pages + self._space) * _FRAME)
+                _allocate(log_of(self._path), (self._pages + self._space) * _FRAME)
         except JournalError as error:
             return error
         return None
@@ -462,7 +463,7 @@ def _read_only(path: Path) -> Iterator[tuple[sqlite3.Connection, bool]]:
     with _named(path, "cannot be read"):
         if not stat.S_ISREG(path.stat().st_mode):
             raise DamageError("it is not a regular file")
-        if (log := _log_of(path)).is_file():
+        if (log := log_of(path)).is_file():
             verify_log(log)
         with contextlib.closing(connected(path, "mode=ro", timeout=1)) as db:
             with _classified(path):
@@ -526,9 +527,13 @@ def _verify_structure(db: sqlite3.Connection) -> None:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """Return the paths of a journal: its file, and those that a run creates and removes."""
-    suffixes = ("", *_SIDE_FILES, "-lock", "-journal")
-    return tuple(Path(f"{path}{suffix}") for suffix in suffixes)
+    """
+    Return the paths of a journal: its file, and those that a run creates and removes.
+
+    A reader may name the journal by a link.
+    """
+    name, suffixes = os.path.realpath(path), ("", *_SIDE_FILES, "-lock", "-journal")
+    return tuple(Path(f"{name}{suffix}") for suffix in suffixes)
 
 
 def belongs_to_journal(path: Path, journal: Path) -> bool:
@@ -540,7 +545,8 @@ def _lock_of(path: Path) -> Path:
     return Path(f"{os.path.realpath(path)}-lock")  # a reader may name the journal by a link
 
 
-def _log_of(path: Path) -> Path:
+def log_of(path: Path) -> Path:
+    """Return the path of the write-ahead log of a journal, whatever link names it."""
     return Path(f"{os.path.realpath(path)}-wal")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapty_async._report.check import Check, InputRow, States, check, listed
+from adapty_async._report.check import Check, InputRow, check, listed
 from adapty_async._report.figures import Report, as_json, figures_of, intervals, journal_file
 from adapty_async._report.file import require_replaceable, write_file
 from adapty_async._report.outcomes import ListedItem, OutcomesFile, name_of
@@ -14,7 +14,6 @@ __all__ = (
     "ListedItem",
     "OutcomesFile",
     "Report",
-    "States",
     "as_json",
     "check",
     "figures_of",

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from adapty_async._journal import state_at
+from adapty_async._journal import Spans, state_at
 from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesFile
 
-__all__ = ("Check", "InputRow", "MissingLine", "States", "check", "listed")
+__all__ = ("Check", "InputRow", "MissingLine", "check", "listed")
 
 _SHOWN = 10
 _NOTHING = "none"
@@ -71,19 +71,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         return " and the ".join({"outcomes": "outcomes file"}.get(each, each) for each in self.by)
 
 
-class States:
-    """A read-only map from the positions of a journal's items to their states."""
-
-    def __init__(self, spans: dict[int, bytes]) -> None:
-        self._spans = spans
-
-    def get(self, position: int) -> str:
-        """Return the name of an item's state; ``none`` without a record."""
-        return state_at(self._spans, position).name.lower()
-
-
 def check(
-    name: str, rows: Iterable[InputRow], states: States | None, outcomes: OutcomesFile | None
+    name: str, rows: Iterable[InputRow], spans: Spans | None, outcomes: OutcomesFile | None
 ) -> Check:
     """
     Return the rows of an input that have no final outcome, and the counts of a check.
@@ -91,19 +80,19 @@ def check(
     Args:
         name: the name of the input.
         rows: the rows.
-        states: the states of the journal; None if it belongs to another input.
+        spans: the states of the journal; None if it belongs to another input.
         outcomes: the outcomes file; None without one.
     """
     count = missing = 0
     shown: list[MissingLine] = []
     for position, row in enumerate(rows):
         count += 1
-        state = _open_state(position, row, states, outcomes)
+        state = _open_state(position, row, spans, outcomes)
         if state is not None:
             missing += 1
             if len(shown) < _SHOWN:
                 shown.append(MissingLine(row.line, state))
-    known = {"journal": states, "outcomes": outcomes}
+    known = {"journal": spans, "outcomes": outcomes}
     has_others = outcomes is not None and outcomes.summary.has_others
     return Check(
         input=name,
@@ -118,7 +107,7 @@ def check(
 
 
 def _open_state(
-    position: int, row: InputRow, states: States | None, outcomes: OutcomesFile | None
+    position: int, row: InputRow, spans: Spans | None, outcomes: OutcomesFile | None
 ) -> str | None:
     """
     Return the state of a row that is not final in one of the records; None if all are final.
@@ -127,16 +116,21 @@ def _open_state(
     """
     if row.id is None:
         return "unreadable"
-    found = [] if states is None else [states.get(position)]
+    found = [] if spans is None else [_state(spans, position)]
     if outcomes is not None:
-        is_same = states is not None  # the lines are those of the run
+        is_same = spans is not None  # the lines are those of the run
         status = outcomes.status_at(row.line, row.id) if is_same else outcomes.status_of(row.id)
         found.append(status or _NOTHING)
     left = [state for state in found if state not in FINAL]
     return next((state for state in left if state != _NOTHING), left[0] if left else None)
 
 
-def listed(rows: Iterable[InputRow], states: States) -> Iterator[ListedItem]:
+def _state(spans: Spans, position: int) -> str:
+    """Return the name of an item's state; ``none`` without a record."""
+    return state_at(spans, position).name.lower()
+
+
+def listed(rows: Iterable[InputRow], spans: Spans) -> Iterator[ListedItem]:
     """Yield the rows of a journal's input with their states."""
     for position, row in enumerate(rows):
-        yield ListedItem(line=row.line, id=row.id, status=states.get(position))
+        yield ListedItem(line=row.line, id=row.id, status=_state(spans, position))

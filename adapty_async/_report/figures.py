@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from adapty_async._input.rows import TABLE_FORMATS
-from adapty_async._journal import OUTCOMES, JournalSummary, Minute, Run, RunName
+from adapty_async._journal import OUTCOMES, JournalSummary, Minute, Run, RunName, log_of
 from adapty_async._report.check import Check
 from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary, name_of
 from adapty_async._version import __version__
@@ -200,7 +200,7 @@ def journal_file(path: Path, summary: JournalSummary) -> JournalFile:
     """
     digest = None
     # a remaining log contains a part of the content
-    if not summary.is_in_use and not Path(f"{path.resolve()}-wal").exists():
+    if not summary.is_in_use and not log_of(path).exists():
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,15 +18,20 @@ from adapty_async._runtime.fork import register_fork_handler
 from adapty_async.errors import JournalError
 
 __all__ = (
+    "JOURNAL_ID",
     "DatabaseThread",
     "code_of",
     "explain",
+    "is_journal",
     "path_in_url",
     "set_durable",
     "use_write_ahead_log",
 )
 
 ResultT = TypeVar("ResultT")
+
+#: The application id of the database of a journal.
+JOURNAL_ID = int.from_bytes(b"adpy", "big")
 
 
 class _Closeable(Protocol):
@@ -79,6 +84,12 @@ def path_in_url(url: str) -> Path | None:
     """Return the path in a URL such as ``sqlite:///file``; None for any other URL."""
     path = url.removeprefix(_SCHEME) if url.startswith(_SCHEME) else ""
     return Path(urllib.parse.unquote(path)) if path else None
+
+
+def is_journal(database: sqlite3.Connection) -> bool:
+    """Return whether a database is the journal of a run, which must have no other tables."""
+    (found,) = database.execute("PRAGMA application_id").fetchone()
+    return bool(found == JOURNAL_ID)
 
 
 def use_write_ahead_log(database: sqlite3.Connection) -> None:

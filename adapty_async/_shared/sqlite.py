@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from adapty_async._runtime.database import explain, use_write_ahead_log
+from adapty_async._runtime.database import explain, is_journal, use_write_ahead_log
 from adapty_async._shared.store import TIMEOUT, Change, Loaded
 from adapty_async.errors import StoreError
 
@@ -61,10 +61,12 @@ class SqliteStore:
         if self._database is None:
             database = sqlite3.connect(self._path, timeout=TIMEOUT, isolation_level=None)
             try:
+                if is_journal(database):
+                    raise StoreError(f"{self._path} is the journal of a run")
                 use_write_ahead_log(database)
                 database.execute("PRAGMA synchronous = NORMAL")  # the value is of no use later
                 database.execute(_CREATE)
-            except sqlite3.Error:
+            except (sqlite3.Error, StoreError):
                 database.close()
                 raise
             self._database, self._file = database, _identity(self._path)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,24 +17,33 @@ from adapty_async import mail, v2
 from adapty_async._api.call import Operation
 from adapty_async._input.mapping import ColumnOptions, RowMapping
 from adapty_async._input.rows import Rows, SizedRows, open_rows
-from adapty_async._input.schema import ColumnSchema
+from adapty_async._input.schema import ColumnSchema, id_columns
 from adapty_async._journal import RunName
 from adapty_async._version import __version__
 from adapty_async.bulk import JournalSummary
 from adapty_async.cli import _demo
-from adapty_async.cli._columns import by_option, checked_header, hints, naming_options
+from adapty_async.cli._columns import by_option, header_hints, hints
 from adapty_async.cli._confirmation import ask_about, describe_ends, describe_users, ends_of
 from adapty_async.cli._dry_run import (
     Estimate,
     copied,
     estimate_of,
+    measured_rate,
     sample,
     sample_json,
     sample_text,
 )
-from adapty_async.cli._earlier import earlier_runs, require_same_api, summary_of
 from adapty_async.cli._help import completion, examples
-from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
+from adapty_async.cli._job import (
+    Exit,
+    Job,
+    JobResult,
+    accept,
+    exit_code,
+    perform,
+    require_same_api,
+    summary_of,
+)
 from adapty_async.cli._journal_text import next_steps
 from adapty_async.cli._options import (
     DELETIONS,
@@ -237,14 +246,20 @@ def _rows(
     `id_option` is the option that names the column of the ids; None if that may be missing.
     """
     ids = None if options.preset is not None or id_option is None else mapping.id_column
+
+    def check(names: list[str]) -> Collection[str] | None:
+        if ids is not None and ids not in names:
+            id_columns(ids)(names)
+        return mapping.check(names)
+
     _echo(hints(mapping))
-    with counting(options.input) as watch:
+    with counting(options.input) as watch, header_hints(id_option):
         rows = open_rows(
             options.input,
             options.form,
-            checked_header(naming_options(mapping.check), ids, id_option),
+            check,
             watch=watch,
-            check_keys=naming_options(mapping.check_keys),
+            check_keys=mapping.check_keys,
             encoding=options.encoding,
             id_column=mapping.id_column,
             id_optional=id_optional,
@@ -363,7 +378,7 @@ def _job(
         recorded=recorded,
         dedupe=is_file if options.dedupe is None else options.dedupe,
         rows=rows,
-        build=naming_options(build),
+        build=build,
         failures=options.failures,
         outcomes=options.outcomes,
         concurrency=options.concurrency,
@@ -407,13 +422,13 @@ async def _perform_and_report(
 ) -> int:
     if options.sample is not None:
         return _show_sample(job, options.sample, client.origin, options)
-    earlier = earlier_runs(job.recorded, job.name, client.origin)
     async with client:
         with _copied_journal(job) as own_job:
-            result = await perform(own_job, client, settled=earlier.settled)
+            result = await perform(own_job, client)
             if result.error is not None and not result.report.total:
                 raise result.error
-    expected = estimate_of(result.report.done, options.rate, earlier)
+    measured = measured_rate(job.earlier(client.origin))
+    expected = estimate_of(result.report.done, options.rate, measured)
     if options.as_json:
         findings = job.rows.findings
         preview = preview_json(ends_of(job.rows), expected) if options.dry_run else None

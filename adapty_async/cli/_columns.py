@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ParamSpec, TypeVar
 
 import click
 
 from adapty_async._input.mapping import RowMapping
 from adapty_async._input.presets import PRESETS
-from adapty_async._input.schema import id_columns
-from adapty_async._input.tables import ColumnCheck
 from adapty_async.errors import AdaptyError, InvalidInputError
 
 __all__ = (
     "COLUMN_OPTIONS",
     "by_option",
-    "checked_header",
     "column_option",
     "header_hints",
     "hints",
-    "naming_options",
 )
 
 P = ParamSpec("P")
@@ -55,38 +50,6 @@ def hints(mapping: RowMapping) -> list[str]:
     if not fields:
         return []
     return [f"The export has no column for {fields}; subscriptions need --map or --set for it."]
-
-
-def naming_options(function: Callable[P, T]) -> Callable[P, T]:
-    """Return a function whose errors name options instead of the library's parameters."""
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return function(*args, **kwargs)
-        except InvalidInputError as error:
-            raise by_option(error) from None
-
-    return call
-
-
-def checked_header(check: ColumnCheck, id_column: str | None, option: str | None) -> ColumnCheck:
-    """
-    Return a check of the names of columns whose errors end with the option that helps.
-
-    Args:
-        check: the check.
-        id_column: the column with the ids; None if none is required.
-        option: the option that names that column.
-    """
-
-    def checked(names: list[str]) -> Collection[str] | None:
-        with header_hints(option):
-            if id_column is not None and id_column not in names:
-                id_columns(id_column)(names)
-            return check(names)
-
-    return checked
 
 
 @contextlib.contextmanager

@@ -6,9 +6,8 @@ import sys
 
 import click
 
-from adapty_async._input.rows import Row, Rows, SizedRows
+from adapty_async._input.rows import Rows, SizedRows
 from adapty_async._runtime.words import counted
-from adapty_async.cli._earlier import earlier_runs
 from adapty_async.cli._job import Exit, Job
 from adapty_async.cli._streams import write_error
 from adapty_async.cli._terminal import fitted, visible
@@ -26,10 +25,10 @@ def describe_users(job: Job, origin: str) -> str:
         return f"all users in {path}, whose number and ids are not known beforehand"
     ends = ends_of(job.rows)
     ids = "" if ends is None else f" ({describe_ends(*ends)})"
-    settled = earlier_runs(job.recorded, job.name, origin).settled
-    if not settled:
+    earlier = job.earlier(origin)
+    if earlier is None or not earlier.settled:
         return f"{counted(job.total, 'user')} in {path}{ids}"
-    left = counted(job.total - settled, "user")
+    left = counted(job.total - earlier.settled, "user")
     return f"the {left} left of {job.total:,} in {path}{ids}"
 
 
@@ -42,11 +41,8 @@ def ends_of(rows: Rows) -> tuple[str | None, str | None] | None:
     ends = rows.ends if isinstance(rows, SizedRows) else None
     if ends is None:
         return None
-
-    def id_of(row: Row) -> str | None:
-        return rows.identify(row)[1]
-
-    return id_of(ends[0]), id_of(ends[1])
+    first, last = ends
+    return rows.identify(first)[1], rows.identify(last)[1]
 
 
 def describe_ends(first: str | None, last: str | None) -> str:

@@ -77,8 +77,10 @@ async def run(profiles: str | None, ids: str | None, write: Callable[[str], obje
             examples = await asyncio.to_thread(write_examples, Path(folder))
             profiles, ids = map(str, examples)
         async with Sandbox(rate=_RATE, burst=50, latency=0.005, faults=_FAULTS, seed=1) as sandbox:
-            write(f"A sandbox of the APIs runs at {sandbox.url}: it allows {_RATE:.0f} requests/s,")
-            write(f"responds after 5 ms, and fails on purpose ({_FAULTS}).\n")
+            write(
+                f"A sandbox of the APIs runs at {sandbox.url}: it allows {_RATE:.0f} requests/s, "
+                f"responds after 5 ms, and fails on purpose ({_FAULTS}).\n"
+            )
             people = open_rows(profiles, "csv", _PROFILES.check)
             users = open_rows(ids, None, id_columns("customer_user_id"))
             saved = await _save(sandbox, people, write)

@@ -24,8 +24,7 @@ from adapty_async._journal import (
     SqliteJournal,
 )
 from adapty_async._runtime.words import duration_text
-from adapty_async.bulk import copy_journal
-from adapty_async.cli._earlier import EarlierRuns
+from adapty_async.bulk import JournalSummary, copy_journal
 from adapty_async.cli._terminal import visible, visible_json
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import InvalidInputError, JournalError
@@ -36,6 +35,7 @@ __all__ = (
     "SampledRow",
     "copied",
     "estimate_of",
+    "measured_rate",
     "sample",
     "sample_json",
     "sample_text",
@@ -135,10 +135,23 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def estimate_of(rows: int, rate: float | None, earlier: EarlierRuns) -> Estimate:
-    """Return the estimate for rows that are to be sent; the lower one of two known rates counts."""
-    if earlier.rate is not None and (rate is None or earlier.rate < rate):
-        return Estimate(rows=rows, rate=earlier.rate, basis="journal")
+def measured_rate(earlier: JournalSummary | None) -> float | None:
+    """Return the rate that the latest run which reached a limit measured; None if none did."""
+    rates = [run.rate for run in earlier.runs if run.rate is not None] if earlier else []
+    return rates[-1] if rates else None
+
+
+def estimate_of(rows: int, rate: float | None, measured: float | None) -> Estimate:
+    """
+    Return the estimate for rows that are to be sent; the lower one of two known rates counts.
+
+    Args:
+        rows: the number of rows.
+        rate: the option.
+        measured: the rate that an earlier run measured.
+    """
+    if measured is not None and (rate is None or measured < rate):
+        return Estimate(rows=rows, rate=measured, basis="journal")
     return Estimate(rows=rows, rate=rate, basis="unknown" if rate is None else "rate")
 
 

@@ -339,15 +339,12 @@ def _received(client: AdaptyExportClient, plan: Writable) -> BinaryIO:
 async def _write_to(client: AdaptyExportClient, plan: Writable, path: Path) -> ExportedFile:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  coroutines run in tasks
+    options: dict[str, Any] = {}
+    if not isinstance(plan, JsonExport):
+        options["on_chunk"] = _echo_progress
     async with client:
         with handled(lambda _: task.cancel()):
-            return await _written(plan, path)
-
-
-async def _written(plan: Writable, path: Path) -> ExportedFile:
-    if isinstance(plan, JsonExport):
-        return await plan.write_to(path)
-    return await plan.write_to(path, on_chunk=_echo_progress)
+            return await plan.write_to(path, **options)
 
 
 def _echo_progress(chunk: ChunkWritten) -> None:

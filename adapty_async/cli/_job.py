@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 
 from adapty_async._api.call import Operation, Request, Response
@@ -15,7 +16,8 @@ from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._bulk.settings import MOST_WORKERS
 from adapty_async._input.rows import Row, Rows, SizedRows
 from adapty_async._journal import Journal, RunName, belongs_to_journal
-from adapty_async.bulk import BulkReport, BulkRun, JournalSummary, StopReason
+from adapty_async.bulk import BulkReport, BulkRun, JournalSummary, StopReason, summarise
+from adapty_async.cli._columns import by_option
 from adapty_async.cli._dry_run import DryJournal
 from adapty_async.cli._feed import ThreadedReader
 from adapty_async.cli._progress import Meter, progress
@@ -23,12 +25,30 @@ from adapty_async.cli._report import FailuresFile, require_no_stream, require_se
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
-from adapty_async.errors import AdaptyError, AuthenticationError, ConfigError, InvalidInputError
+from adapty_async.errors import (
+    AdaptyError,
+    AuthenticationError,
+    ConfigError,
+    InvalidInputError,
+    JournalError,
+)
 
-__all__ = ("Exit", "Job", "JobResult", "accept", "exit_code", "perform", "stop_message")
+__all__ = (
+    "DRAIN_SECONDS",
+    "Exit",
+    "Job",
+    "JobResult",
+    "accept",
+    "exit_code",
+    "perform",
+    "require_same_api",
+    "stop_message",
+    "summary_of",
+)
 
-# Seconds to drain requests in flight after the first signal.
-_DRAIN_SECONDS = 5
+#: Seconds to drain requests in flight after the first signal.
+DRAIN_SECONDS = 5
+_APIS = frozenset({"v1", "v2", "mail"})
 
 
 class Exit:
@@ -66,6 +86,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """The number of rows, None if unknown."""
         return len(self.rows) if isinstance(self.rows, SizedRows) else None
 
+    def earlier(self, origin: str) -> JournalSummary | None:
+        """Return the summary of earlier runs; None if the journal is new, or of another run."""
+        if self.recorded is None:
+            return None
+        identity = self.recorded.identity
+        is_same = (identity.operation, identity.origin) == (str(self.name), origin)
+        return self.recorded if is_same else None  # the run raises an error
+
     def operation(self, row: Row) -> Operation[Any]:
         """
         Return the operation of a row.
@@ -75,7 +103,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """
         if row.broken is not None:
             raise InvalidInputError("row", row.broken)
-        return self.build(row.value)
+        try:
+            return self.build(row.value)
+        except InvalidInputError as error:
+            raise by_option(error) from None
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,11 +130,9 @@ async def accept(request: Request) -> Response:
     return Response(200, {}, b"" if request.is_deletion else b'{"profile_id":"dry-run"}')
 
 
-async def perform(
-    job: Job, client: AdaptyClient | AdaptyMailClient, *, settled: int = 0
-) -> JobResult:
+async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> JobResult:
     """
-    Run a job, and return its result; `settled` rows will be skipped, as far as is known.
+    Run a job, and return its result.
 
     The first Ctrl-C, SIGTERM or SIGHUP stops the run and lets the requests in flight finish; a
     second one cancels them.
@@ -129,17 +158,17 @@ async def perform(
             dedupe=job.dedupe,
             concurrency=job.concurrency,
             rate=job.rate,
-            drain=_DRAIN_SECONDS,
+            drain=DRAIN_SECONDS,
             on_outcome=None if failures is None else failures.record,
             outcomes=_outcomes_of(job),
         )
         statistics = None if job.is_dry else client.statistics  # nothing is in flight
         signals = stack.enter_context(_stopped_by_signals(run, is_dry=job.is_dry))
+        earlier = job.earlier(client.origin)
+        settled = 0 if earlier is None else earlier.settled
         meter = Meter(job.total, is_dry=job.is_dry, settled=settled)
         async with progress(run, job.title, meter, statistics):
             error = await _complete(run)
-        if failures is not None and error is None:
-            failures.begin()
         return JobResult(report=run.report, interrupted=bool(signals), error=error)
 
 
@@ -205,7 +234,7 @@ def stop_message(in_flight: int) -> str:
     one = in_flight == 1
     what = "1 request in flight has" if one else f"{in_flight:,} requests in flight have"
     whom = "it" if one else "them"
-    return f"\nStopping: {what} {_DRAIN_SECONDS} s to finish. Ctrl-C again cancels {whom}."
+    return f"\nStopping: {what} {DRAIN_SECONDS} s to finish. Ctrl-C again cancels {whom}."
 
 
 def exit_code(result: JobResult) -> int:
@@ -226,3 +255,30 @@ def _is_key_rejected(report: BulkReport[Any, Any]) -> bool:
     )
     worked = report.done + report.absent
     return report.stop_reason is StopReason.KEY_REJECTED or (only_rejections and not worked)
+
+
+def require_same_api(journal: Path | None, summary: JournalSummary | None, api: str) -> None:
+    """
+    Validate that a journal, whose summary this is, belongs to runs of this API.
+
+    Raises:
+        JournalError: it belongs to runs of another API; the message names the option.
+    """
+    if journal is None or summary is None:
+        return
+    earlier = RunName.parse(summary.identity.operation).api
+    if earlier in _APIS - {api}:
+        raise JournalError(
+            f"the journal {click.format_filename(journal)} belongs to a run with --api {earlier}, "
+            f"and this one would use {api}: add --api {earlier} to resume it, or name a new journal"
+        )
+
+
+def summary_of(journal: Path | None) -> JournalSummary | None:
+    """Return the summary of a journal as earlier runs left it; None if there is none to read."""
+    if journal is None or not journal.exists():
+        return None
+    try:
+        return summarise(journal)
+    except JournalError:
+        return None  # it is empty, or the run raises the same error

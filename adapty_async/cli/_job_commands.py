@@ -21,11 +21,11 @@ from adapty_async.cli._app import _exit_on_error, _run
 from adapty_async.cli._columns import header_hints
 from adapty_async.cli._confirmation import ask, describe_ends
 from adapty_async.cli._help import complete_file, examples
-from adapty_async.cli._job import Exit
-from adapty_async.cli._job_next import connection_options, next_command
+from adapty_async.cli._job import DRAIN_SECONDS, Exit
 from adapty_async.cli._job_text import (
     FAILURES,
     failure_json,
+    next_command,
     outcome_json,
     report_json,
     report_line,
@@ -52,6 +52,7 @@ from adapty_async.cli._terminal import echo, visible
 from adapty_async.errors import InvalidInputError
 from adapty_async.jobs import (
     MAX_OUTAGE,
+    Call,
     Job,
     JobError,
     JobOutcome,
@@ -153,13 +154,13 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
             echo(line, err=True)
         url = store or _default_store(Path(os.path.abspath(source)).parent)  # noqa: PTH100  links stay
         connection = Connection(**options)
+        client = make_client(api, connection)
         if is_asking and not _run(_is_planned(url, name)):
-            _confirm(source, planned, f"by {by}, at {make_client(api, connection).origin}")
-        found = _run(_plan(url, name, planned, (api, kind), connection))
+            _confirm(source, planned, f"by {by}, at {client.origin}")
+        found = _run(_plan(url, name, call_of(client, api), planned, kind))
         ids, parts = counted(found.items, "id"), counted(found.parts, "part")
         echo(f"Planned {name}: {ids} in {parts}. Nothing is sent until a worker starts:\n")
-        next_store = _store_shown(url)
-        click.echo(f"  {next_command('work', name, next_store, connection_options(connection))}")
+        click.echo(f"  {next_command('work', name, _store_shown(url), connection.options())}")
 
 
 def _default_store(folder: Path) -> str:
@@ -220,12 +221,8 @@ def _confirm(source: str, planned: PlannedSource, where: str) -> None:
     ask(question, "Nothing was planned.")
 
 
-async def _plan(
-    url: str, name: str, planned: PlannedSource, kind: tuple[str, str], connection: Connection
-) -> Job:
-    api, by = kind
-    async with JobStore(url) as store, make_client(api, connection) as client:
-        call = call_of(client, api)
+async def _plan(url: str, name: str, call: Call, planned: PlannedSource, by: str) -> Job:
+    async with JobStore(url) as store:
         return await store.plan(name, call, planned, by=by, part_size=planned.part_size)
 
 
@@ -275,6 +272,7 @@ def work(
         concurrency=options.pop("concurrency"),
         rate=options.pop("rate"),
         max_outage=options.pop("max_outage"),
+        drain=DRAIN_SECONDS,
     )
     parts, resuming = options.pop("parts"), next_command("retry", name, _store_shown(store))
     connection = Connection(**options)
@@ -406,7 +404,7 @@ def cancel(name: str, store: str | None) -> None:
             click.echo(f"{name} has ended already: nothing is left to cancel.")
         else:
             resuming = next_command("retry", name, _store_shown(store))
-            click.echo(f"Cancelled {name}: its workers stop. To resume it: {resuming}")
+            echo(f"Cancelled {name}: its workers stop. To resume it: {resuming}")
 
 
 @job.command(epilog=examples("job retry erasure"))
@@ -430,9 +428,9 @@ def retry(name: str, store: str | None) -> None:
         if not count:
             click.echo(f"{name} has ended: no item is left to send again.")
             return
-        parts = "1 part is open" if count == 1 else f"{count:,} parts are open"
+        parts = f"{counted(count, 'part')} {'is' if count == 1 else 'are'} open"
         working = next_command("work", name, _store_shown(store))
-        click.echo(f"{parts} now; next: {working}")
+        echo(f"{parts} now; next: {working}")
 
 
 @job.command(epilog=examples("job forget erasure --yes"))

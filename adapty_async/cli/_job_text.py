@@ -1,10 +1,14 @@
-"""The report and outcomes of a job, as text and JSON."""
+"""The report and outcomes of a job, as text and JSON, and the next command, for a shell."""
 
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
-from collections.abc import Iterator, Mapping
+import shlex
+import subprocess
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -19,8 +23,19 @@ from adapty_async.cli._terminal import visible_json
 from adapty_async.errors import InvalidInputError
 from adapty_async.jobs import JobOutcome, JobReport
 
-__all__ = ("failure_json", "outcome_json", "report_json", "report_line", "report_text")
+__all__ = (
+    "failure_json",
+    "next_command",
+    "outcome_json",
+    "report_json",
+    "report_line",
+    "report_text",
+)
 
+# A comment of shells. A command that is printed may end up in a log.
+_WITHOUT_PASSWORD = "  # with its password in PGPASSWORD"  # noqa: S105  none
+_PASSWORD = re.compile(r"(?<=://)([^:@/?]*):[^@/?]*@")
+_PASSWORDS = frozenset({"password", "sslpassword"})
 _DELETION = re.compile(r"(?P<api>v1|v2|mail)\.profiles\.delete by (?P<by>[a-z_]+)")
 _MEANINGS: Mapping[str, str] = {
     "done": "",
@@ -66,6 +81,8 @@ def report_text(report: JobReport, retry: str) -> str:
         if report.counts[name] or name == "done"
     ]
     lines += ["", *_work_lines(report, retry)]
+    if report.reasons:
+        lines.append("Why ids were not done, over all runs:")
     lines += [
         f"  {items:,} {error}{f', status {status}' if status else ''}"
         for (error, status), items in report.reasons.items()
@@ -105,6 +122,37 @@ def report_line(report: JobReport) -> str:
 
 def _limit(report: JobReport) -> str:
     return "" if report.limit is None else f", limit {per_second(report.limit)}"
+
+
+def next_command(what: str, name: str, store: str | None, options: Iterable[str] = ()) -> str:
+    """
+    Return a command of ``job`` as a line that a shell runs.
+
+    Args:
+        what: the command, such as ``work``.
+        name: the name of the job.
+        store: the address of its store, which is shown without a password; None if the command
+            finds it without the option.
+        options: further options.
+    """
+    shown = None if store is None else _without_password(store)
+    stores = [] if shown is None else ["--store", shown]
+    # after the options, since a name may begin as they do
+    names = ["--", name] if name.startswith("-") else [name]
+    first, last = (names, []) if len(names) == 1 else ([], names)
+    words = ["adapty-async", "job", what, *first, *stores, *options, *last]
+    line = shlex.join(words) if os.name == "posix" else subprocess.list2cmdline(words)
+    return line if shown == store else f"{line}{_WITHOUT_PASSWORD}"
+
+
+def _without_password(url: str) -> str:
+    bare, mark, query = _PASSWORD.sub(r"\1@", url).partition("?")
+    fields = [
+        field
+        for field in query.split("&")
+        if urllib.parse.unquote(field.partition("=")[0]) not in _PASSWORDS
+    ]
+    return f"{bare}{mark if fields else ''}{'&'.join(fields)}"
 
 
 def outcome_json(outcome: JobOutcome, _operation: str = "") -> str:

@@ -52,6 +52,17 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     api_key_file: Path | None
     id_encoding: str
 
+    def options(self) -> Iterator[str]:
+        """Yield the options with which a user connects to Adapty in another way than by default."""
+        if self.base_url is not None:
+            yield from ("--base-url", self.base_url)
+        if self.trust_env:
+            yield "--trust-env"
+        if self.api_key_file is not None:
+            yield from ("--api-key-file", str(self.api_key_file))
+        if self.id_encoding != "ascii":
+            yield from ("--id-encoding", self.id_encoding)
+
 
 def make_client(
     api: str, connection: Connection, limits: Limits | None = None
@@ -123,7 +134,9 @@ async def work_on(url: str, name: str, worker: Worker) -> tuple[int, JobReport |
 async def _work_on(url: str, name: str, worker: Worker) -> tuple[int, JobReport]:
     async with JobStore(url) as store, store.rate as rate:
         api = (await store.job(name)).operation.partition(".")[0]
-        async with make_client(api, worker.connection, Limits(shared=rate)) as client:
+        most = worker.run.get("concurrency")
+        limits = Limits(shared=rate) if most is None else Limits(shared=rate, connections=most)
+        async with make_client(api, worker.connection, limits) as client:
             source = await relocated(store, name, worker.source)
             job = await store.job(name, call_of(client, api), source=source)
             with _stopped_by_signals(job), _warnings_shown():

@@ -13,12 +13,11 @@ from typing import Any
 import click
 import msgspec
 
-from adapty_async._journal import files_of, read_journal
+from adapty_async._journal import Spans, files_of, read_journal
 from adapty_async._report import (
     Check,
     ListedItem,
     OutcomesFile,
-    States,
     as_json,
     check,
     figures_of,
@@ -38,7 +37,7 @@ from adapty_async.cli._job import Exit
 from adapty_async.cli._journal_text import check_lines, status_json, status_text
 from adapty_async.cli._progress import CHECKING, READING, WRITING, counting
 from adapty_async.cli._recorded import RecordedInput
-from adapty_async.cli._report import is_same_file
+from adapty_async.cli._report import as_config_errors, is_same_file
 from adapty_async.cli._streams import output_failed
 from adapty_async.cli._terminal import echo
 from adapty_async.errors import ConfigError, InvalidInputError
@@ -144,7 +143,7 @@ def report(journal: Path, **values: Any) -> None:
 def _make(journal: Path, options: _Options) -> Check | None:
     """Write the report, and return the check of an input if one was requested."""
     summary, spans = read_journal(journal)
-    states, recorded = States(spans), RecordedInput.of(summary.identity, options.column)
+    recorded = RecordedInput.of(summary.identity, options.column)
     with contextlib.ExitStack() as stack:
         outcomes = None
         if options.outcomes is not None:
@@ -153,7 +152,7 @@ def _make(journal: Path, options: _Options) -> Check | None:
             outcomes = stack.enter_context(found_outcomes)
         if options.source is not None and (different := recorded.difference(options.source)):
             raise InvalidInputError("--input", f"is not the input of the journal: {different}")
-        found = _check(recorded, states, outcomes, options)
+        found = _check(recorded, spans, outcomes, options)
         figures = figures_of(
             summary,
             file=journal_file(journal, summary),
@@ -166,7 +165,8 @@ def _make(journal: Path, options: _Options) -> Check | None:
         if options.with_ids and outcomes is not None:
             items = outcomes.items()
         elif options.with_ids and options.source is not None:
-            items = listed(recorded.rows(options.source, is_same=True), states)
+            rows = recorded.rows(options.source, is_same=True)
+            items = listed(recorded.items(rows), spans)
         render = as_json if _form(options) == "json" else page
         with _writing(items, options) as shown:
             _write(render(figures, shown), summary, options)
@@ -176,7 +176,7 @@ def _make(journal: Path, options: _Options) -> Check | None:
 
 
 def _check(
-    recorded: RecordedInput, states: States, outcomes: OutcomesFile | None, options: _Options
+    recorded: RecordedInput, spans: Spans, outcomes: OutcomesFile | None, options: _Options
 ) -> Check | None:
     path = options.checked
     if path is None:
@@ -193,12 +193,12 @@ def _check(
     rows = recorded.rows(path, is_same=different is None)
     name = "standard input" if path == "-" else name_of(Path(path))
     with counting(path, CHECKING) as watch:
-        found = check(name, watch(rows), None if different else states, outcomes)
+        found = check(name, watch(recorded.items(rows)), None if different else spans, outcomes)
     if different and not found.rows:  # such as the output of a failed export
         raise InvalidInputError("--check", "has no row with an id")
     return msgspec.structs.replace(
         found,
-        without_id=rows.without_id,
+        without_id=rows.findings.without_id,
         noun=rows.noun,
         column=options.column,
         encoding=options.encoding,
@@ -225,7 +225,7 @@ def _form(options: _Options) -> str:
 
 def _write(pieces: Iterable[str], summary: JournalSummary, options: _Options) -> None:
     if options.output is not None:
-        with _as_config_errors():
+        with as_config_errors("-o"):
             write_file(options.output, pieces)
     elif options.form is None and sys.stdout.isatty():  # a terminal does not render HTML
         echo(f"{status_text(summary)}\n\nThe report itself: add -o FILE, or --format json.")
@@ -248,13 +248,5 @@ def _require_free(output: Path, journal: Path, options: _Options) -> None:
         raise ConfigError("-o must not be the journal, the input or the outcomes file")
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise ConfigError("-o must be a regular file")
-    with _as_config_errors():
+    with as_config_errors("-o"):
         require_replaceable(target)
-
-
-@contextlib.contextmanager
-def _as_config_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"-o cannot be written: {error.strerror}") from None

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import click
 from rich.console import Console, Group, RenderableType
@@ -104,11 +104,11 @@ class _Bar:
     out as a whole: half a number would be another number.
     """
 
-    def __init__(self, title: str, console: Console, meter: Meter) -> None:
+    def __init__(self, title: str, console: Console, meter: Meter, frame: Frame) -> None:
         self._title = title
         self._console = console
         self._meter = meter
-        self._frame = Frame(console)
+        self._frame = frame
 
     def show(self, report: BulkReport[Any, Any], details: Text) -> None:
         width = self._console.width
@@ -125,13 +125,6 @@ class _Bar:
         bar = ProgressBar(self._meter.total or None, report.total, width=room)
         columns.add_row(title, bar, Text(numbers, no_wrap=True, overflow="ellipsis"))
         return columns
-
-    def __enter__(self) -> Self:
-        self._frame.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._frame.__exit__()
 
 
 def _numbers(title: str, meter: Meter, report: BulkReport[Any, Any], width: int) -> tuple[str, str]:
@@ -255,7 +248,7 @@ async def progress(
     with contextlib.ExitStack() as stack:
         display: _Bar | _Lines = _Lines(title, meter)
         if _can_redraw(console):
-            display = stack.enter_context(_Bar(title, console, meter))
+            display = _Bar(title, console, meter, stack.enter_context(Frame(console)))
         task = asyncio.create_task(_refresh(show))
         try:
             yield

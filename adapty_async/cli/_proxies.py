@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from adapty_async._http.session_sender import PROXY_SCHEMES
 from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient, AdaptyExportClient, AdaptyMailClient
 from adapty_async.errors import ConfigError
@@ -53,7 +54,7 @@ def require_usable_proxy(origin: str) -> None:
     """
     scheme = urlsplit(origin).scheme
     url = _proxies_for(origin).get(scheme)
-    if url is not None and not url.lower().startswith(("http://", "https://")):
+    if url is not None and not url.lower().startswith(PROXY_SCHEMES):
         name = _variable(f"{scheme}_proxy")
         raise ConfigError(f"--trust-env needs a proxy with http:// or https:// in {name}")
 

@@ -22,7 +22,7 @@ from adapty_async._input.rows import (
 from adapty_async._input.schema import id_columns
 from adapty_async._journal import JournalIdentity, RunName
 from adapty_async._report import InputRow
-from adapty_async.cli._columns import checked_header
+from adapty_async.cli._columns import header_hints
 from adapty_async.cli._progress import counting
 from adapty_async.errors import InvalidInputError
 
@@ -33,28 +33,6 @@ def _read_as(described: dict[str, Any]) -> dict[str, Any]:
     """Return how a program read its input: format, column, and whether rows were left out."""
     parts = described.get("read_as")
     return {} if not isinstance(parts, dict) else {k: v for k, v in parts.items() if v is not None}
-
-
-class RecordedRows:
-    """
-    An iterable of the rows of a file with their ids.
-
-    Attributes:
-        noun: what the rows are numbered by: the line, or the row of a table.
-    """
-
-    def __init__(self, rows: Rows, column: str) -> None:
-        self.noun = rows.noun
-        self._rows = rows
-        self._column = column
-
-    def __iter__(self) -> Iterator[InputRow]:
-        return (InputRow(*self._rows.identify(row, self._column)) for row in self._rows)
-
-    @property
-    def without_id(self) -> int:
-        """The number of rows that were left out; of a pipe, among those read so far."""
-        return self._rows.findings.without_id
 
 
 class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +109,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
             return "the run did not name this sheet"
         return None
 
-    def rows(self, path: str, *, is_same: bool) -> RecordedRows:
+    def rows(self, path: str, *, is_same: bool) -> Rows:
         """
         Return the rows of a file, which are counted; `is_same` if it is the input of the journal.
 
@@ -151,11 +129,11 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
                 id_columns(each)(names)
             return {decisive, column}
 
-        with counting(path) as watch:
+        with counting(path) as watch, header_hints("--column"):
             rows = open_rows(
                 path,
                 form,
-                checked_header(check_columns, None, "--column"),
+                check_columns,
                 watch=watch,
                 encoding=self.encoding,
                 sheet=self.sheet,
@@ -167,4 +145,8 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
             different = rows.difference(self.description)
             if different is not None:
                 raise InvalidInputError(path, f"does not have the rows of the journal: {different}")
-        return RecordedRows(rows, column)
+        return rows
+
+    def items(self, rows: Rows) -> Iterator[InputRow]:
+        """Yield the rows of a file with their ids."""
+        return (InputRow(*rows.identify(row, self.column or "")) for row in rows)

@@ -32,6 +32,7 @@ from adapty_async.errors import ConfigError, InvalidInputError
 __all__ = (
     "FailuresFile",
     "absent_lines",
+    "as_config_errors",
     "count_line",
     "dry_run_text",
     "is_same_file",
@@ -83,8 +84,8 @@ class FailuresFile:
     A line has the number of the input's line, the item, the status, the attempts and the error's
     type, status, code, field and request id. It can be used as an input itself.
 
-    With a journal, a resumed run retries the items of this list and records them again. It replaces
-    the list once the run has resumed with that journal. One run writes to it at a time.
+    With a journal, a resumed run retries the items of this list and records them again. Its first
+    outcome replaces the list. One run writes to it at a time.
 
     Args:
         path: the file.
@@ -104,7 +105,7 @@ class FailuresFile:
             raise ConfigError("--failures must not be the input file")
         if journal is not None and belongs_to_journal(path, journal):
             raise ConfigError("--failures must not be the journal, nor one of its companion files")
-        with _as_config_errors():
+        with as_config_errors("--failures"):
             if path.is_file() and path.stat().st_size:
                 _require_replaceable(path, is_resumed=is_resumed)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | _BINARY, 0o600)
@@ -125,22 +126,15 @@ class FailuresFile:
             os.close(self._file)
             raise ConfigError("--failures must not be a file that another run writes to")
 
-    def begin(self) -> None:
-        """Truncate the list of an earlier run, unless this run has started to write."""
-        if self._is_regular and not self._begun:
-            with _as_config_errors():
-                os.ftruncate(self._file, 0)
-        self._begun = True
-
     def record(self, outcome: Outcome[Row, Any]) -> None:
         """Write a line for an outcome, unless it is done, absent or skipped."""
-        if not self._begun:
-            self.begin()
-        if not outcome.ok:
-            line = _encoded(_failure(outcome)) + b"\n"
-            with _as_config_errors():
-                while line:
-                    line = line[os.write(self._file, line) :]
+        line = b"" if outcome.ok else _encoded(_failure(outcome)) + b"\n"
+        with as_config_errors("--failures"):
+            if self._is_regular and not self._begun:
+                os.ftruncate(self._file, 0)  # the list of an earlier run
+            self._begun = True
+            while line:
+                line = line[os.write(self._file, line) :]
 
     def __enter__(self) -> Self:
         return self
@@ -210,11 +204,12 @@ def _is_file_of(path: Path, other: str | int) -> bool:
 
 
 @contextlib.contextmanager
-def _as_config_errors() -> Iterator[None]:
+def as_config_errors(option: str) -> Iterator[None]:
+    """Raise a `ConfigError` that names the option of a file, if the system raises an error."""
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"--failures cannot be written: {error.strerror}") from None
+        raise ConfigError(f"{option} cannot be written: {error.strerror}") from None
 
 
 def _encoded(failure: dict[str, Any]) -> bytes:

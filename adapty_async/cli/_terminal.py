@@ -18,6 +18,7 @@ __all__ = ("echo", "echo_error", "fitted", "visible", "visible_json")
 
 # The end of the columns of a line, such as a name and a count: two blanks or more.
 _COLUMNS = re.compile(r".*\S {2,}|")
+_COMMAND = " adapty-async job "
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -54,9 +55,16 @@ def _width_of(stream: TextIO | None) -> int:
 
 
 def _folded(line: str, width: int) -> str:
-    """Return a line folded at blanks; the rest is below the last column, or indented a little."""
+    """
+    Return a line folded at blanks; the rest is below the last column, or indented a little.
+
+    A command at its end stays on a line of its own: a shell would run two commands.
+    """
     if len(line) <= width:
         return line
+    before, mark, command = line.partition(_COMMAND)
+    if mark:
+        return f"{_folded(before, width)}\n {mark}{command}"
     columns = _COLUMNS.match(line)
     indent = columns.end() if columns else 0
     if not 0 < indent <= width // 2:

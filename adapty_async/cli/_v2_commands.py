@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -30,8 +31,8 @@ from adapty_async.cli._app import (
 )
 from adapty_async.cli._columns import column_option
 from adapty_async.cli._confirmation import ask_about, describe_users
-from adapty_async.cli._earlier import summary_of
 from adapty_async.cli._help import examples
+from adapty_async.cli._job import summary_of
 from adapty_async.cli._options import KINDS, CommonOptions, common_options
 from adapty_async.client import AdaptyClient
 from adapty_async.errors import InvalidInputError
@@ -162,12 +163,9 @@ def grant(
         _struct_of(v2.GRANT_COLUMNS, given)
         mapping = _mapping(options, v2.GRANT_COLUMNS, by.replace("-", "_"), column, given)
         rows = _access_rows(options, mapping, given)
-
-        def build(value: Any) -> Operation[Any]:
-            about, values = _access_item(mapping, by, value)
-            return v2.grant_access_level(**values, **about)
-
-        name = _named(f"v2 grant {access_level} from {starts_at} to {expires_at}", mapping, by)
+        build = functools.partial(_of_access, v2.grant_access_level, mapping, by)
+        what = _what("grant", access_level, ("from", starts_at), ("to", expires_at))
+        name = _named(what, mapping, by)
         _run_job("Granting", name, rows, build, options)
 
 
@@ -203,14 +201,16 @@ def revoke(
         revocation.check_documented()  # otherwise every row would fail with the same error
         mapping = _mapping(options, v2.REVOCATION_COLUMNS, by.replace("-", "_"), column, given)
         rows = _access_rows(options, mapping, given)
-
-        def build(value: Any) -> Operation[Any]:
-            about, values = _access_item(mapping, by, value)
-            return v2.revoke_access_level(**values, **about)
-
-        name = _named(f"v2 revoke {access_level} at {revoke_at}", mapping, by)
+        build = functools.partial(_of_access, v2.revoke_access_level, mapping, by)
+        name = _named(_what("revoke", access_level, ("at", revoke_at)), mapping, by)
         level = "access levels" if access_level is None else access_level
         _run_job("Revoking", name, rows, build, options, f"Revoke {level}, by {by}")
+
+
+def _what(verb: str, level: str | None, *times: tuple[str, str | None]) -> str:
+    """Return what a run does, for people; the digest of its mapping has the same options."""
+    given = [f" {word} {time}" for word, time in times if time is not None]
+    return f"v2 {verb} {level or 'access levels'}{''.join(given)}"
 
 
 def _given(*options: tuple[str, str, str | None]) -> dict[str, tuple[str, str]]:
@@ -233,12 +233,14 @@ def _access_rows(
     return rows
 
 
-def _access_item(mapping: RowMapping, by: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the id of a row by its kind, and the fields of its grant or revocation."""
+def _of_access(
+    describe: Callable[..., Operation[Any]], mapping: RowMapping, by: str, value: Any
+) -> Operation[Any]:
+    """Return the grant or revocation of a row, by the function that describes one."""
     row = value if isinstance(value, dict) else {mapping.id_column: value}
     item_id, found = mapping.item(row)
     values = {name: getattr(found, name) for name in found.__struct_fields__}
-    return {by.replace("-", "_"): item_id}, values
+    return describe(**values, **{by.replace("-", "_"): item_id})
 
 
 def _run_job(

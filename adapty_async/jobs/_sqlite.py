@@ -21,6 +21,7 @@ from adapty_async._runtime.database import (
     DatabaseThread,
     code_of,
     explain,
+    is_journal,
     set_durable,
     use_write_ahead_log,
 )
@@ -247,6 +248,10 @@ class _File:
             self._milliseconds = _BUSY_MILLISECONDS
             try:
                 self._status = path.stat()
+                if is_journal(self._db):
+                    raise JobError(
+                        f"the job store {path} cannot be used: it is the journal of a run"
+                    )
                 use_write_ahead_log(self._db)
             except BaseException:
                 self._db.close()

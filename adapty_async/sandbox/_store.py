@@ -148,6 +148,8 @@ class Store:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._log_size = log_size
         try:
+            if self._db.execute("PRAGMA application_id").fetchone() != (0,):
+                raise sqlite3.DatabaseError("it is a database of another program")
             # The state has to outlive the process, but not a power failure.
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = OFF")

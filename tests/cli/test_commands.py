@@ -182,9 +182,12 @@ def test_dry_run_needs_no_key(invoke: Invoke, put: Put) -> None:
     assert invoke("save", put("people.csv", PROFILES), "--dry-run").exit_code == 0
 
 
-def test_delete_without_a_terminal_needs_yes(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+@pytest.mark.parametrize("api", ["v1", "v2", "mail"])
+def test_delete_without_a_terminal_needs_yes(
+    sandbox: Sandbox, invoke: Invoke, put: Put, api: str
+) -> None:
     """What cannot be asked is not done, and the message says what would be, and how."""
-    result = invoke("delete", put("ids.txt", ids(1, 2)), *V1)
+    result = invoke("delete", put("ids.txt", ids(1, 2)), "--api", api, *BY)
     assert result.exit_code == 2
     assert "Delete 2 users in" in result.stderr
     assert f"by customer-user-id, at {sandbox.url}?" in result.stderr
@@ -237,6 +240,12 @@ def test_rejected_key_leaves_all_rows_in_the_file(
             "id\nu1\n",
             'header: has no column "uid"; found: id; name it with --column',
             id="delete-given-column",
+        ),
+        pytest.param(
+            ("save", *BY),
+            "uid,first_name\nu1,Jo\n",
+            'has no column "customer_user_id"; found: uid, first_name; name it with --map COLUMN=',
+            id="save-without-ids",
         ),
         pytest.param(
             ("save",),
@@ -327,11 +336,11 @@ def test_concurrency_holds(start_sandbox: StartSandbox, invoke: Invoke, put: Put
 def test_concurrency_may_be_above_the_clients_own(start_sandbox: StartSandbox, put: Put) -> None:
     """As many rows are in flight as was asked for, also more than a client's usual connections."""
     with start_sandbox(faults="stall=100%") as sandbox:
-        path = put("ids.txt", ids(*range(150)))
-        with started("delete", path, *V1, "--yes", "--concurrency", "150", "--rate", "1000"):
-            wait_for_arrivals(sandbox, 150)
+        path = put("ids.txt", ids(*range(300)))
+        with started("delete", path, *V1, "--yes", "--concurrency", "300", "--rate", "1000"):
+            wait_for_arrivals(sandbox, 300)
         arrivals = sandbox.arrivals()
-    assert len({arrival.identity for arrival in arrivals}) == 150
+    assert len({arrival.identity for arrival in arrivals}) == 300
     # before the first one was given up after 30 s, which makes room for another
     assert arrivals[-1].at - arrivals[0].at < 30.0
 
@@ -523,6 +532,19 @@ def test_sandbox_database_is_checked(invoke: Invoke, tmp_path: Path, put: Put) -
         pytest.raises(sqlite3.DatabaseError),
     ):
         database.execute("select 1 from sqlite_master")
+
+
+def test_sandbox_database_is_no_journal(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """A journal with the tables of a sandbox could not be read any more."""
+    path = put("ids.txt", ids(1))
+    journal = path.with_name("run.db")
+    assert invoke("delete", path, *V1, "--yes", "--journal", journal).exit_code == 0
+    before = journal.read_bytes()
+    result = invoke("sandbox", "--port", "0", "--db", journal)
+
+    assert result.exit_code == 2
+    assert "--db cannot be used: it is a database of another program" in result.stderr
+    assert journal.read_bytes() == before
 
 
 def test_sandbox_seed_file_is_checked(invoke: Invoke, put: Put) -> None:

@@ -13,7 +13,6 @@ import pytest
 from adapty_async._journal import Changes, JournalIdentity, SqliteJournal
 from adapty_async.bulk import summarise
 from adapty_async.cli._dry_run import DryJournal, estimate_of
-from adapty_async.cli._earlier import EarlierRuns
 from adapty_async.sandbox import Sandbox
 from tests._support import CANARY_KEY
 from tests.cli.conftest import HOSTILE, Invoke
@@ -60,7 +59,7 @@ def test_an_estimate_says_what_it_rests_on(
     rate: float | None, earlier: float | None, expected: tuple[int | None, float | None, str]
 ) -> None:
     """The rate is the option, or the lower one that an earlier run measured."""
-    found = estimate_of(100, rate, EarlierRuns(rate=earlier)).as_json()
+    found = estimate_of(100, rate, earlier).as_json()
 
     assert found == dict(zip(("seconds", "rate", "basis"), expected, strict=True))
 
@@ -171,6 +170,14 @@ def test_a_creation_is_shown_as_well(invoke: Invoke, put: Put) -> None:
     ]
 
 
+def test_a_sample_has_the_encoding_of_the_ids(invoke: Invoke, put: Put) -> None:
+    """The header of an id is the one that the run would send, or the rule that it breaks."""
+    command = ("delete", put("ids.txt", "Zoë\n"), *BY, "--sample", 1)
+
+    assert "cannot be sent: customer_user_id: must be ASCII" in invoke(*command).stdout
+    assert "adapty-customer-user-id: Zo" in invoke(*command, "--id-encoding", "utf-8").stdout
+
+
 @pytest.mark.parametrize("option", [(), ("--json",)], ids=["text", "json"])
 def test_no_character_reaches_the_terminal_that_it_would_act_on(
     invoke: Invoke, put: Put, option: tuple[str, ...]
@@ -230,3 +237,32 @@ def test_json_has_bodies_as_they_are_sent(invoke: Invoke, put: Put) -> None:
     assert request["headers"] == {"adapty-customer-user-id": "u1"}
     assert request["if_missing"]["url"].endswith("/profile/")
     assert request["error"] is None
+
+
+def test_a_dry_run_keeps_the_list_of_failures(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """The list of the run is not replaced by one of what was only checked."""
+    path = put("ids.txt", "u1\n u2\n")
+    listed = path.with_name("failures")
+    command = ("delete", path, *BY, "--journal", path.with_name("run.db"), "--failures", listed)
+    assert invoke(*command, "--yes").exit_code == 1
+    before = listed.read_bytes()
+    result = invoke(*command, "--dry-run")
+
+    assert result.exit_code == 2
+    assert "--failures must not be a file with something in it" in result.stderr
+    assert listed.read_bytes() == before != b""
+
+
+def test_a_dry_run_of_a_journal_needs_its_key(
+    sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal belongs to a key, so a missing one is not reported as another one."""
+    path = put("ids.txt", "u1\n")
+    command = ("delete", path, *BY, "--journal", path.with_name("run.db"))
+    assert invoke(*command, "--yes").exit_code == 0
+    monkeypatch.delenv("ADAPTY_API_KEY")
+    result = invoke(*command, "--dry-run")
+
+    assert result.exit_code == 2
+    assert "set ADAPTY_API_KEY" in result.stderr
+    assert len(sandbox.arrivals()) == 1

@@ -18,6 +18,7 @@ from adapty_async._input.rows import Layout, Row, Rows, open_rows
 from adapty_async._input.schema import id_columns, id_from
 from adapty_async._journal import RunName
 from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason
+from adapty_async.cli import _job
 from adapty_async.cli._job import Job, JobResult, exit_code, perform
 from adapty_async.client import AdaptyClient
 from adapty_async.errors import (
@@ -233,9 +234,10 @@ async def test_a_request_without_a_connection_is_not_in_flight(
 
 
 async def test_second_signal_cuts_requests_off(
-    put: Put, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    put: Put, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two signals end a run although the server does not respond; a third one changes nothing."""
+    monkeypatch.setattr(_job, "DRAIN_SECONDS", 1000)  # longer than the test may take
     server, noted = Server(), tmp_path / "f.ndjson"
     async with AdaptyClient("key", transport=server) as client:
         job = job_of(rows_in(put("ids.txt", "u1\nu2\nu3\nu4\n")), noted)
@@ -247,7 +249,7 @@ async def test_second_signal_cuts_requests_off(
     assert (end.report.total, end.report.failed, end.interrupted) == (2, 2, True)
     lines = [msgspec.json.decode(line) for line in noted.read_bytes().splitlines()]
     assert sorted(line["item"] for line in lines) == ["u1", "u2"]
-    told = "Stopping: 2 requests in flight have 5 s to finish. Ctrl-C again cancels them.\n"
+    told = "Stopping: 2 requests in flight have 1000 s to finish. Ctrl-C again cancels them.\n"
     assert capsys.readouterr().err.count(told) == 1
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from adapty_async.cli._job_next import connection_options, next_command
+from adapty_async.cli._job_text import next_command
 from adapty_async.cli._job_work import Connection
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke
@@ -98,4 +98,4 @@ def test_a_command_has_no_password(url: str, shown: str) -> None:
 def test_a_command_has_nothing_that_is_usual() -> None:
     """Options that a user did not pass are not in it."""
     usual = Connection(base_url=None, trust_env=False, api_key_file=None, id_encoding="ascii")
-    assert next_command("work", "j", None, connection_options(usual)) == "adapty-async job work j"
+    assert next_command("work", "j", None, usual.options()) == "adapty-async job work j"

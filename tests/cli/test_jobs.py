@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +21,15 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
+from adapty_async import AdaptyClient, v1
+from adapty_async.bulk import BulkRun
 from adapty_async.cli import _confirmation, _job_commands, _job_work
 from adapty_async.cli._job_commands import cli
 from adapty_async.cli._job_text import report_line, report_text
-from adapty_async.jobs import JobReport, JobStore, Parts
+from adapty_async.errors import ConnectionLostError
+from adapty_async.jobs import JobReport, JobStore, Lines, Parts
 from adapty_async.sandbox import Sandbox
+from adapty_async.testing import FakeTransport, Reply
 from tests.cli.conftest import Invoke, StartSandbox
 from tests.cli.processes import Terminal, started, wait_for_arrivals, wait_until
 from tests.cli.processes import run as run_process
@@ -309,6 +314,7 @@ def test_a_rejected_key_has_its_exit_code(
     assert done.exit_code == 3
     assert "has stopped: key_rejected" in done.stderr
     assert "stopped: key_rejected; to resume it: adapty-async job retry j\n" in done.stdout
+    assert re.search(r"over all runs:\n  \d ", done.stdout)
     assert "status 401" in done.stdout
     assert status(invoke)["reasons"][0]["error"] == "AuthenticationError"
     assert invoke("job", "work", "j").exit_code == 3
@@ -415,6 +421,86 @@ def test_a_signal_drains_a_worker(
             assert "1 worker" in watched.stdout
 
 
+async def work_on_creations(store: str, path: Path) -> None:
+    """Plan a job of a program and work on it: the response to its first request is lost."""
+    replies: list[Reply] = [ConnectionLostError("gone"), (200, {}, b'{"profile_id":"x"}')]
+    async with (
+        JobStore(store) as opened,
+        AdaptyClient("key", transport=FakeTransport(replies)) as adapty,
+    ):
+
+        def create(ids: Any, /, *, by: Any, **options: Any) -> BulkRun[Any, Any]:
+            return adapty.bulk(
+                ids, build=lambda one: v1.create_profile(**{by: one}), name="create", **options
+            )
+
+        job = await opened.plan("j", create, Lines(path), by="customer_user_id")
+        await job.work(concurrency=1)
+
+
+def test_failures_have_what_may_have_been_done(invoke: Invoke, put: Put, tmp_path: Path) -> None:
+    """An item whose outcome is unknown is not done for certain, so it is listed."""
+    asyncio.run(work_on_creations(f"sqlite:///{tmp_path}/adapty-jobs.db", put("ids.txt", "a\nb\n")))
+    listed = invoke("job", "failures", "j").stdout
+
+    assert [json.loads(line) for line in listed.splitlines()] == [
+        {"line": 1, "item": "a", "status": "unknown", "attempts": None, "error": None}
+    ]
+
+
+def test_a_journal_is_no_store(invoke: Invoke, put: Put, sandbox: Sandbox, tmp_path: Path) -> None:
+    """A journal with the tables of a store could not be read any more, nor its run be resumed."""
+    path, journal = put("ids.txt", "anna\n"), tmp_path / "run.db"
+    assert invoke("delete", path, *_DELETE, "--yes", "--journal", journal).exit_code == 0
+    before = journal.read_bytes()
+    store = ("--store", f"sqlite:///{journal}")
+    for result in (plan(invoke, path, *store), invoke("job", "status", "j", *store)):
+        assert result.exit_code == 2
+        assert (
+            f"the job store {journal} cannot be used: it is the journal of a run" in result.stderr
+        )
+
+    assert journal.read_bytes() == before
+    assert invoke("status", journal).exit_code == 0
+
+
+def test_the_concurrency_of_a_worker_may_be_above_its_clients_own(
+    put: Put, start_sandbox: StartSandbox, invoke: Invoke
+) -> None:
+    """As many requests are in flight as was asked for, also more than a client's connections."""
+    with start_sandbox(faults="stall=100%") as sandbox:
+        plan(invoke, put("ids.txt", "".join(f"user_{number}\n" for number in range(300))))
+        options = ("--parts", 1, "--concurrency", 300, "--rate", 1000)
+        with started("job", "work", "j", *options):
+            wait_for_arrivals(sandbox, 300)
+        arrivals = sandbox.arrivals()
+    assert len({arrival.identity for arrival in arrivals}) == 300
+    assert arrivals[-1].at - arrivals[0].at < 30  # before the first one was given up
+
+
+def test_a_second_signal_does_not_wait_for_responses(
+    put: Put, start_sandbox: StartSandbox, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker cancels requests without a response, and the job can be resumed."""
+    monkeypatch.setattr(_job_commands, "DRAIN_SECONDS", 1000)
+    shown = io.StringIO()
+    with start_sandbox(faults="stall=100%") as sandbox:
+        plan(invoke, put("ids.txt", "anna\nben\n"))
+
+        def interrupt() -> None:
+            wait_for_arrivals(sandbox, 2)
+            os.kill(os.getpid(), signal.SIGINT)
+            wait_until(lambda: "Stopping" in shown.getvalue())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        killer = threading.Thread(target=interrupt)
+        killer.start()
+        began = time.monotonic()
+        assert run_in(shown, "job", "work", "j") == 75
+        killer.join()
+    assert time.monotonic() - began < 25  # before the requests would time out
+
+
 def test_a_watched_job_is_shown_until_it_ends(
     put: Put, sandbox: Sandbox, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -504,9 +590,10 @@ async def test_a_line_of_progress_has_what_failed() -> None:
         stop_reason=None,
     )
     assert report_line(report) == "j: 6 of 10 ended, 2 workers, 3/s, limit 400/s, 2 failed"
-    assert report_text(report, "").splitlines()[-4:] == [
+    assert report_text(report, "").splitlines()[-5:] == [
         "2 workers, 3/s in the last minute, limit 400/s",
         "6 requests, 1 of them throttled (429)",
+        "Why ids were not done, over all runs:",
         "  1 Error",
         "  1 Other, status 500",
     ]

@@ -298,6 +298,23 @@ def test_a_pipe_is_resumed_by_its_requests(start_sandbox: StartSandbox, tmp_path
         assert sorted(str(each.identity) for each in sandbox.arrivals()) == ["a", "b", "c"]
 
 
+def test_a_resumed_run_without_rows_leaves_the_list_of_failures(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """It retried none of them, while a run that skips every row has nothing left to list."""
+    listed = tmp_path / "failures"
+    options = ("--journal", tmp_path / "journal", "--failures", listed)
+    command = ("delete", "-", "--format", "text", *V1, *options)
+    assert run(*command, stdin=b"a\n b\n").returncode == 1
+    before = listed.read_bytes()
+
+    assert run(*command).returncode == 0
+    assert listed.read_bytes() == before != b""
+    assert run(*command, stdin=b"a\n").returncode == 0
+    assert listed.read_bytes() == b""
+    assert len(sandbox.arrivals()) == 1
+
+
 @pytest.mark.parametrize(
     ("option", "sent"), [("--dedupe", 2), ("--no-dedupe", 3)], ids=["once", "each"]
 )
@@ -494,6 +511,7 @@ def test_the_question_says_how_many_users_are_left(
     assert "Delete the 2 users left of 5 in" in invoke(*asked).stderr
     other = ("--api", "v1", "--by", "profile-id", "--column", "id", "--journal", journal)
     assert "Delete 5 users in" in invoke("delete", path, *other).stderr
+    assert "Delete 5 users in" in invoke(*asked, "--base-url", "http://localhost:1").stderr
     one = put("one.txt", "u1\n")
     assert "Delete 1 user in" in invoke("delete", one, *other).stderr
     assert len(sandbox.arrivals()) == 2

@@ -404,7 +404,7 @@ async def test_the_input_of_a_job_has_no_positions(
             id="delete",
         ),
         pytest.param(
-            "v2 grant a by profile-id to None by customer-user-id, column u, from, x, from ndjson",
+            "v2 grant a by profile-id by customer-user-id, column u, from, x, from ndjson",
             None,
             ("u, from, x", "ndjson", None, True),
             id="grant",
@@ -456,7 +456,8 @@ def test_an_input_that_changes_after_it_was_compared_is_not_listed(put: Put) -> 
     )
     recorded = RecordedInput.of(identity, None)
     assert recorded.difference(str(path)) is None
-    assert [one.id for one in recorded.rows(str(path), is_same=True)] == ["a", "b"]
+    rows = recorded.rows(str(path), is_same=True)
+    assert [one.id for one in recorded.items(rows)] == ["a", "b"]
     path.write_text("customer_user_id\nc\nd\n")
     with pytest.raises(InvalidInputError, match="not have the rows of the journal: the file's"):
         recorded.rows(str(path), is_same=True)
@@ -558,12 +559,8 @@ async def test_another_column_moves_no_row(invoke: Invoke, put: Put, tmp_path: P
         pytest.param("v2 update by profile-id, from csv", 1, id="update"),
         pytest.param("v2.access_levels.grant by profile_id", 1, id="grant-each-with-its-own"),
         pytest.param("my own job", 1, id="own-name"),
-        pytest.param(
-            "v2 grant a from None to None by profile-id, column id, from csv", 1, id="grant-csv"
-        ),
-        pytest.param(
-            "v2 grant a from None to None by profile-id, column id, from text", 0, id="grant"
-        ),
+        pytest.param("v2 grant a by profile-id, column id, from csv", 1, id="grant-csv"),
+        pytest.param("v2 grant a by profile-id, column id, from text", 0, id="grant"),
         pytest.param("v1.profiles.delete by profile_id", 0, id="delete-method"),
         pytest.param("mail delete by email, column email, from text", 0, id="delete"),
     ],
@@ -664,6 +661,17 @@ def test_a_report_replaces_no_other_file(
     assert result.exit_code == 2
     assert result.stderr.endswith("-o must not be the journal, the input or the outcomes file\n")
     assert before == {each: each.read_bytes() for each in before}
+
+
+def test_a_report_replaces_no_file_of_a_journal_with_a_link(erased: Erased, invoke: Invoke) -> None:
+    """Without its lock, a second command could use the journal of a run."""
+    _, journal, _ = erased
+    link = journal.with_name("link.db")
+    link.symlink_to(journal)
+    result = invoke("report", link, "-o", journal.with_name("run.db-lock"))
+
+    assert result.exit_code == 2
+    assert result.stderr.endswith("-o must not be the journal, the input or the outcomes file\n")
 
 
 @pytest.mark.parametrize("name", ["ids.txt", "outcomes.ndjson"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from adapty_async._input.rows import Row
-from adapty_async._journal import RunName
+from adapty_async._journal import Run, RunName
 from adapty_async.bulk import BulkReport, ItemState, JournalSummary, StopReason
 from adapty_async.cli._job import JobResult
 from adapty_async.cli._journal_text import next_steps, status_text
@@ -49,6 +50,29 @@ def test_a_run_without_outcomes_has_no_rate() -> None:
     assert "left" not in text
     assert text.endswith("run 1 is still running, 0/s in its last minute")
     assert status_text(summary).endswith("  2026-11-30 00:54:00Z            0 ended")
+
+
+@pytest.mark.parametrize(
+    ("last", "advice"),
+    [
+        pytest.param(
+            run(stop_reason="stopped"), "for the same command to resume with", id="stopped"
+        ),
+        pytest.param(run(ended_at=None), "for the same command to resume with", id="killed"),
+        pytest.param(run(), "if they cannot be sent, put them, corrected, into", id="ended"),
+    ],
+)
+def test_rows_that_were_not_read_need_no_correction(last: Run, advice: str) -> None:
+    """Rows without a record cannot be sent only if the run has read all of its input."""
+    summary = JournalSummary(
+        identity=msgspec.structs.replace(IDENTITY, input={"rows": 900}),
+        is_in_use=False,
+        counts=dict.fromkeys(ItemState, 0) | {ItemState.DONE: 800},
+        runs=(last,),
+        minutes=(),
+        reasons=(),
+    )
+    assert f"  left             100   {advice}" in status_text(summary)
 
 
 def test_a_run_that_is_interrupted_before_it_has_its_journal_may_resume(tmp_path: Path) -> None:

@@ -70,6 +70,15 @@ def test_wrong_columns_in_a_pipe_send_nothing(sandbox: Sandbox) -> None:
     assert sandbox.arrivals() == []
 
 
+def test_an_error_of_a_row_names_the_option(sandbox: Sandbox) -> None:
+    """The keys of a pipe are known row by row, and the one who ran the command knows no Python."""
+    rows = b'{"customer_user_id":"a","x":"Jo"}\n{"customer_user_id":"b","first_name":"Jo"}\n'
+    options = ("--format", "ndjson", "--by", "customer-user-id", "--map", "x=first_name")
+    ended = run("save", "-", *options, stdin=rows)
+    assert "  line 2: --map: must not name a column for first_name, which" in ended.stdout
+    assert len(sandbox.arrivals()) == 1
+
+
 def test_pipe_that_breaks_off_is_accounted_for(sandbox: Sandbox) -> None:
     """When a pipe turns out damaged half-way, what was done till then is reported."""
     sandbox.seed_profiles(f"u{number}" for number in range(3000))
@@ -292,6 +301,15 @@ def test_ids_that_are_typed_end_with_one_ctrl_d(sandbox: Sandbox) -> None:
         terminal.type("u0\n\x04")  # shorter than what shows the format
         assert terminal.end() == 0
     assert sandbox.customer_user_ids() == {"u1"}
+
+
+def test_ids_that_are_typed_need_yes(sandbox: Sandbox) -> None:
+    """An id that is typed is no answer to a question."""
+    with Terminal("delete", "-", "--format", "text", *V1) as terminal:
+        terminal.type("y\n\x04")
+        assert terminal.end() == 2
+    assert "There is no terminal to ask on: add --yes." in terminal.shown
+    assert sandbox.arrivals() == []
 
 
 def test_without_standard_input_there_is_no_terminal_to_ask_on(sandbox: Sandbox, put: Put) -> None:

@@ -19,6 +19,7 @@ from adapty_async._api.call import Operation
 from adapty_async._input.rows import Row
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
 from adapty_async.cli import _progress
+from adapty_async.cli._frame import Frame
 from adapty_async.cli._progress import Meter, _Bar, _details, _Lines, progress
 from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient
@@ -165,7 +166,8 @@ def test_bar_is_drawn_on_a_terminal(total: int | None, shown: str) -> None:
     """The bar shows the count, the total if it is known, the request rate and the failures."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100, color_system=None)
-    with _Bar("Deleting", console, Meter(total, is_dry=False)) as bar:
+    with Frame(console) as frame:
+        bar = _Bar("Deleting", console, Meter(total, is_dry=False), frame)
         bar.show(Report(), QUIET)
         bar.show(Report(total=5, done=3, failed=2, sent=5, elapsed=1), QUIET)
     last = screen.getvalue().rpartition("Deleting")[2]
@@ -194,7 +196,8 @@ def test_numbers_are_left_out_as_a_whole(width: int, shown: str) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width, color_system=None)
     report = Report(total=2500, done=200, failed=300, sent=500, skipped=1000, elapsed=40)
-    with _Bar("Deleting", console, Meter(10000, is_dry=False)) as bar:
+    with Frame(console) as frame:
+        bar = _Bar("Deleting", console, Meter(10000, is_dry=False), frame)
         bar.show(report, QUIET)
     line = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "\n", screen.getvalue()).rstrip().rpartition("\n")[2]
     assert len(line) <= width
@@ -241,7 +244,8 @@ def test_details_are_below_the_bar_as_far_as_they_fit(width: int, shown: str) ->
     """What has no room is left out as a whole: half a number would say something else."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width, color_system=None)
-    with _Bar("Deleting", console, Meter(10, is_dry=False)) as bar:
+    with Frame(console) as frame:
+        bar = _Bar("Deleting", console, Meter(10, is_dry=False), frame)
         bar.show(
             Report(total=5, done=5, sent=5, elapsed=1), _details(bucket(failed=1200, budget=38))
         )

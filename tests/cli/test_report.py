@@ -6,6 +6,7 @@ import errno
 import fcntl
 import functools
 import os
+import resource
 import stat
 import sys
 from collections.abc import Callable
@@ -456,7 +457,7 @@ def test_failures_file_of_an_earlier_run_is_kept(put: Put) -> None:
 
 
 def test_failures_file_of_the_same_journal_is_replaced(put: Put) -> None:
-    """The old list is replaced, since the run retries its rows, but only once the run begins."""
+    """The old list is replaced, since the run retries its rows, but only once an item ended."""
     journal, old = Path("journal"), put("old", b'{"line":1,"item":"a","status":"failed"}\n' * 9)
     before = old.read_bytes()
     resumed = functools.partial(FailuresFile, old, source="ids.txt", journal=journal)
@@ -465,14 +466,8 @@ def test_failures_file_of_the_same_journal_is_replaced(put: Put) -> None:
     assert old.read_bytes() == before  # the run was refused
 
     with resumed(is_resumed=True) as file:
-        file.begin()
-    assert old.read_bytes() == b""
-
-    old.write_bytes(before)
-    with resumed(is_resumed=True) as file:
         file.record(BAD_ROW)
         file.record(BAD_ROW)
-        file.begin()
     assert [msgspec.json.decode(line)["line"] for line in old.read_bytes().splitlines()] == [2, 2]
 
 
@@ -492,6 +487,18 @@ def test_failures_file_is_written_by_one_run(tmp_path: Path) -> None:
             FailuresFile(path, source="other.txt")
         file.record(BAD_ROW)
     assert len(path.read_bytes().splitlines()) == 1
+
+
+def test_a_failure_is_written_as_a_whole_or_reported(tmp_path: Path) -> None:
+    """A disk that becomes full within a line ends the run, which half a line would not."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with FailuresFile(tmp_path / "f", source="ids.txt") as file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+        try:
+            with pytest.raises(ConfigError, match="--failures cannot be written: File too large"):
+                file.record(BAD_ROW)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("lacking", ["system", "file system"])

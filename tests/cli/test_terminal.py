@@ -75,10 +75,19 @@ def _terminal_of(columns: int) -> Iterator[TextIO]:
         pytest.param(
             "see /a/very/long/path/of/a/file", ["see", "/a/very/long/path/of/a/file"], id="path"
         ),
+        pytest.param(
+            "it has stopped; to resume it: adapty-async job retry j --store sqlite:///j.db",
+            [
+                "it has stopped; to",
+                "resume it:",
+                "  adapty-async job retry j --store sqlite:///j.db",
+            ],
+            id="command",
+        ),
     ],
 )
 def test_a_line_for_a_terminal_ends_at_a_blank(line: str, expected: list[str]) -> None:
-    """Words stay whole, and the rest of a line is below its last column."""
+    """Words and commands stay whole, and the rest of a line is below its last column."""
     with _terminal_of(20) as terminal:
         assert fitted(f"x\n{line}", terminal).split("\n") == ["x", *expected]
 

@@ -342,6 +342,78 @@ def test_a_revocation_needs_a_confirmation(
     assert sandbox.arrivals() == []
 
 
+LEVEL, OTHER_LEVEL = ("--access-level", "vip"), ("--access-level", "premium")
+USER = "customer_user_id,x\nu1,Jo\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "content", "options"),
+    [
+        pytest.param("save", USER, (("--map", "x=first_name"), ("--map", "x=last_name")), id="map"),
+        pytest.param("save", USER, (("--set", "email=a@b.c"), ("--set", "email=b@b.c")), id="set"),
+        pytest.param("import-transactions", HISTORY, ((), ("--create-missing",)), id="import"),
+        pytest.param("grant", USER, (LEVEL, OTHER_LEVEL), id="grant"),
+        pytest.param("grant", USER, (LEVEL, (*LEVEL, "--expires-at", FUTURE)), id="end"),
+        pytest.param("grant", USER, (LEVEL, (*LEVEL, "--starts-at", UTC)), id="start"),
+        pytest.param("revoke", USER, (LEVEL, OTHER_LEVEL), id="revoke"),
+        pytest.param("revoke", USER, (LEVEL, (*LEVEL, "--revoke-at", FUTURE)), id="later"),
+    ],
+)
+def test_a_journal_is_that_of_what_a_command_does(
+    sandbox: Sandbox, invoke: Invoke, put: Put, command: str, content: str, options: Any
+) -> None:
+    """Otherwise rows that are done would be skipped, although something else is to be done."""
+    path = put("users.csv", content)
+    run = (command, path, *BY, "--yes", "--ignore-unknown", "--journal", path.with_name("run.db"))
+    first, second = options
+    assert invoke(*run, *first).exit_code in {0, 1}
+    before = len(sandbox.arrivals())
+    result = invoke(*run, *second)
+
+    assert result.exit_code == 2
+    assert "run.db belongs to another run; operation: " in result.stderr
+    assert len(sandbox.arrivals()) == before > 0
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "what"),
+    [
+        pytest.param("grant", LEVEL, "v2 grant vip by", id="for ever"),
+        pytest.param(
+            "grant",
+            (*LEVEL, "--starts-at", UTC, "--expires-at", FUTURE),
+            f"v2 grant vip from {UTC} to {FUTURE} by",
+            id="for a time",
+        ),
+        pytest.param(
+            "grant", ("--map", "x=access_level_id"), "v2 grant access levels by", id="map"
+        ),
+        pytest.param("revoke", LEVEL, "v2 revoke vip by", id="now"),
+        pytest.param(
+            "revoke", (*LEVEL, "--revoke-at", FUTURE), f"v2 revoke vip at {FUTURE} by", id="later"
+        ),
+    ],
+)
+def test_the_record_of_a_run_has_what_it_did(
+    sandbox: Sandbox, invoke: Invoke, put: Put, command: str, options: Any, what: str
+) -> None:
+    """The options are in its name as far as they were given."""
+    path = put("users.csv", USER)
+    journal = path.with_name("run.db")
+    run = (command, path, *BY, "--yes", "--ignore-unknown", "--journal", journal)
+    assert invoke(*run, *options).exit_code in {0, 1}
+
+    assert invoke("status", journal).stdout.startswith(f"{what} customer-user-id, ")
+
+
+def test_a_dry_run_of_a_revocation_asks_nothing(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """Nothing is revoked, so there is nothing to confirm."""
+    command = ("revoke", put("ids.txt", "u1\n"), *BY, "--access-level", "premium")
+    for options in (("--dry-run",), ("--sample", "1")):
+        assert invoke(*command, *options).exit_code == 0
+    assert sandbox.arrivals() == []
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

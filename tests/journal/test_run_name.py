@@ -14,7 +14,7 @@ TEXT = st.text("abc ,_é\n", min_size=1, max_size=12)
 OPERATIONS = st.sampled_from(
     ["v1 delete", "v2 update", "v2 import transactions, create missing,", "v2 create if missing"]
 )
-ACCESS = TEXT.map(lambda level: f"v2 grant {level} from None to 2027-01-01T00:00:00Z")
+ACCESS = TEXT.map(lambda level: f"v2 grant {level} to 2027-01-01T00:00:00Z")
 READINGS = st.one_of(
     st.fixed_dictionaries({}, optional={"form": st.sampled_from(["csv", "text", "parquet"])}),
     st.fixed_dictionaries(
@@ -47,8 +47,8 @@ def test_a_name_is_parsed_as_it_was_made(
     [
         ("v1 delete by profile-id, column id, from csv in cp1252", "id", True, True),
         ("v2 delete by customer-user-id, from excel", "customer_user_id", True, True),
-        ("v2 grant vip from None to None by profile-id, from csv", "profile_id", True, False),
-        ("v2 revoke vip at None by profile-id, from text", "profile_id", True, True),
+        ("v2 grant vip by profile-id, from csv", "profile_id", True, False),
+        ("v2 revoke access levels by profile-id, from text", "profile_id", True, True),
         ("mail save, from ndjson", "external_profile_id", False, False),
         ("mail save, column mail, columns 0123456789ab, from csv", "mail", False, False),
         ("v2 create if missing, column user, from csv", "user", False, False),

@@ -36,7 +36,10 @@ FIRST = Recorded(
         minute(0, done=1, absent=1, requests=3, throttled=1),
         minute(2, done=1, failed=1, requests=5, throttled=2),
     ],
-    reasons=[Reason(run=1, state="failed", error="ServerError", http_status=503, items=1)],
+    reasons=[
+        Reason(run=1, state="failed", error="ServerError", http_status=503, items=1),
+        Reason(run=1, state="lost", error="ConnectionLostError", http_status=0, items=2),
+    ],
 )
 SECOND = Recorded(
     run=run(2, start=600, seconds=30, stop_reason="outage"),
@@ -82,14 +85,16 @@ async def test_each_figure_is_what_the_runs_recorded(tmp_path: Path) -> None:
 
 async def test_runs_begin_pause_and_end_as_they_did(tmp_path: Path) -> None:
     """A run without an end was killed, one with a reason stopped; the time between is a pause."""
-    third = Recorded(run=run(3, start=700, seconds=10))
-    await write(tmp_path / "run.db", FIRST, SECOND, third)
-    killed, stopped, ended = report_of(tmp_path / "run.db").runs
+    third = Recorded(run=run(3, start=700, seconds=10, ended_at=START + 712))  # it wrote earlier
+    await write(tmp_path / "run.db", FIRST, SECOND, third, Recorded(run=run(4, start=720)))
+    killed, stopped, ended, last = report_of(tmp_path / "run.db").runs
 
     assert [each.ending for each in (killed, stopped, ended)] == ["killed", "stopped", "input_read"]
     assert (killed.started_at, killed.ended_at, killed.last_at) == (at(0), None, at(130))
-    assert (killed.seconds, stopped.seconds) == (130, 30)
-    assert [each.pause_before for each in (killed, stopped, ended)] == [None, 470, 70]
+    assert ended.ended_at == at(712)
+    assert (killed.seconds, stopped.seconds, ended.seconds) == (130, 30, 12)
+    pauses = [each.pause_before for each in (killed, stopped, ended, last)]
+    assert pauses == [None, 470, 70, 8]
     assert (stopped.stop_reason, ended.stop_reason) == ("outage", None)
     assert (killed.requests, killed.throttled, stopped.requests) == (8, 3, 9)
     assert (killed.counts["done"], killed.counts["absent"], killed.counts["failed"]) == (2, 1, 1)
@@ -101,8 +106,8 @@ async def test_reasons_are_summed_over_the_runs(tmp_path: Path) -> None:
     await write(tmp_path / "run.db", FIRST, SECOND)
     first, second = report_of(tmp_path / "run.db").reasons
 
-    assert msgspec.structs.astuple(first) == ("failed", "ServerError", 503, 2, 1)
-    assert msgspec.structs.astuple(second) == ("lost", "ConnectionLostError", None, 1, 1)
+    assert msgspec.structs.astuple(first) == ("lost", "ConnectionLostError", None, 3, 1)
+    assert msgspec.structs.astuple(second) == ("failed", "ServerError", 503, 2, 1)
 
 
 async def test_requests_over_time_lie_in_their_runs(tmp_path: Path) -> None:
@@ -155,9 +160,11 @@ async def test_the_rate_is_that_of_the_last_minute(
     recorded: Recorded, rate: float | None, tmp_path: Path
 ) -> None:
     """The rate is over the minutes that reach into the last sixty seconds of the last run."""
-    await write(tmp_path / "run.db", recorded)
+    path = tmp_path / "run.db"
+    await write(path, recorded)
 
-    assert summarise(tmp_path / "run.db").rate == (rate if rate is None else pytest.approx(rate))
+    assert summarise(path).rate == (rate if rate is None else pytest.approx(rate))
+    assert report_of(path).rate == summarise(path).rate
 
 
 async def test_a_journal_is_read_while_a_run_uses_it(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from adapty_async._journal import SPAN_SIZE, read_journal
-from adapty_async._report import Check, InputRow, OutcomesFile, States, as_json, check, listed
+from adapty_async._journal import SPAN_SIZE, Spans, read_journal
+from adapty_async._report import Check, InputRow, OutcomesFile, as_json, check, listed
 from adapty_async.errors import InvalidInputError
 from tests.report.journals import IDENTITY, Recorded, in_use, minute, report_of, run, write
 
@@ -78,6 +78,16 @@ def test_an_item_has_the_facts_of_its_line(tmp_path: Path) -> None:
         "error": "RequestRejectedError, bad",
     } | facts
     assert msgspec.to_builtins(item) == expected
+
+
+def test_an_item_that_cannot_be_sent_has_the_rule_that_it_breaks(tmp_path: Path) -> None:
+    """It was not sent, so it has no time of its own."""
+    error = {"type": "InvalidInputError", "field_name": "email", "rule": "must be ASCII"}
+    facts = {"at": None, "http_status": None, "request_id": None, "attempts": 0}
+    with OutcomesFile(put(tmp_path, line(7, "a", "failed", error=error, **facts))) as outcomes:
+        (item,) = outcomes.items()
+
+    assert (item.at, item.error) == (None, "InvalidInputError, email, must be ASCII")
 
 
 @pytest.mark.parametrize(
@@ -212,9 +222,9 @@ def rows(*ids: str | None) -> Iterator[InputRow]:
     return (InputRow(number, one) for number, one in enumerate(ids, 2))
 
 
-def states(text: str) -> States:
+def states(text: str) -> Spans:
     """Return states by position."""
-    return States({0: text.encode().ljust(SPAN_SIZE, b".")})
+    return {0: text.encode().ljust(SPAN_SIZE, b".")}
 
 
 def found(result: Check) -> list[tuple[int, str]]:
@@ -287,6 +297,7 @@ WITHIN, BEFORE, AFTER = "2026-11-30T00:54:30Z", "2026-11-29T00:53:59Z", "2026-12
     [
         pytest.param("dda", IDENTITY, ["done", "done", "absent"], False, id="the same"),
         pytest.param("dda", IDENTITY, ["done", "failed"], False, id="fewer"),
+        pytest.param("aa", IDENTITY, ["absent", "absent"], False, id="nobody there"),
         pytest.param("ddf", IDENTITY, ["done", "done", "failed", "failed"], False, id="failed"),
         pytest.param("ddf", IDENTITY, ["done", "absent", "done"], True, id="more"),
         pytest.param("d=", IDENTITY, ["done", "duplicate"], False, id="duplicate"),
@@ -378,7 +389,7 @@ def test_the_first_ten_lines_are_named_and_the_rest_counted() -> None:
 
 def test_rows_are_listed_with_their_states() -> None:
     """An input by position supplies the ids that a journal lacks, across spans."""
-    two = States({0: b"d" * SPAN_SIZE, 1: b"f".ljust(SPAN_SIZE, b".")})
+    two = {0: b"d" * SPAN_SIZE, 1: b"f".ljust(SPAN_SIZE, b".")}
     ids = [f"u{number}" for number in range(SPAN_SIZE + 2)]
     found = [(each.line, each.id, each.status) for each in listed(rows(*ids), two)]
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapty_async._html import element, html
-from adapty_async._journal import Reason
+from adapty_async._journal import Reason, Run
 from adapty_async._report import Check, ListedItem, Report, page
 from adapty_async._report.chart import TimeScale, bar_of_states, chart_over_time
 from adapty_async._report.check import MissingLine
@@ -221,14 +221,33 @@ async def test_a_check_decides_if_the_size_of_the_input_is_not_known(
     assert page.attributes("class")[0] == color
 
 
+@pytest.mark.parametrize(
+    ("last", "advice"),
+    [
+        pytest.param(run(stop_reason="stopped"), "The same command resumes", id="stopped"),
+        pytest.param(run(ended_at=None), "The same command resumes", id="killed"),
+        pytest.param(run(), "Those that cannot be sent have to be corrected", id="ended"),
+    ],
+)
+async def test_rows_that_were_not_read_need_no_correction(
+    last: Run, advice: str, tmp_path: Path
+) -> None:
+    """Rows without a record cannot be sent only if the run has read all of its input."""
+    report = await a_report(tmp_path, Recorded(run=last, states="ddd"))
+
+    assert f"Items left: 7. {advice}" in shown(report).text()
+
+
 async def test_a_run_in_progress_is_not_called_complete(tmp_path: Path) -> None:
     """While a run uses the journal, the page begins with that."""
     identity = msgspec.structs.replace(IDENTITY, input={"rows": 1})
     recorded = Recorded(run=run(ended_at=None), states="d")
     async with in_use(tmp_path / "run.db", recorded, identity=identity):
-        text = shown(report_of(tmp_path / "run.db")).text()
+        page = shown(report_of(tmp_path / "run.db"))
 
+    text = page.text()
     assert f"A run is in progress. {FINAL} 1 of 1" in text
+    assert page.attributes("class")[0] == "verdict open"
     assert "still running" in text
     assert "SHA-256 of the journal" not in text
 

@@ -19,6 +19,7 @@ import psycopg.sql
 import pytest
 import redis
 
+from adapty_async._runtime.database import JOURNAL_ID
 from adapty_async._shared import postgres as _postgres
 from adapty_async._shared import redis as _redis
 from adapty_async._shared import sqlite as _sqlite
@@ -328,6 +329,20 @@ async def test_a_postgres_that_is_only_readable_is_an_error_at_the_start(postgre
         with pytest.raises(StoreError, match="rejected a command: ReadOnlySqlTransaction"):
             await store.open()
         await store.aclose()
+
+
+async def test_a_journal_is_no_store_of_rates(tmp_path: Path) -> None:
+    """A journal with another table could not be read any more."""
+    path = tmp_path / "run.db"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA application_id = {JOURNAL_ID}")
+    before = path.read_bytes()
+    store = SqliteStore(str(path))
+    with pytest.raises(StoreError, match=f"{path} is the journal of a run"):
+        await store.open()
+    await store.aclose()
+
+    assert path.read_bytes() == before
 
 
 async def test_a_sqlite_file_that_is_only_readable_is_an_error_at_the_start(tmp_path: Path) -> None:
