@@ -78,7 +78,6 @@ class RedisStore:
         await self._store([Change(key, 0, b"") for key in keys], 1, START_TIMEOUT)
 
     async def load(self, keys: Sequence[str]) -> list[Loaded]:
-        """Return the values of keys, in their order."""
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.eval(_LOAD, 1, key)
@@ -86,7 +85,6 @@ class RedisStore:
         return [Loaded(int(version), value, float(now)) for version, value, now in results]
 
     async def swap(self, changes: Sequence[Change]) -> list[bool]:
-        """Store each value whose key still has its `version`; return which ones had it."""
         return await self._store(changes, _EXPIRY, TIMEOUT)
 
     async def _store(self, changes: Sequence[Change], expiry: int, seconds: float) -> list[bool]:
@@ -105,7 +103,6 @@ class RedisStore:
             raise
 
     async def aclose(self) -> None:
-        """Close the connections."""
         # the connection is broken already, or its event loop is closed
         with contextlib.suppress(StoreError, RuntimeError):
             await _result(self._client.aclose(), TIMEOUT)
@@ -130,8 +127,6 @@ async def _result(command: Awaitable[Any], seconds: float) -> Any:
         failure = _failure(error)
     finally:
         await cancel(task)
-        if not task.cancelled():
-            task.exception()  # it may have failed too late
     raise failure
 
 

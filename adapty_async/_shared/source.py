@@ -76,22 +76,18 @@ class SharedSource:
 
     @property
     def limit(self) -> float | None:
-        """The last measured limit of the server; None during a search for it."""
         return self.member.limit
 
     @property
     def paused_until(self) -> float:
-        """The time before which nothing is sent; it may be past."""
         return self._source.paused_until
 
     @property
     def probing(self) -> bool:
-        """Whether the server rejects everything, so that only single probes are sent."""
         return self._source.probing
 
     @property
     def overstated(self) -> bool:
-        """Whether the server accepts requests before the end of a long `Retry-After`."""
         return self._source.overstated
 
     def acquire(self) -> float:
@@ -119,18 +115,12 @@ class SharedSource:
             raise ConfigError("the SharedRate of Limits.shared is closed; close the client first")
 
     def succeeded(self, sent: float, *, paced: bool = True) -> None:
-        """Record a response other than 429 to a request that was sent at `sent`."""
         self._source.succeeded(sent, paced=paced)
         self._keep_pause()
 
     def throttled(
         self, sent: float, retry_after: float | None = None, *, within: float = math.inf
     ) -> None:
-        """
-        Record a 429 response to a request that was sent at `sent`, with its `Retry-After`.
-
-        The next probe is due `within` these seconds: it is of no use later.
-        """
         self._source.throttled(sent, retry_after, within=within)
         self._keep_pause()
 
@@ -140,25 +130,13 @@ class SharedSource:
             self.member.paused_until = self._alone.paused_until
 
     def search_from(self, rate: float) -> None:
-        """Start the search at the rate of counted requests, unless a search began before."""
         self.member.search_from(rate)
 
     def expect(self, rate: float) -> None:
-        """
-        Start with the limit that an earlier run found, unless one was measured since.
-
-        Raises:
-            ValueError: the rate is not above 0, or infinite.
-        """
         self.member.expect(rate)
         self._adjust_alone()
 
     def restart(self, rate: float | None) -> None:
-        """
-        Start again with a limit that was measured before, or without one; a pause ends.
-
-        The 429 responses recorded since were not due to the limit of the bucket.
-        """
         self.member.restart(rate)
         if self._alone is not None:
             self._continue_alone()

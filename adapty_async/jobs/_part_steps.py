@@ -264,7 +264,7 @@ def close_part(key: RunKey, counts: PartCounts, *, has_ended: bool) -> Statement
         values["not_sent"] = 0
     ended_at = "{now}" if has_ended else "NULL"
     return Statement(
-        f"UPDATE adapty_part SET is_open = 0, worker = NULL, ended_at = {ended_at}, {_COUNTS}"  # noqa: S608  names of ours
+        f"UPDATE adapty_part SET is_open = 0, ended_at = {ended_at}, {_COUNTS}"  # noqa: S608  names of ours
         " WHERE job = :job AND number = :part AND runs = :run",
         {**key.values, **values},
     )

@@ -35,7 +35,6 @@ _POOLER_CHECKS = 3
 _DIALECT = Dialect(
     serial="bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
     data="bytea",
-    real="double precision",
     loose="WITH (fillfactor = 50)",
     share="FOR SHARE OF part",
     update="FOR UPDATE OF part",
@@ -89,7 +88,6 @@ class PostgresDatabase:
         self._expiry: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
-        """Connect, and create the tables if there are none; see `Database.open`."""
         url, lease = self._url, self._lease
         self._session = Link(url, lease=lease, lost=self._lose_all, has_locks=True)
         self._data = Link(url, lease=lease, lost=self._lose_server, has_locks=False)
@@ -128,7 +126,6 @@ class PostgresDatabase:
                 raise pooler_error()
 
     async def close(self) -> None:
-        """Close both connections; see `Database.close`."""
         if self._checks is not None:
             self._checks.cancel()
             await until_ended(self._checks)
@@ -136,7 +133,6 @@ class PostgresDatabase:
         await self._data.close()
 
     async def execute(self, statement: Statement) -> Rows:
-        """Execute a statement as a transaction of its own; see `Database.execute`."""
         return await self._data.use(lambda connection: self._execute(connection, statement))
 
     async def commit(self, statements: Sequence[Statement], *, durable: bool) -> int:
@@ -158,8 +154,6 @@ class PostgresDatabase:
         return await self._data.use(work)
 
     async def transact(self, steps: Steps[ResultT], *, is_long: bool = False) -> ResultT:
-        """Execute steps as one transaction; see `Database.transact`."""
-
         def work(connection: Connection) -> ResultT:
             # no pipeline: if the connection breaks, psycopg logs a warning of its own for it
             with connection.transaction():
@@ -179,7 +173,6 @@ class PostgresDatabase:
         return [(cursor.rowcount,)] if cursor.description is None else cursor.fetchall()
 
     async def lock(self, job: int, part: int) -> _PostgresLock | None:
-        """Acquire the lock on a part; see `Database.lock`."""
         if (job, part) in self._locks:  # a session may lock again what it holds
             return None
         lock = self._locks[job, part] = _PostgresLock(self, job, part)
@@ -207,7 +200,7 @@ class PostgresDatabase:
         return None
 
     async def unlock(self, lock: _PostgresLock) -> None:
-        """Release a lock, unless that has been done."""
+        """Release a lock, unless it was released or lost."""
         key = _lock_class(self._store, lock.job), lock.part
         if not self._has(lock):
             return
@@ -226,8 +219,6 @@ class PostgresDatabase:
         return self._locks.get((lock.job, lock.part)) is lock
 
     async def held(self, job: int, parts: Sequence[int]) -> set[int]:
-        """Return those of a job's parts that a runner has locked; see `Database.held`."""
-
         def work(connection: Connection) -> set[int]:
             key = _lock_class(self._store, job)
             rows = connection.execute(_HOLDERS, (key,)).fetchall()
@@ -293,7 +284,7 @@ def _combined(sqls: Sequence[str], *, is_durable: bool) -> bytes:
 
 
 class _PostgresLock:
-    """A session lock on one part."""
+    """A session lock on one part; see `PartLock`."""
 
     def __init__(self, database: PostgresDatabase, job: int, part: int) -> None:
         self._database = database
@@ -302,7 +293,6 @@ class _PostgresLock:
         self._lost: Callable[[], object] = lambda: None
 
     def watch(self, lost: Callable[[], object]) -> None:
-        """Call a function when the lock may be lost; see `PartLock.watch`."""
         self._lost = lost
         if self._is_lost:
             lost()
@@ -313,6 +303,4 @@ class _PostgresLock:
         self._lost()
 
     async def release(self) -> None:
-        """Release the lock; see `PartLock.release`."""
-        if not self._is_lost:
-            await self._database.unlock(self)
+        await self._database.unlock(self)

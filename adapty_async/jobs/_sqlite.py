@@ -54,7 +54,6 @@ _UNAVAILABLE = frozenset(
 _DIALECT = Dialect(
     serial="INTEGER PRIMARY KEY AUTOINCREMENT",  # a number is never used again
     data="blob",
-    real="real",
     loose="",
     share="",
     update="",
@@ -82,7 +81,6 @@ class SqliteDatabase:
         self._locks: DatabaseThread[_Locks]
 
     async def open(self) -> None:
-        """Open the file, or create it; see `Database.open`."""
         self._file = DatabaseThread(lambda: _opened(self.path), "adapty-job-store")
         self._locks = DatabaseThread(lambda: _Locks(self.path), "adapty-job-locks")
         try:
@@ -92,7 +90,6 @@ class SqliteDatabase:
             raise
 
     async def close(self) -> None:
-        """Close the file, and release all locks; see `Database.close`."""
         endings = [self._locks.run(lambda _: None), self._file.run(lambda _: None)]
         self._locks.stop()
         self._file.stop()
@@ -100,12 +97,9 @@ class SqliteDatabase:
         await until_ended(asyncio.gather(*endings, return_exceptions=True))
 
     async def execute(self, statement: Statement) -> Rows:
-        """Execute a statement as a transaction of its own; see `Database.execute`."""
         return await self._file.run(lambda file: file.execute_alone(statement, durable=True))
 
     def commit(self, statements: Sequence[Statement], *, durable: bool) -> Awaitable[int]:
-        """Execute statements as one transaction; see `Database.commit`."""
-
         def work(file: _File | _ReadOnlyFile) -> int:
             if len(statements) == 1:
                 rows = file.execute_alone(statements[0], durable=durable)
@@ -116,17 +110,14 @@ class SqliteDatabase:
         return self._file.run(work)
 
     async def transact(self, steps: Steps[ResultT], *, is_long: bool = False) -> ResultT:  # noqa: ARG002  no time ends it
-        """Execute steps as one transaction; see `Database.transact`."""
         return await self._file.run(lambda file: file.transact(steps, durable=True))
 
     async def lock(self, job: int, part: int) -> _SqliteLock | None:
-        """Acquire the lock on a part; see `Database.lock`."""
         await self._file.run(lambda file: file.require_writable())
         is_locked = await self._locks.run(lambda locks: locks.acquire(job, part))
         return _SqliteLock(self._locks, job, part) if is_locked else None
 
     async def held(self, job: int, parts: Sequence[int]) -> set[int]:
-        """Return those of a job's parts that a runner has locked; see `Database.held`."""
         return await self._locks.run(lambda locks: {n for n in parts if locks.is_held(job, n)})
 
 
@@ -141,7 +132,6 @@ class _SqliteLock:
         """Do nothing; see `PartLock.watch`."""
 
     async def release(self) -> None:
-        """Release the lock; see `PartLock.release`."""
         await until_ended(self._locks.run(lambda locks: locks.release(self._job, self._part)))
 
 
@@ -211,7 +201,6 @@ class _ReadOnlyFile:
         raise JobError(f"the job store {self._path} cannot be used: it is read-only")
 
     def execute_alone(self, statement: Statement, *, durable: bool) -> Rows:
-        """Execute a statement as a transaction of its own."""
         return self.transact(steps_of([statement]), durable=durable)[0]
 
     def transact(self, steps: Steps[ResultT], *, durable: bool) -> ResultT:  # noqa: ARG002  nothing is written
@@ -256,7 +245,6 @@ class _File:
         """Do nothing, since this process can write the file."""
 
     def execute_alone(self, statement: Statement, *, durable: bool) -> Rows:
-        """Execute a statement as a transaction of its own."""
         with self._used(durable=durable):
             return self._execute(statement)
 

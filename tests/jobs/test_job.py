@@ -369,6 +369,7 @@ async def test_failed_items_are_sent_again_after_retry_only(
         assert (await job.work()).failed == 1
         assert len(sandbox.arrivals()) == 2
         assert await job.retry() == 1
+        assert (await job.report()).failed == 1
         encoded = AdaptyClient(sandbox.api_key, base_url=sandbox.url, id_encoding="utf-8")
         async with encoded:
             again = await store.job(name, encoded.v1.profiles.bulk_delete)

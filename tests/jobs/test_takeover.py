@@ -53,9 +53,7 @@ async def test_a_takeover_waits_for_a_commit_that_has_begun(
             psycopg.connect(postgres_url) as holder,
             psycopg.connect(postgres_url, autocommit=True) as observer,
         ):
-            holder.execute(
-                "SELECT 1 FROM adapty_span WHERE job = %s FOR UPDATE", (job._record.id,)
-            )
+            holder.execute("SELECT 1 FROM adapty_span WHERE job = %s FOR UPDATE", (job._record.id,))
             committing = asyncio.ensure_future(
                 journal.commit(Changes(spans={0: span("dr")}), durable=True)
             )
@@ -78,9 +76,7 @@ async def test_two_takeovers_at_once_are_two_runs(
             psycopg.connect(postgres_url) as holder,
             psycopg.connect(postgres_url, autocommit=True) as observer,
         ):
-            holder.execute(
-                "SELECT 1 FROM adapty_part WHERE job = %s FOR UPDATE", (job._record.id,)
-            )
+            holder.execute("SELECT 1 FROM adapty_part WHERE job = %s FOR UPDATE", (job._record.id,))
             both = [asyncio.create_task(take_over(each, job)) for each in (store, other)]
             await until_waiting(observer, 2)
             holder.rollback()

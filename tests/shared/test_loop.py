@@ -16,10 +16,10 @@ from adapty_async._shared.exchange import SharedState
 from adapty_async._shared.loop import ExchangeLoop
 from adapty_async._shared.member import INTERVAL
 from adapty_async._shared.source import SharedSource
-from adapty_async._shared.store import Change, Loaded, MemoryStore
+from adapty_async._shared.store import Change, Loaded
 from adapty_async.errors import StoreError
 from tests.raw_server import own_tasks
-from tests.shared.support import until, virtually
+from tests.shared.support import MemoryStore, until, virtually
 from tests.simulation import Bucket
 
 KEY, OTHER = "key", "other key"

@@ -30,6 +30,7 @@ def a_grant(*permits: float, **fields: object) -> Grant:
         "probing": False,
         "overstated": False,
         "members": 2,
+        "interval": INTERVAL,
     }
     times = tuple(permit + AHEAD_OF_US for permit in permits)
     return Grant(permits=times, **{**values, **fields})  # type: ignore[arg-type]

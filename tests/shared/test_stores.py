@@ -26,10 +26,10 @@ from adapty_async._shared.loop import ExchangeLoop
 from adapty_async._shared.postgres import PostgresStore
 from adapty_async._shared.redis import RedisStore
 from adapty_async._shared.sqlite import SqliteStore
-from adapty_async._shared.store import Change, Loaded, MemoryStore, Store
+from adapty_async._shared.store import Change, Loaded, Store
 from adapty_async.errors import ConfigError, StoreError
 from tests.servers import OwnPostgres, OwnRedis, fresh_database
-from tests.shared.support import load, swap
+from tests.shared.support import MemoryStore, load, swap
 
 # Offset of the version of a file's format that a program needs to write to it.
 _SQLITE_WRITE_VERSION = 18
