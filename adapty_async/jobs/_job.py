@@ -190,8 +190,8 @@ class Job:
             return None
         runner = Runner(self._record.id, self.name, number, self._worker)
         journal = PartJournal(self._database, runner)
-        lock = await journal.acquire()
         try:
+            lock = await journal.acquire()
             part = await self._load_open(number)  # until now, another runner may have ended it
             if part is None:
                 return None

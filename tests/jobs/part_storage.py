@@ -144,9 +144,10 @@ class StoredJournal:
             self._database, Runner(self._number, str(self._number), 0, "me"), lambda: NOW
         )
         try:
+            await self._journal.acquire()
             return await self._journal.open(identity, check, load_keys)
         except BaseException:
-            await self._database.close()
+            await self.close()
             raise
 
     def _plan(self) -> Steps[None]:

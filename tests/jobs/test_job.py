@@ -567,26 +567,60 @@ async def test_a_create_whose_worker_was_killed_is_never_sent_again(
     assert await job.retry() == 0
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param((b"d" * 512, 1), id="checksum"),
+        pytest.param((b"d" * 512, _checksum(1, 0, b"d" * 512)), id="another part"),
+        pytest.param((b"?" * 512, _checksum(0, 0, b"?" * 512)), id="unknown state"),
+    ],
+)
 async def test_a_damaged_span_is_an_error(
-    store: JobStore, name: str, adapty: AdaptyClient, sandbox: Sandbox, ids: WriteIds
+    store: JobStore,
+    name: str,
+    adapty: AdaptyClient,
+    sandbox: Sandbox,
+    ids: WriteIds,
+    row: tuple[bytes, int],
 ) -> None:
-    """States that do not match their checksum are never guessed from."""
+    """States that do not match their checksum, or are unknown, are never guessed from."""
     job = await planned(store, name, adapty, ids(*users(4)))
     await store._database.execute(
         Statement(
-            "INSERT INTO adapty_span VALUES (:job, 0, 0, :states, 1)",
-            {"job": job._record.id, "states": b"d" * 512},
+            "INSERT INTO adapty_span VALUES (:job, 0, 0, :states, :checksum)",
+            {"job": job._record.id, "states": row[0], "checksum": row[1]},
         )
     )
     await store._database.execute(
         Statement("UPDATE adapty_part SET runs = 1 WHERE job = :job", {"job": job._record.id})
     )
-    damage = f"part 0 of the job {name}: a row of the table adapty_span is damaged"
+    faults = "a row of the table adapty_span is damaged|it holds a state that this release"
+    damage = f"part 0 of the job {name}: ({faults})"
     with pytest.raises(JournalError, match=damage):
         await job.run_part(0)
     with pytest.raises(JournalError, match=damage):
         await anext(job.outcomes())
     assert not sandbox.arrivals()
+
+
+async def test_a_report_counts_the_processes_at_work(
+    store_url: str, name: str, ids: WriteIds
+) -> None:
+    """A process that works on two parts is one worker."""
+    server = Held()
+    own = AdaptyClient("key", base_url="http://127.0.0.1:1", transport=server)
+    async with own, JobStore(store_url) as one, JobStore(store_url) as other:
+        job = await planned(one, name, own, ids(*users(3)), part_size=1)
+        second = await other.job(name, own.v1.profiles.bulk_delete)
+        running = [asyncio.create_task(job.run_part(number)) for number in (0, 1)]
+        await server.until_sent(2)
+        assert (await second.report()).workers == 1
+        running.append(asyncio.create_task(second.run_part(2)))
+        await server.until_sent(1)
+        report = await second.report()
+        server.may_respond.set()
+        await asyncio.gather(*running)
+    assert (report.workers, report.parts.running) == (2, 3)
 
 
 async def test_a_job_without_its_call_or_input_does_not_work(

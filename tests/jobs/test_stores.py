@@ -37,7 +37,7 @@ from adapty_async.jobs import (
     _job,
     _sqlite,
 )
-from adapty_async.jobs._database import Statement, Steps, steps_of
+from adapty_async.jobs._database import PartLock, Statement, Steps, steps_of
 from adapty_async.jobs._link import Link
 from adapty_async.jobs._part_journal import PartJournal
 from adapty_async.jobs._part_steps import Runner
@@ -148,29 +148,40 @@ async def test_a_lock_is_released_once(store: JobStore, store_url: str, name: st
 
 
 async def test_a_runner_that_is_cancelled_while_it_locks_leaves_no_lock(
-    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+    store: JobStore,
+    name: str,
+    adapty: AdaptyClient,
+    ids: WriteIds,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A lock that nobody releases would keep the part from all others while the process lives."""
     job = await planned(store, name, adapty, ids("a"))
-    journal = PartJournal(store._database, Runner(job._record.id, name, 0, "me"))
-    taking = asyncio.create_task(journal.acquire())
-    for _ in range(3):  # the lock is asked for
-        await asyncio.sleep(0)
-    taking.cancel()
+    lock, asked, may_lock = store._database.lock, asyncio.Event(), asyncio.Event()
+
+    async def lock_late(number: int, part: int) -> PartLock | None:
+        asked.set()
+        await may_lock.wait()
+        return await lock(number, part)
+
+    monkeypatch.setattr(store._database, "lock", lock_late)
+    running = asyncio.create_task(job.run_part(0))
+    await asked.wait()
+    running.cancel()
+    await asyncio.sleep(0)
+    may_lock.set()
     with pytest.raises(asyncio.CancelledError):
-        await taking
+        await running
     assert await store._database.held(job._record.id, [0]) == set()
 
 
 async def test_a_part_that_is_not_there_is_reported(
     store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
 ) -> None:
-    """A journal of a part that was forgotten meanwhile is an error, and leaves no lock."""
+    """A journal of a part that was forgotten meanwhile is an error."""
     job = await planned(store, name, adapty, ids("a"))
     journal = PartJournal(store._database, Runner(job._record.id, name, 9, "me"))
     with pytest.raises(JobError, match=f"the store has no part 9 of a job {name}"):
         await journal.open(IDENTITY, accept, ignore)
-    assert await store._database.held(job._record.id, [9]) == set()
 
 
 async def test_a_commit_stores_all_or_nothing(store: JobStore) -> None:
