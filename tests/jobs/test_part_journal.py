@@ -11,6 +11,7 @@ import pytest
 
 from adapty_async import AdaptyClient
 from adapty_async._journal import Changes, Minute, Resumed
+from adapty_async.errors import JournalError
 from adapty_async.jobs import Job, JobStore, Lines, PartBusyError
 from adapty_async.jobs._part_journal import PartJournal
 from adapty_async.jobs._part_steps import Runner, TakenPart, open_part
@@ -57,6 +58,25 @@ async def test_the_counts_of_a_part_are_those_of_all_its_runs(
     await journal.close()
     report = await job.report()
     assert (report.done, report.absent, report.has_ended) == (512, 88, True)
+
+
+async def test_a_close_that_is_cancelled_still_releases_the_lock(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """This process can run the part again at once; what was closed stores nothing more."""
+    job = await planned(store, name, adapty, ids("a"))
+    journal, _ = await opened(store, job)
+    closing = asyncio.create_task(journal.close())
+    for _ in range(3):  # the release is on its way
+        await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    with pytest.raises(JournalError, match="the journal is closed"):
+        journal.commit(Changes(), durable=False)
+    lock = await store._database.lock(job._record.id, 0)
+    assert lock is not None
+    await lock.release()
 
 
 async def test_a_part_is_open_after_a_run_that_stopped(

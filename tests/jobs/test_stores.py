@@ -156,19 +156,20 @@ async def test_a_runner_that_is_cancelled_while_it_locks_leaves_no_lock(
 ) -> None:
     """A lock that nobody releases would keep the part from all others while the process lives."""
     job = await planned(store, name, adapty, ids("a"))
-    lock, asked, may_lock = store._database.lock, asyncio.Event(), asyncio.Event()
+    lock, locked, may_return = store._database.lock, asyncio.Event(), asyncio.Event()
 
-    async def lock_late(number: int, part: int) -> PartLock | None:
-        asked.set()
-        await may_lock.wait()
-        return await lock(number, part)
+    async def lock_and_wait(number: int, part: int) -> PartLock | None:
+        acquired = await lock(number, part)
+        locked.set()
+        await may_return.wait()
+        return acquired
 
-    monkeypatch.setattr(store._database, "lock", lock_late)
+    monkeypatch.setattr(store._database, "lock", lock_and_wait)
     running = asyncio.create_task(job.run_part(0))
-    await asked.wait()
+    await locked.wait()
     running.cancel()
     await asyncio.sleep(0)
-    may_lock.set()
+    may_return.set()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert await store._database.held(job._record.id, [0]) == set()
