@@ -16,7 +16,7 @@ _TABLES = (
     """CREATE TABLE adapty_job (
   id {serial},
   name text NOT NULL UNIQUE,
-  identity text,
+  identity text NOT NULL,
   id_kind text NOT NULL,
   source text NOT NULL,
   items bigint NOT NULL,

@@ -119,6 +119,9 @@ async def test_a_job_ends_with_an_outcome_for_each_item(
     assert repr(report) == f"JobReport({name}, items=55, done=45, absent=10)"
     assert repr(job) == f"Job({name}, v1.profiles.delete by customer_user_id, items=55, parts=6)"
     assert await job.open_parts() == []
+    assert [(one.index, one.line, one.item) async for one in job.outcomes()] == [
+        (number, number + 1, f"user_{number}") for number in range(55)
+    ]
 
 
 async def test_the_same_plan_again_is_the_same_job(
@@ -171,6 +174,21 @@ async def test_another_job_of_the_same_name_is_rejected_with_the_difference(
     source = ids(*users(options.pop("count", 25)))
     with pytest.raises((JobError, JournalError), match=message):
         await store.plan(name, adapty.v1.profiles.bulk_delete, source, **options)
+
+
+async def test_another_kind_of_ids_is_rejected(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """The name of a call of one's own may not have it."""
+
+    def create(items: Any, *, by: Any, **options: Any) -> BulkRun[Any, Any]:
+        return adapty.bulk(
+            items, build=lambda item: create_profile(**{by: item}), name="create", **options
+        )
+
+    await store.plan(name, create, ids("a"), by=BY)
+    with pytest.raises(JobError, match="by: customer_user_id there, profile_id here"):
+        await store.plan(name, create, ids("a"), by="profile_id")
 
 
 async def test_another_key_is_rejected(
@@ -401,6 +419,8 @@ async def test_one_error_for_all_items_stops_the_job_everywhere(
                 await attempt
         assert (await second.report()).stop_reason == "key_rejected"
         assert len(sandbox.arrivals()) == sent
+        await second.cancel()
+        assert (await second.report()).stop_reason == "key_rejected"  # the first one counts
         await second.retry()
         assert (await second.report()).stop_reason is None
     copied = pickle.loads(pickle.dumps(caught.value))
