@@ -447,6 +447,7 @@ async def test_the_reasons_of_failures_are_counted(
 ) -> None:
     """A report has the class and status of the errors, and no text of the server."""
     async with Sandbox() as sandbox, AdaptyClient("wrong", base_url=sandbox.url) as adapty:
+        await (await planned(store, f"{name}-other", adapty, ids(*users(2)))).work()
         job = await planned(store, name, adapty, ids(*users(3)))
         report = await job.work()
     assert report.reasons == {(AuthenticationError.__name__, 401): 3}
@@ -557,6 +558,30 @@ async def test_a_forgotten_job_leaves_no_row(
         )
         assert rows == []
     assert await (await planned(store, name, adapty, ids(*users(5)))).open_parts() == [0]
+
+
+async def test_jobs_of_a_store_do_not_disturb_each_other(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """A job is retried, cancelled and forgotten alone, and has a report of its own."""
+    lines = Lines(renamed(ids("a", "b\u00e9a").path, "theirs.txt"))
+    theirs = await planned(store, f"{name}-theirs", adapty, lines, part_size=1)
+    await theirs.work()
+    await theirs.cancel()  # it has ended
+    job = await planned(store, name, adapty, ids("a", "b", "c", "d\u00e9a"), part_size=1)
+    before = await theirs.report()
+    assert (before.counts["absent"], before.failed, before.stop_reason) == (1, 1, None)
+    await job.work()
+    assert await job.retry() == 1
+    await job.cancel()
+    assert (await job.report()).stop_reason == "cancelled"
+    assert await theirs.report() == before
+    assert await theirs.retry() == 1
+    assert await theirs.open_parts() == [1]
+    assert await job.open_parts() == [3]
+    assert (await job.report()).stop_reason == "cancelled"
+    await job.forget()
+    assert (await theirs.work()).counts == before.counts
 
 
 async def test_a_create_whose_worker_was_killed_is_never_sent_again(

@@ -85,11 +85,12 @@ async def test_a_part_is_open_after_a_run_that_stopped(
     """Items without a state may still be sent, so they have not failed."""
     job = await planned(store, name, adapty, ids(*users(3)))
     journal, resumed = await opened(store, job)
-    await journal.commit(Changes(spans={0: span("d")}), durable=False)
+    await journal.commit(Changes(spans={0: span("df")}), durable=False)
     await journal.commit(ended(resumed, stop_reason="stopped"), durable=True)
     await journal.close()
     report = await job.report()
-    assert (report.done, report.not_sent, report.has_ended) == (1, 2, False)
+    assert (report.done, report.failed, report.not_sent, report.has_ended) == (1, 1, 1, False)
+    assert await job.retry() == 0
 
 
 async def test_an_outcome_shows_that_the_store_works(

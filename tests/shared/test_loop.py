@@ -384,7 +384,6 @@ async def test_members_exchange_through_a_store(
 
     assert set(store.state().members) == {"name"}
     assert exchanges.source(KEY) is source
-    assert "ExchangeLoop({'key': SharedSource(" in repr(exchanges)
 
 
 async def test_permits_arrive(source: SharedSource) -> None:
