@@ -119,6 +119,7 @@ async def test_a_job_ends_with_an_outcome_for_each_item(
     assert repr(report) == f"JobReport({name}, items=55, done=45, absent=10)"
     assert repr(job) == f"Job({name}, v1.profiles.delete by customer_user_id, items=55, parts=6)"
     assert await job.open_parts() == []
+    assert job._recorded == 6  # a failure of the store would begin another outage
     assert [(one.index, one.line, one.item) async for one in job.outcomes()] == [
         (number, number + 1, f"user_{number}") for number in range(55)
     ]
@@ -322,10 +323,24 @@ async def test_input_that_changed_is_not_sent(
     assert len(sandbox.arrivals()) == 30
 
 
-async def test_a_report_has_the_limit_while_a_worker_is_at_work(
+async def test_parts_that_a_worker_left_are_not_running(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """After a kill, nobody has the lock; workers first take the parts that nobody has begun."""
+    job = await planned(store, name, adapty, ids(*users(3)), part_size=1)
+    begun = "UPDATE adapty_part SET is_open = 1, runs = 1, worker = 'dead' WHERE job = :job"
+    begun = f"{begun} AND number = 0"
+    await store._database.execute(Statement(begun, {"job": job._record.id}))
+    report = await job.report()
+    assert (report.parts.total, report.parts.running, report.workers) == (3, 0, 0)
+    assert await job._next_parts(2) == [1, 2]
+    assert await job._next_parts(3) == [1, 2, 0]
+
+
+async def test_a_report_has_rate_and_limit_while_a_worker_is_at_work(
     store_url: str, name: str, ids: WriteIds
 ) -> None:
-    """The limit is the one that a run recorded last, in any process."""
+    """The rate is that of the last minute; the limit is that of the last run that recorded one."""
     server = Held()
     async with AdaptyClient("key", transport=server) as own, JobStore(store_url) as store:
         job = await planned(store, name, own, ids(*users(20)))
@@ -336,10 +351,22 @@ async def test_a_report_has_the_limit_while_a_worker_is_at_work(
             [{"part": 0, "at": 2.0, "rate": 300.0}, {"part": 1, "at": 3.0, "rate": 400.0}],
         )
         await store._database.execute(recorded)
+        minutes = Statement(
+            "INSERT INTO adapty_minute VALUES"
+            " (:job, 0, 7, :minute, :first, :last, :done, 0, 0, 0, 0, 0, 0, 0, 0)",
+            {"job": job._record.id},
+            [
+                {"minute": 0, "first": 0.0, "last": 50.0, "done": 100},
+                {"minute": 10, "first": 600.0, "last": 610.0, "done": 20},
+            ],
+        )
+        await store._database.execute(minutes)
         before = await job.report()
         running = asyncio.create_task(job.run_part(0))
         await server.until_sent(10)
-        assert (before.limit, (await job.report()).limit) == (None, 400.0)
+        report = await job.report()
+        assert (before.rate, report.rate) == (None, 2.0)
+        assert (before.limit, report.limit) == (None, 400.0)
         server.may_respond.set()
         await running
         assert (await job.report()).limit is None
@@ -448,7 +475,7 @@ async def test_the_reasons_of_failures_are_counted(
     """A report has the class and status of the errors, and no text of the server."""
     async with Sandbox() as sandbox, AdaptyClient("wrong", base_url=sandbox.url) as adapty:
         await (await planned(store, f"{name}-other", adapty, ids(*users(2)))).work()
-        job = await planned(store, name, adapty, ids(*users(3)))
+        job = await planned(store, name, adapty, ids(*users(3)), part_size=2)
         report = await job.work()
     assert report.reasons == {(AuthenticationError.__name__, 401): 3}
 

@@ -757,6 +757,25 @@ async def test_a_session_that_ends_stops_its_runs(
         assert (await job.report()).ok
 
 
+async def test_a_run_without_its_lock_waits_for_no_response(
+    postgres_url: str, name: str, ids: WriteIds
+) -> None:
+    """The retry of a request could be sent after another runner has taken the part over."""
+    server = Held()
+    async with (
+        AdaptyClient("key", base_url="http://127.0.0.1:1", transport=server) as own,
+        JobStore(postgres_url) as store,
+    ):
+        job = await planned(store, name, own, ids(*users(10)))
+        running = asyncio.create_task(job.run_part(0, concurrency=2, drain=3600.0))
+        await server.until_sent(2)
+        store._database._lose_all()  # type: ignore[attr-defined]
+        async with asyncio.timeout(50):
+            with pytest.raises(PartBusyError, match="its lock was lost"):
+                await running
+    assert server.count == 2
+
+
 async def test_a_session_with_locks_is_checked(postgres_url: str) -> None:
     """A lock stays as long as its session responds to the checks."""
     lost: list[bool] = []

@@ -214,6 +214,20 @@ def test_a_bucket_that_becomes_busy_waits_for_the_next_exchange(moment: float) -
     virtually(main())
 
 
+def test_a_process_that_was_idle_receives_a_permit_at_once() -> None:
+    """A request does not wait for the exchange that tells the others once a second."""
+
+    async def main() -> None:
+        ((_, exchanges),) = processes(1)
+        source = known(exchanges, 20.0)
+        await asyncio.sleep(2.5)
+
+        assert await work(source, Bucket(20.0, 2.0), 2.5 + INTERVAL + 4 * _WAY) >= 1
+        await exchanges.aclose()
+
+    virtually(main())
+
+
 def test_a_bucket_that_always_loses_does_not_hold_up_another_one() -> None:
     """The other one has its rate, few exchanges are attempted, and the loser continues alone."""
 

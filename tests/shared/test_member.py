@@ -441,6 +441,19 @@ def test_a_source_without_a_store_continues_alone(caplog: pytest.LogCaptureFixtu
     assert "Redis is down; this process continues at" in caplog.text
 
 
+def test_a_source_passes_on_what_its_bucket_records() -> None:
+    """The others learn how a request was sent, when a probe is of use, and where to search."""
+    source = SharedSource("name", 0.5, FakeClock(10.0))
+    source.succeeded(9.9, paced=False)
+    source.succeeded(9.9, paced=True)
+    source.throttled(9.9, 3.0, within=60.0)
+    source.search_from(120.0)
+    report = source.member.report()
+
+    assert [each.paced for each in report.responses] == [False, True, False]
+    assert (report.responses[-1].within, report.search_from) == (60.0, 120.0)
+
+
 def test_a_source_restarts_with_and_without_a_store() -> None:
     """A limit of before holds again, for the share of a process alone as well."""
     clock = FakeClock(10.0)
