@@ -85,7 +85,7 @@ class Store(Protocol):
 
     A call is one round trip, whatever the number of its keys, of which none is there twice. Methods
     raise a `StoreError` if the store is down or does not respond in time, and may be called again
-    afterwards; they connect again. Several tasks of one event loop may use a store.
+    afterwards; they connect again. One task at a time uses a store.
     """
 
     async def open(self) -> None:

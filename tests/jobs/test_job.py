@@ -455,6 +455,81 @@ async def test_one_error_for_all_items_stops_the_job_everywhere(
     assert copy.copy(caught.value).reason == "key_rejected"
 
 
+REJECTION = b'{"errors":[],"error_code":"bad_request"}'
+
+
+@pytest.mark.parametrize(
+    ("response", "options", "reason"),
+    [
+        pytest.param(Response(400, {}, REJECTION), {}, "same_error", id="same error"),
+        pytest.param(Response(404, {}, b"<html>"), {}, "wrong_address", id="wrong address"),
+        pytest.param(Response(400, {}, REJECTION), {"fail_fast": True}, "fail_fast", id="first"),
+    ],
+)
+async def test_what_every_worker_would_find_stops_the_job_everywhere(
+    store: JobStore,
+    name: str,
+    ids: WriteIds,
+    response: Response,
+    options: dict[str, Any],
+    reason: str,
+) -> None:
+    """The reason is in the store, and the parts that are left stay open."""
+
+    async def respond(_request: Request) -> Response:
+        return response
+
+    async with AdaptyClient("key", transport=respond) as own:
+        job = await planned(store, name, own, ids(*users(70)), part_size=60)
+        with pytest.raises(JobStoppedError, match=f"has stopped: {reason}"):
+            await job.work(parts=1, **options)
+    report = await job.report()
+    assert (report.stop_reason, report.has_ended) == (reason, False)
+
+
+async def test_successes_in_between_do_not_stop_the_job(
+    store: JobStore, name: str, ids: WriteIds
+) -> None:
+    """A rule about several items in a row counts from the start after a part with successes."""
+
+    async def respond(request: Request) -> Response:
+        return Response(401 if "bad" in repr(dict(request.headers)) else 204, {}, b"{}")
+
+    items = [f"{kind}_{number}" for number in range(6) for kind in ("bad", "good")]
+    items.sort(key=lambda item: (int(item[-1]) // 2, item))  # two bad ones, two good ones
+    async with AdaptyClient("key", transport=respond) as own:
+        job = await planned(store, name, own, ids(*items), part_size=2)
+        for number in range(6):
+            await job.run_part(number)
+    report = await job.report()
+    assert (report.done, report.failed, report.stop_reason) == (6, 6, None)
+
+
+async def test_a_worker_that_waits_for_others_notices_a_cancelled_job(
+    store_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """The other worker may stand still, so that its part is never free."""
+    async with JobStore(store_url) as store, JobStore(store_url) as other:
+        job = await planned(store, name, adapty, ids("a"))
+        lock = await other._database.lock(job._record.id, 0)
+        assert lock is not None
+        await job.cancel()
+        with pytest.raises(JobStoppedError, match="has stopped: cancelled"):
+            await job.work()
+
+
+async def test_a_stop_that_came_too_late_is_no_error(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """The last part ended after the job was cancelled."""
+    job = await planned(store, name, adapty, ids("a"))
+    await job.run_part(0)
+    late = "UPDATE adapty_job SET stop_reason = 'cancelled' WHERE id = :job"
+    await store._database.execute(Statement(late, {"job": job._record.id}))
+    report = await job.work()
+    assert (report.has_ended, report.stop_reason) == (True, "cancelled")
+
+
 async def test_parts_of_few_items_stop_the_job_too(
     store: JobStore, name: str, ids: WriteIds
 ) -> None:
@@ -521,6 +596,22 @@ async def test_a_worker_that_is_stopped_leaves_its_parts_open(
         assert report.not_sent > 0
         with pytest.raises(JobStoppedError, match="was stopped here"):
             await job.run_part(0)
+
+
+async def test_a_worker_that_is_aborted_waits_for_no_response(
+    store: JobStore, name: str, ids: WriteIds
+) -> None:
+    """The requests on the wire are cancelled, though they may have been drained for long."""
+    server = Held()
+    async with AdaptyClient("key", transport=server) as own:
+        job = await planned(store, name, own, ids(*users(10)))
+        working = asyncio.create_task(job.work(parts=1, concurrency=2, drain=3600.0))
+        await server.until_sent(2)
+        assert job.in_flight == 2
+        job.abort()
+        async with asyncio.timeout(50):
+            report = await working
+    assert (report.not_sent, server.count, job._runs) == (8, 2, set())
 
 
 async def test_a_worker_that_is_stopped_while_it_reads_sends_nothing(
@@ -774,9 +865,10 @@ async def test_rate_and_concurrency_are_shared_among_the_parts_in_hand(
         seen.append(options)
         return adapty.v1.profiles.bulk_delete(items, by=by, **options)
 
-    job = await store.plan(name, call, ids(*users(4)), by=BY)
-    await job.work(parts=4, rate=1000.0, concurrency=10)
-    assert (seen[-1]["rate"], seen[-1]["concurrency"]) == (250.0, 2)
+    for concurrency, own in ((10, 2), (3, 1)):
+        job = await store.plan(f"{name}-{concurrency}", call, ids(*users(4)), by=BY)
+        await job.work(parts=4, rate=1000.0, concurrency=concurrency)
+        assert (seen[-1]["rate"], seen[-1]["concurrency"]) == (250.0, own)
 
 
 async def test_an_outage_of_adapty_stops_this_worker_only(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -811,6 +813,34 @@ async def test_a_process_that_stood_still_keeps_no_lock(postgres_url: str) -> No
             await store._database.lock(10, 2)
         again = await store._database.lock(10, 2)
         assert (told, again is None) == ([True], False)
+
+
+async def test_a_lock_counts_from_the_time_at_which_it_was_asked_for(postgres_url: str) -> None:
+    """A response may take long, and the lease of the server begins before it arrives."""
+    clock = asyncio.get_running_loop().time
+    async with JobStore(postgres_url, lease=25.0) as store:
+        database: Any = store._database
+        async with database._session._turn:  # until the last use has its response
+            locking = asyncio.create_task(database.lock(16, 1))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            waiting = clock()
+        lock = await locking
+        assert database._expiry.when() <= waiting + 0.8 * 25.0
+        await lock.release()
+
+
+async def test_a_lock_that_could_not_be_asked_for_is_no_busy_part(postgres_url: str) -> None:
+    """Otherwise a worker whose store was away would wait for itself."""
+    async with JobStore(postgres_url) as store:
+        session: Any = store._database._session._session  # type: ignore[attr-defined]
+        session.failed_at = time.monotonic()  # nothing connects for a moment
+        with pytest.raises(StoreUnavailableError):
+            await store._database.lock(17, 1)
+        session.failed_at = -math.inf
+        lock = await store._database.lock(17, 1)
+        assert lock is not None
+        await lock.release()
 
 
 async def test_a_server_without_a_free_connection_is_waited_for(
