@@ -207,6 +207,17 @@ async def test_a_commit_stores_all_or_nothing(store: JobStore) -> None:
     await database.execute(Statement("DELETE FROM adapty_run WHERE job = -1"))
 
 
+async def test_only_a_commit_that_need_not_be_durable_is_loose(postgres_url: str) -> None:
+    """A write-ahead entry is on the disk before its request, whatever the same statement did."""
+    async with JobStore(postgres_url) as store:
+        database: Any = store._database
+        for durable in (False, True, False):
+            await database.commit([Statement("SELECT 1")], durable=durable)
+        loose = b"set_config('synchronous_commit', 'off', true)"
+        found = {durable: loose in text for (durable, _), text in database._commits.items()}
+    assert found == {False: True, True: False}
+
+
 async def test_a_store_of_a_later_release_is_rejected(
     store: JobStore, store_url: str, anyio_backend: str
 ) -> None:
@@ -782,18 +793,29 @@ async def test_a_session_with_locks_is_checked(postgres_url: str) -> None:
     """A lock stays as long as its session responds to the checks."""
     lost: list[bool] = []
     async with JobStore(postgres_url, lease=5.0) as store:
-        lock = await store._database.lock(8, 8)
-        assert lock is not None
+        database: Any = store._database
+        lock = await database.lock(8, 8)
         lock.watch(lambda: lost.append(True))
-        check = Statement(
-            "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT 1' AND state = 'idle'"
-            " AND application_name = 'adapty-async job'"
-        )
-        while not await store._database.execute(check):  # noqa: ASYNC110  the server has no event
-            await asyncio.sleep(0.01)
-        assert await store._database.held(8, [8]) == {8}
+        expires = database._expiry.when()
+        async with asyncio.timeout(50):
+            while database._expiry.when() == expires:  # noqa: ASYNC110  a check has no event
+                await asyncio.sleep(0.01)
+        assert await database.held(8, [8]) == {8}
         assert not lost
         await lock.release()
+
+
+async def test_a_lock_that_expires_is_lost_at_once(postgres_url: str) -> None:
+    """Its runner stops then, and not when the session is used the next time."""
+    lost = asyncio.Event()
+    async with JobStore(postgres_url) as store:
+        database: Any = store._database
+        database._checks.cancel()
+        lock = await database.lock(18, 1)
+        lock.watch(lost.set)
+        database._renew(asyncio.get_running_loop().time() - 60.0)
+        async with asyncio.timeout(50):
+            await lost.wait()
 
 
 async def test_a_process_that_stood_still_keeps_no_lock(postgres_url: str) -> None:
