@@ -134,13 +134,16 @@ class Member:
 
     @property
     def probing(self) -> bool:
+        """Whether the server rejects everything, so that only single probes are sent."""
         return self._grant is not None and self._grant.probing
 
     @property
     def overstated(self) -> bool:
+        """Whether the server accepts requests before the end of a long `Retry-After`."""
         return self._grant is not None and self._grant.overstated
 
     def acquire(self) -> float:
+        """Return the seconds until the next request may be sent; at 0 it counts as sent now."""
         now = self._clock()
         while self._permits and self._permits[0][0] < now - _LATE:
             self._permits.popleft()
@@ -177,12 +180,14 @@ class Member:
             self._on_due()
 
     def succeeded(self, sent: float, *, paced: bool = True) -> None:
+        """Record a response other than 429 to a request that was sent at `sent`."""
         paced = paced and self._waited > 0.5
         self._record(ResponseRecord(self._clock(), sent, self._epoch_of(sent), paced=paced))
 
     def throttled(
         self, sent: float, retry_after: float | None = None, *, within: float = math.inf
     ) -> None:
+        """Record a 429 response; see `RateSource.throttled`."""
         self._record(
             ResponseRecord(
                 self._clock(),
@@ -204,15 +209,18 @@ class Member:
         self._expect_response(response.received)
 
     def search_from(self, rate: float) -> None:
+        """Start the search at the rate of counted requests, unless a search began before."""
         self._search_from = rate
 
     def expect(self, rate: float) -> None:
+        """Start with the limit that an earlier run found; see `RateSource.expect`."""
         self._fresh.expect(rate)
         if self.limit is None:
             self._expected = self._known = self.limit = rate
             self._exchange_by(self._last + self.interval)
 
     def restart(self, rate: float | None) -> None:
+        """Start again, and end a pause; see `RateSource.restart`."""
         self._is_restarting, self._restart_limit = True, rate
         self._known = self.limit = rate
         self.paused_until = min(self.paused_until, self._clock())

@@ -99,9 +99,11 @@ class PostgresStore:
             await connection.execute(_CREATE)
 
     async def load(self, keys: Sequence[str]) -> list[Loaded]:
+        """Return the values of keys, in their order."""
         return [Loaded(*row) for row in await self._within(self._fetch(_LOAD, [*keys]), TIMEOUT)]
 
     async def swap(self, changes: Sequence[Change]) -> list[bool]:
+        """Store each value whose key still has its `version`; return which ones had it."""
         keys = [change.key for change in changes]
         versions = [change.version + 1 for change in changes]
         values = [change.value for change in changes]
@@ -160,6 +162,7 @@ class PostgresStore:
             await connection.close()
 
     async def aclose(self) -> None:
+        """Close the connection."""
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
             await cancel(connecting)

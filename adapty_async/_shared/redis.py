@@ -78,6 +78,7 @@ class RedisStore:
         await self._store([Change(key, 0, b"") for key in keys], 1, START_TIMEOUT)
 
     async def load(self, keys: Sequence[str]) -> list[Loaded]:
+        """Return the values of keys, in their order."""
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.eval(_LOAD, 1, key)
@@ -85,6 +86,7 @@ class RedisStore:
         return [Loaded(int(version), value, float(now)) for version, value, now in results]
 
     async def swap(self, changes: Sequence[Change]) -> list[bool]:
+        """Store each value whose key still has its `version`; return which ones had it."""
         return await self._store(changes, _EXPIRY, TIMEOUT)
 
     async def _store(self, changes: Sequence[Change], expiry: int, seconds: float) -> list[bool]:
@@ -108,6 +110,7 @@ class RedisStore:
         return results
 
     async def aclose(self) -> None:
+        """Close the connections."""
         # the connection is broken already, or its event loop is closed
         with contextlib.suppress(StoreError, RuntimeError):
             await _result(self._client.aclose(), TIMEOUT)

@@ -76,18 +76,22 @@ class SharedSource:
 
     @property
     def limit(self) -> float | None:
+        """The last measured limit of the server; None during a search for it."""
         return self.member.limit
 
     @property
     def paused_until(self) -> float:
+        """The time before which nothing is sent; it may be past."""
         return self._source.paused_until
 
     @property
     def probing(self) -> bool:
+        """Whether the server rejects everything, so that only single probes are sent."""
         return self._source.probing
 
     @property
     def overstated(self) -> bool:
+        """Whether the server accepts requests before the end of a long `Retry-After`."""
         return self._source.overstated
 
     def acquire(self) -> float:
@@ -115,12 +119,14 @@ class SharedSource:
             raise ConfigError("the SharedRate of Limits.shared is closed; close the client first")
 
     def succeeded(self, sent: float, *, paced: bool = True) -> None:
+        """Record a response other than 429 to a request that was sent at `sent`."""
         self._source.succeeded(sent, paced=paced)
         self._keep_pause()
 
     def throttled(
         self, sent: float, retry_after: float | None = None, *, within: float = math.inf
     ) -> None:
+        """Record a 429 response; see `RateSource.throttled`."""
         self._source.throttled(sent, retry_after, within=within)
         self._keep_pause()
 
@@ -130,13 +136,16 @@ class SharedSource:
             self.member.paused_until = self._alone.paused_until
 
     def search_from(self, rate: float) -> None:
+        """Start the search at the rate of counted requests, unless a search began before."""
         self.member.search_from(rate)
 
     def expect(self, rate: float) -> None:
+        """Start with the limit that an earlier run found; see `RateSource.expect`."""
         self.member.expect(rate)
         self._adjust_alone()
 
     def restart(self, rate: float | None) -> None:
+        """Start again, and end a pause; see `RateSource.restart`."""
         self.member.restart(rate)
         if self._alone is not None:
             self._continue_alone()

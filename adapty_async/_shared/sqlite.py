@@ -71,6 +71,7 @@ class SqliteStore:
         return self._database
 
     async def load(self, keys: Sequence[str]) -> list[Loaded]:
+        """Return the values of keys, in their order."""
         return await self._run(lambda: [self._load(key) for key in keys])
 
     def _load(self, key: str) -> Loaded:
@@ -78,6 +79,7 @@ class SqliteStore:
         return Loaded(version, value, time.time())
 
     async def swap(self, changes: Sequence[Change]) -> list[bool]:
+        """Store each value whose key still has its `version`; return which ones had it."""
         return await self._run(lambda: self._swap(changes))
 
     def _swap(self, changes: Sequence[Change]) -> list[bool]:
@@ -105,6 +107,7 @@ class SqliteStore:
             raise
 
     async def aclose(self) -> None:
+        """Close the file."""
         await self._run(self._close)
         self._thread.shutdown()
         self._thread = _thread()

@@ -87,6 +87,7 @@ class PartJournal:
         return taken.resumed
 
     def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:
+        """Store changes in one transaction; see `Journal.commit`."""
         key = self._key
         if key is None:
             raise JournalError("the journal is closed")

@@ -88,6 +88,7 @@ class PostgresDatabase:
         self._expiry: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
+        """Connect, and create the tables if there are none; see `Database.open`."""
         url, lease = self._url, self._lease
         self._session = Link(url, lease=lease, lost=self._lose_all, has_locks=True)
         self._data = Link(url, lease=lease, lost=self._lose_server, has_locks=False)
@@ -126,6 +127,7 @@ class PostgresDatabase:
                 raise pooler_error()
 
     async def close(self) -> None:
+        """Close both connections; see `Database.close`."""
         if self._checks is not None:
             self._checks.cancel()
             await until_ended(self._checks)
@@ -133,6 +135,7 @@ class PostgresDatabase:
         await self._data.close()
 
     async def execute(self, statement: Statement) -> Rows:
+        """Execute a statement as a transaction of its own; see `Database.execute`."""
         return await self._data.use(lambda connection: self._execute(connection, statement))
 
     async def commit(self, statements: Sequence[Statement], *, durable: bool) -> int:
@@ -154,6 +157,8 @@ class PostgresDatabase:
         return await self._data.use(work)
 
     async def transact(self, steps: Steps[ResultT], *, is_long: bool = False) -> ResultT:
+        """Execute steps as one transaction; see `Database.transact`."""
+
         def work(connection: Connection) -> ResultT:
             # no pipeline: if the connection breaks, psycopg logs a warning of its own for it
             with connection.transaction():
@@ -173,6 +178,7 @@ class PostgresDatabase:
         return [(cursor.rowcount,)] if cursor.description is None else cursor.fetchall()
 
     async def lock(self, job: int, part: int) -> _PostgresLock | None:
+        """Acquire the lock on a part; see `Database.lock`."""
         if (job, part) in self._locks:  # a session may lock again what it holds
             return None
         lock = self._locks[job, part] = _PostgresLock(self, job, part)
@@ -219,6 +225,8 @@ class PostgresDatabase:
         return self._locks.get((lock.job, lock.part)) is lock
 
     async def held(self, job: int, parts: Sequence[int]) -> set[int]:
+        """Return those of a job's parts that a runner has locked; see `Database.held`."""
+
         def work(connection: Connection) -> set[int]:
             key = _lock_class(self._store, job)
             rows = connection.execute(_HOLDERS, (key,)).fetchall()

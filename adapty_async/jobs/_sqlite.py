@@ -81,6 +81,7 @@ class SqliteDatabase:
         self._locks: DatabaseThread[_Locks]
 
     async def open(self) -> None:
+        """Open the file, or create it; see `Database.open`."""
         self._file = DatabaseThread(lambda: _opened(self.path), "adapty-job-store")
         self._locks = DatabaseThread(lambda: _Locks(self.path), "adapty-job-locks")
         try:
@@ -90,6 +91,7 @@ class SqliteDatabase:
             raise
 
     async def close(self) -> None:
+        """Close the file, and release all locks; see `Database.close`."""
         endings = [self._locks.run(lambda _: None), self._file.run(lambda _: None)]
         self._locks.stop()
         self._file.stop()
@@ -97,9 +99,12 @@ class SqliteDatabase:
         await until_ended(asyncio.gather(*endings, return_exceptions=True))
 
     async def execute(self, statement: Statement) -> Rows:
+        """Execute a statement as a transaction of its own; see `Database.execute`."""
         return await self._file.run(lambda file: file.execute_alone(statement, durable=True))
 
     def commit(self, statements: Sequence[Statement], *, durable: bool) -> Awaitable[int]:
+        """Execute statements as one transaction; see `Database.commit`."""
+
         def work(file: _File | _ReadOnlyFile) -> int:
             if len(statements) == 1:
                 rows = file.execute_alone(statements[0], durable=durable)
@@ -110,14 +115,17 @@ class SqliteDatabase:
         return self._file.run(work)
 
     async def transact(self, steps: Steps[ResultT], *, is_long: bool = False) -> ResultT:  # noqa: ARG002  no time ends it
+        """Execute steps as one transaction; see `Database.transact`."""
         return await self._file.run(lambda file: file.transact(steps, durable=True))
 
     async def lock(self, job: int, part: int) -> _SqliteLock | None:
+        """Acquire the lock on a part; see `Database.lock`."""
         await self._file.run(lambda file: file.require_writable())
         is_locked = await self._locks.run(lambda locks: locks.acquire(job, part))
         return _SqliteLock(self._locks, job, part) if is_locked else None
 
     async def held(self, job: int, parts: Sequence[int]) -> set[int]:
+        """Return those of a job's parts that a runner has locked; see `Database.held`."""
         return await self._locks.run(lambda locks: {n for n in parts if locks.is_held(job, n)})
 
 
