@@ -430,6 +430,14 @@ async def test_a_file_that_another_program_locks_for_long_holds_up_one_statement
         assert await store._database.execute(patience) == [(200,)]
 
 
+def test_only_a_durable_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    """A write-ahead entry is on the disk before its request, and other commits cost less."""
+    full = Statement("PRAGMA synchronous")
+    with closing(_sqlite._File(tmp_path / "jobs.db")) as file:
+        found = [file.execute_alone(full, durable=durable) for durable in (False, True, False)]
+    assert found == [[(1,)], [(2,)], [(1,)]]
+
+
 async def test_the_address_of_a_file_may_be_quoted(tmp_path: Path) -> None:
     """The store and its rate are in the same folder, whose name is quoted like that of any URL."""
     folder = tmp_path / "our jobs"
