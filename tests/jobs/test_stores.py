@@ -637,7 +637,8 @@ async def test_a_report_without_a_response_ends_within_the_lease(
 
 
 async def test_a_connection_that_is_not_made_in_time_is_reported(postgres_url: str) -> None:
-    """A use of the store waits no longer than a share of the lease for a new connection."""
+    """A use waits no longer than a share of the lease for it, and has no effect later."""
+    run = "INSERT INTO adapty_run (job, part, number, started_at, last_at) VALUES (-2, 0, 0, 0, 0)"
     async with running_cut(postgres_url) as cut, JobStore(cut.url, lease=2.5) as store:
         cut.connects.clear()
         store._database._data.disconnect()  # type: ignore[attr-defined]
@@ -645,10 +646,18 @@ async def test_a_connection_that_is_not_made_in_time_is_reported(postgres_url: s
         async with asyncio.timeout(50):
             while "does not respond in time" not in text:  # at first, it is the broken one's
                 with pytest.raises(StoreUnavailableError) as caught:
-                    await store._database.execute(Statement("SELECT 1"))
+                    await store._database.execute(Statement(run))
                 text = str(caught.value)
                 await asyncio.sleep(0.05)
-        cut.connects.set()
+            cut.connects.set()
+            rows = None
+            while rows is None:
+                await asyncio.sleep(0.05)
+                with contextlib.suppress(StoreUnavailableError):
+                    rows = await store._database.execute(
+                        Statement("SELECT number FROM adapty_run WHERE job = -2")
+                    )
+    assert rows == []
 
 
 async def test_a_runner_without_its_store_sends_nothing_after_its_lease(
