@@ -667,7 +667,7 @@ async def test_a_forgotten_job_leaves_no_row(
     await job.forget()
     with pytest.raises(JobError, match=f"the store has no job {name}"):
         await store.job(name)
-    for use in (job.report, job.retry, job.forget, job.work):
+    for use in (job.report, job.retry, job.forget, job.work, job._stop_reason):
         with pytest.raises(JobError, match=f"the job {name} was forgotten"):
             await use()
     for table in ("key", "minute", "part", "reason", "run", "span"):
