@@ -42,16 +42,10 @@ __all__ = ("SharedRate", "SharedRateStatistics")
 # The version of the state in the store; processes of other versions do not share a rate.
 _FORMAT = 1
 _PERSON = b"adapty-rate"
-# Module, class and extra of the stores.
-_REDIS = ("redis", "RedisStore", "redis")
-_POSTGRES = ("postgres", "PostgresStore", "postgres")
-# The stores by the scheme of the URL.
+# The module of a store, whose extra has the same name, and its class, by the scheme of the URL.
 _STORES = {
-    "redis": _REDIS,
-    "rediss": _REDIS,
-    "unix": _REDIS,
-    "postgresql": _POSTGRES,
-    "postgres": _POSTGRES,
+    **dict.fromkeys(("redis", "rediss", "unix"), ("redis", "RedisStore")),
+    **dict.fromkeys(("postgresql", "postgres"), ("postgres", "PostgresStore")),
 }
 
 
@@ -227,14 +221,14 @@ def _store_factory(url: str) -> Callable[[], Store]:
     scheme = _scheme_of(url)
     if (path := path_in_url(url)) is not None:
         argument = str(path.absolute())  # the process may change its directory
-        module, kind, extra = "sqlite", "SqliteStore", ""
+        module, kind = "sqlite", "SqliteStore"
     elif scheme in _STORES and url.startswith(f"{scheme}://"):
-        (module, kind, extra), argument = _STORES[scheme], url
+        (module, kind), argument = _STORES[scheme], url
     else:
         raise ConfigError("url must be redis://..., postgresql://... or sqlite:///path")
     try:
         home = importlib.import_module(f"adapty_async._shared.{module}")
     except ImportError:
-        raise ConfigError(f"this url needs: pip install 'adapty-async[{extra}]'") from None
+        raise ConfigError(f"this url needs: pip install 'adapty-async[{module}]'") from None
     store: Callable[[str], Store] = getattr(home, kind)
     return functools.partial(store, argument)

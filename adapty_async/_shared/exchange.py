@@ -197,7 +197,7 @@ class Grant(msgspec.Struct, frozen=True):
     probing: bool
     overstated: bool
     members: int
-    interval: float = AHEAD
+    interval: float
 
 
 def exchange(state: SharedState | None, now: float, report: Report) -> tuple[SharedState, Grant]:

@@ -183,9 +183,6 @@ class ExchangeLoop:
                     await asyncio.sleep(_backoff(lost, INTERVAL))
                 lost += 1
 
-    def __repr__(self) -> str:
-        return f"ExchangeLoop({self.sources!r})"
-
 
 def _backoff(lost: int, interval: float) -> float:
     """Return random seconds until the next attempt, after a number of lost ones before."""

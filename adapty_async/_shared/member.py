@@ -187,11 +187,7 @@ class Member:
     def throttled(
         self, sent: float, retry_after: float | None = None, *, within: float = math.inf
     ) -> None:
-        """
-        Record a 429 response to a request that was sent at `sent`, with its `Retry-After`.
-
-        The next probe is due `within` these seconds: it is of no use later.
-        """
+        """Record a 429 response; see `RateSource.throttled`."""
         self._record(
             ResponseRecord(
                 self._clock(),
@@ -217,23 +213,14 @@ class Member:
         self._search_from = rate
 
     def expect(self, rate: float) -> None:
-        """
-        Start with the limit that an earlier run found, unless one was measured since.
-
-        Raises:
-            ValueError: the rate is not above 0, or infinite.
-        """
+        """Start with the limit that an earlier run found; see `RateSource.expect`."""
         self._fresh.expect(rate)
         if self.limit is None:
             self._expected = self._known = self.limit = rate
             self._exchange_by(self._last + self.interval)
 
     def restart(self, rate: float | None) -> None:
-        """
-        Start again with a limit that was measured before, or without one; a pause ends.
-
-        The 429 responses recorded since were not due to the limit of the bucket.
-        """
+        """Start again, and end a pause; see `RateSource.restart`."""
         self._is_restarting, self._restart_limit = True, rate
         self._known = self.limit = rate
         self.paused_until = min(self.paused_until, self._clock())

@@ -71,7 +71,6 @@ class PostgresStore:
             raise ConfigError("url is not a valid URL of PostgreSQL") from None
         self._url = url
         self._has_table = False
-        self._lock = asyncio.Lock()  # a command that takes too long closes the connection
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
 
@@ -134,10 +133,6 @@ class PostgresStore:
         return self._connection
 
     async def _within(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
-        async with self._lock:
-            return await self._result_in_time(work, seconds)
-
-    async def _result_in_time(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
         task = asyncio.ensure_future(work)
         try:
             if await self._ends_in_time(task, seconds):
@@ -160,8 +155,6 @@ class PostgresStore:
                 await _abort(self._connection)
                 await asyncio.wait({task}, timeout=_CANCEL)
             await cancel(task)
-            if not task.cancelled():
-                task.exception()  # it may have failed too late
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

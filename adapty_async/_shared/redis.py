@@ -97,27 +97,23 @@ class RedisStore:
 
     async def _results(self, pipeline: Pipeline, seconds: float) -> list[Any]:
         try:
-            return await _results_of(pipeline, seconds)
+            # otherwise a command's text would be a part of its error
+            results: list[Any] = await _result(pipeline.execute(raise_on_error=False), seconds)
+            for result in results:
+                if isinstance(result, redis.exceptions.RedisError):
+                    raise _failure(result)
         except StoreError:
             # after a failover, another server may have the address of one that is only readable
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
                 await self._client.connection_pool.disconnect()
             raise
+        return results
 
     async def aclose(self) -> None:
         """Close the connections."""
         # the connection is broken already, or its event loop is closed
         with contextlib.suppress(StoreError, RuntimeError):
             await _result(self._client.aclose(), TIMEOUT)
-
-
-async def _results_of(pipeline: Pipeline, seconds: float) -> list[Any]:
-    # otherwise a command's text would be a part of its error
-    results: list[Any] = await _result(pipeline.execute(raise_on_error=False), seconds)
-    for result in results:
-        if isinstance(result, redis.exceptions.RedisError):
-            raise _failure(result)
-    return results
 
 
 async def _result(command: Awaitable[Any], seconds: float) -> Any:
@@ -130,8 +126,6 @@ async def _result(command: Awaitable[Any], seconds: float) -> Any:
         failure = _failure(error)
     finally:
         await cancel(task)
-        if not task.cancelled():
-            task.exception()  # it may have failed too late
     raise failure
 
 

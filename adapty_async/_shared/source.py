@@ -126,11 +126,7 @@ class SharedSource:
     def throttled(
         self, sent: float, retry_after: float | None = None, *, within: float = math.inf
     ) -> None:
-        """
-        Record a 429 response to a request that was sent at `sent`, with its `Retry-After`.
-
-        The next probe is due `within` these seconds: it is of no use later.
-        """
+        """Record a 429 response; see `RateSource.throttled`."""
         self._source.throttled(sent, retry_after, within=within)
         self._keep_pause()
 
@@ -144,21 +140,12 @@ class SharedSource:
         self.member.search_from(rate)
 
     def expect(self, rate: float) -> None:
-        """
-        Start with the limit that an earlier run found, unless one was measured since.
-
-        Raises:
-            ValueError: the rate is not above 0, or infinite.
-        """
+        """Start with the limit that an earlier run found; see `RateSource.expect`."""
         self.member.expect(rate)
         self._adjust_alone()
 
     def restart(self, rate: float | None) -> None:
-        """
-        Start again with a limit that was measured before, or without one; a pause ends.
-
-        The 429 responses recorded since were not due to the limit of the bucket.
-        """
+        """Start again, and end a pause; see `RateSource.restart`."""
         self.member.restart(rate)
         if self._alone is not None:
             self._continue_alone()

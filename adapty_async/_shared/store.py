@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
-
-from adapty_async.errors import StoreError
 
 __all__ = (
     "START_TIMEOUT",
     "TIMEOUT",
     "Change",
     "Loaded",
-    "MemoryStore",
     "Store",
     "cancel",
     "ends_in_time",
@@ -44,10 +41,12 @@ async def ends_in_time(task: asyncio.Future[Any], seconds: float) -> bool:
 
 
 async def cancel(task: asyncio.Future[Any]) -> None:
-    """Cancel a task until it has ended: libraries may lose a cancellation."""
+    """Cancel a task until it has ended, if it has not: libraries may lose a cancellation."""
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=_CANCEL)
+    if not task.cancelled():
+        task.exception()  # it may have failed too late
 
 
 class Loaded(NamedTuple):
@@ -86,7 +85,7 @@ class Store(Protocol):
 
     A call is one round trip, whatever the number of its keys, of which none is there twice. Methods
     raise a `StoreError` if the store is down or does not respond in time, and may be called again
-    afterwards; they connect again. Several tasks of one event loop may use a store.
+    afterwards; they connect again. One task at a time uses a store.
     """
 
     async def open(self) -> None:
@@ -104,43 +103,3 @@ class Store(Protocol):
     async def aclose(self) -> None:
         """Close the connections. An exception is not raised."""
         ...
-
-
-class MemoryStore:
-    """
-    A store in memory, for tests.
-
-    Attributes:
-        values: the values and their versions, by key.
-        is_down: calls raise a `StoreError`.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self.values: dict[str, tuple[int, bytes]] = {}
-        self.is_down = False
-
-    async def open(self) -> None:
-        """Raise a `StoreError` if the store is down."""
-        if self.is_down:
-            raise StoreError("the store is down")
-
-    async def load(self, keys: Sequence[str]) -> list[Loaded]:
-        """Return the values of keys, in their order."""
-        await self.open()
-        found = [self.values.get(key, (0, None)) for key in keys]
-        return [Loaded(version, value, self._clock()) for version, value in found]
-
-    async def swap(self, changes: Sequence[Change]) -> list[bool]:
-        """Store each value whose key still has its `version`; return which ones had it."""
-        await self.open()
-        return [self._swap(*change) for change in changes]
-
-    def _swap(self, key: str, version: int, value: bytes) -> bool:
-        if self.values.get(key, (0, b""))[0] != version:
-            return False
-        self.values[key] = version + 1, value
-        return True
-
-    async def aclose(self) -> None:
-        """Do nothing."""

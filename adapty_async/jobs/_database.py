@@ -68,7 +68,6 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         serial: the type of a primary key that the database numbers.
         data: the type of bytes.
-        real: the type of floating-point numbers of 8 bytes.
         loose: leaves space in a page of a table, so that rows are updated in place.
         share: locks the rows of `part` against updates until the transaction ends.
         update: locks selected rows against other transactions that lock them.
@@ -81,7 +80,6 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
 
     serial: str
     data: str
-    real: str
     loose: str
     share: str
     update: str

@@ -162,8 +162,6 @@ class Job:
     async def _next_parts(self, most: int) -> list[int]:
         self._require_running(None)  # a stop counts though the store is unavailable
         rows = await self._database.execute(list_open(self._record.id, most))
-        if rows:  # a job that has ended may have been stopped too late
-            self._require_running(await self._stop_reason())
         return [number for (number,) in rows]
 
     async def run_part(
@@ -190,8 +188,8 @@ class Job:
             return None
         runner = Runner(self._record.id, self.name, number, self._worker)
         journal = PartJournal(self._database, runner)
-        lock = await journal.acquire()
         try:
+            lock = await journal.acquire()
             part = await self._load_open(number)  # until now, another runner may have ended it
             if part is None:
                 return None
@@ -228,12 +226,12 @@ class Job:
         """
         self._required()
         own = _shared_among(parts, options)
-
-        async def run(number: int) -> None:
-            self._require_running(None)  # a stop counts though the store is unavailable
-            await self.run_part(number, **own)
-
-        calls = PartCalls(self._next_parts, run, lambda: self._recorded, self._stopping)
+        calls = PartCalls(
+            self._next_parts,
+            lambda number: self.run_part(number, **own),
+            lambda: self._recorded,
+            self._stopping,
+        )
         max_outage = options.get("max_outage", MAX_OUTAGE)
         loop = PartLoop(calls, parts=parts, max_outage=max_outage)
         try:
@@ -358,17 +356,12 @@ class Job:
                 wait = outage_wait(outage) if outage else _CHECK_SECONDS
                 await asyncio.sleep(wait)
                 try:
-                    if await self._has_stopped():
+                    rows = await self._database.execute(stop_reason_of(self._record.id))
+                    if rows != [(None,)]:  # it was stopped, or forgotten
                         run.stop()
                     outage = 0.0
                 except StoreUnavailableError:  # the run finds out itself
                     outage += wait
-
-    async def _has_stopped(self) -> bool:
-        try:
-            return await self._stop_reason() is not None
-        except JobError:  # it was forgotten
-            return True
 
     async def report(self) -> JobReport:
         """

@@ -81,7 +81,6 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         items: the number of items.
         part_size: maximum of items of a part.
         parts: the number of parts.
-        stop_reason: why it stopped; None if it did not.
     """
 
     id: int
@@ -92,7 +91,6 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     items: int
     part_size: int
     parts: int
-    stop_reason: str | None
 
 
 class PartRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,16 +59,12 @@ class PartJournal:
 
     async def acquire(self) -> PartLock:
         """
-        Acquire the lock on the part.
+        Acquire the lock on the part, which `close` releases, also if this is cancelled.
 
         Raises:
             PartBusyError: another runner has it.
         """
-        try:
-            await result_of(asyncio.ensure_future(self._lock_part()))
-        except asyncio.CancelledError:  # nobody would release it while this process lives
-            await self.close()
-            raise
+        await result_of(asyncio.ensure_future(self._lock_part()))
         if self._lock is None:
             raise PartBusyError(f"{self._text} is in use")
         return self._lock
@@ -79,19 +75,13 @@ class PartJournal:
     async def open(
         self, identity: JournalIdentity, check: InputCheck, load_keys: LoadKeys
     ) -> Resumed:
-        """Take the part over; see `Journal.open`."""
-        if self._lock is None:
-            await self.acquire()
+        """Take the part over, after `acquire`; see `Journal.open`."""
         try:
             taken = await self._database.transact(
                 open_part(self._runner, identity, check, load_keys, self._clock())
             )
         except DamageError as error:
-            await self.close()
             raise JournalError(f"{self._text}: {error}") from None
-        except BaseException:
-            await self.close()
-            raise
         self._key, self._size = taken.key, taken.size
         self._spans = dict(taken.resumed.spans)
         return taken.resumed

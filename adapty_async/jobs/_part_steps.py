@@ -147,7 +147,8 @@ def open_part(
     described, size, runs = rows[0]
     run = Run(number=runs + 1, started_at=now, last_at=now)
     key = RunKey(runner.job, runner.part, run.number)
-    yield from _require_same_job(runner.name, key, described, identity, check)
+    found = msgspec.json.decode(described, type=JournalIdentity)
+    require_same_run(f"of the job {runner.name}", found, identity, check)
     spans: dict[int, bytes] = {}
     rate: float | None = None
     if runs:  # otherwise nothing was committed
@@ -161,25 +162,6 @@ def open_part(
     )
     yield Statement(_RUN, key.values | msgspec.structs.asdict(run))
     return TakenPart(key, size, Resumed(run=run, spans=spans, rate=rate))
-
-
-def _require_same_job(
-    name: str,
-    key: RunKey,
-    described: str | None,
-    identity: JournalIdentity,
-    check: InputCheck,
-) -> Steps[None]:
-    found = None
-    if described is not None:
-        found = msgspec.json.decode(described, type=JournalIdentity)
-        require_same_run(f"of the job {name}", found, identity, check)
-    if found != identity:
-        text = msgspec.json.encode(identity, order="deterministic").decode()
-        yield Statement(
-            "UPDATE adapty_job SET identity = :identity WHERE id = :job",
-            {"identity": text, "job": key.job},
-        )
 
 
 def _load_keys(key: RunKey) -> Steps[list[bytes]]:
@@ -264,7 +246,7 @@ def close_part(key: RunKey, counts: PartCounts, *, has_ended: bool) -> Statement
         values["not_sent"] = 0
     ended_at = "{now}" if has_ended else "NULL"
     return Statement(
-        f"UPDATE adapty_part SET is_open = 0, worker = NULL, ended_at = {ended_at}, {_COUNTS}"  # noqa: S608  names of ours
+        f"UPDATE adapty_part SET is_open = 0, ended_at = {ended_at}, {_COUNTS}"  # noqa: S608  names of ours
         " WHERE job = :job AND number = :part AND runs = :run",
         {**key.values, **values},
     )

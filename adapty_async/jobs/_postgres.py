@@ -35,7 +35,6 @@ _POOLER_CHECKS = 3
 _DIALECT = Dialect(
     serial="bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
     data="bytea",
-    real="double precision",
     loose="WITH (fillfactor = 50)",
     share="FOR SHARE OF part",
     update="FOR UPDATE OF part",
@@ -207,7 +206,7 @@ class PostgresDatabase:
         return None
 
     async def unlock(self, lock: _PostgresLock) -> None:
-        """Release a lock, unless that has been done."""
+        """Release a lock, unless it was released or lost."""
         key = _lock_class(self._store, lock.job), lock.part
         if not self._has(lock):
             return
@@ -293,7 +292,7 @@ def _combined(sqls: Sequence[str], *, is_durable: bool) -> bytes:
 
 
 class _PostgresLock:
-    """A session lock on one part."""
+    """A session lock on one part; see `PartLock`."""
 
     def __init__(self, database: PostgresDatabase, job: int, part: int) -> None:
         self._database = database
@@ -302,7 +301,6 @@ class _PostgresLock:
         self._lost: Callable[[], object] = lambda: None
 
     def watch(self, lost: Callable[[], object]) -> None:
-        """Call a function when the lock may be lost; see `PartLock.watch`."""
         self._lost = lost
         if self._is_lost:
             lost()
@@ -313,6 +311,4 @@ class _PostgresLock:
         self._lost()
 
     async def release(self) -> None:
-        """Release the lock; see `PartLock.release`."""
-        if not self._is_lost:
-            await self._database.unlock(self)
+        await self._database.unlock(self)

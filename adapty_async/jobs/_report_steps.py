@@ -29,7 +29,7 @@ class OpenPart(msgspec.Struct, frozen=True):
 
 def list_started(job: int) -> Steps[list[OpenPart]]:
     """Return the parts that a runner opened and did not close."""
-    rows = yield Statement(
+    rows = yield Statement(  # such a part has not ended: there is an index of those
         "SELECT number, size, worker FROM adapty_part WHERE job = :job AND ended_at IS NULL"
         " AND is_open = 1",
         {"job": job},
@@ -93,7 +93,7 @@ def _closed_parts(key: Mapping[str, Any]) -> Steps[tuple[Parts, PartCounts]]:
     ((total, ended, changed, unread, *found),) = yield Statement(
         "SELECT count(*), count(ended_at), coalesce(sum(is_changed), 0),"  # noqa: S608  names of ours
         f" coalesce(sum(CASE WHEN runs = 0 THEN size ELSE 0 END), 0), {sums} FROM adapty_part"
-        " WHERE job = :job AND (is_open = 0 OR ended_at IS NOT NULL)",
+        " WHERE job = :job AND is_open = 0",
         key,
     )
     counts = PartCounts(**dict(zip(_NAMES, map(int, found), strict=True)))

@@ -55,7 +55,6 @@ _UNAVAILABLE = frozenset(
 _DIALECT = Dialect(
     serial="INTEGER PRIMARY KEY AUTOINCREMENT",  # a number is never used again
     data="blob",
-    real="real",
     loose="",
     share="",
     update="",
@@ -142,7 +141,6 @@ class _SqliteLock:
         """Do nothing; see `PartLock.watch`."""
 
     async def release(self) -> None:
-        """Release the lock; see `PartLock.release`."""
         await until_ended(self._locks.run(lambda locks: locks.release(self._job, self._part)))
 
 
@@ -212,7 +210,6 @@ class _ReadOnlyFile:
         raise JobError(f"the job store {self._path} cannot be used: it is read-only")
 
     def execute_alone(self, statement: Statement, *, durable: bool) -> Rows:
-        """Execute a statement as a transaction of its own."""
         return self.transact(steps_of([statement]), durable=durable)[0]
 
     def transact(self, steps: Steps[ResultT], *, durable: bool) -> ResultT:  # noqa: ARG002  nothing is written
@@ -261,7 +258,6 @@ class _File:
         """Do nothing, since this process can write the file."""
 
     def execute_alone(self, statement: Statement, *, durable: bool) -> Rows:
-        """Execute a statement as a transaction of its own."""
         with self._used(durable=durable):
             return self._execute(statement)
 

@@ -100,13 +100,13 @@ def load_job(name: str) -> Steps[JobRecord]:
         JobError: there is none with this name.
     """
     rows = yield Statement(
-        "SELECT id, identity, id_kind, source, items, part_size, parts, stop_reason"
+        "SELECT id, identity, id_kind, source, items, part_size, parts"
         " FROM adapty_job WHERE name = :name",
         {"name": name},
     )
     if not rows:
         raise JobError(f"the store has no job {name}")
-    number, identity, id_kind, source, items, part_size, parts, stop_reason = rows[0]
+    number, identity, id_kind, source, items, part_size, parts = rows[0]
     return JobRecord(
         id=number,
         name=name,
@@ -116,7 +116,6 @@ def load_job(name: str) -> Steps[JobRecord]:
         items=items,
         part_size=part_size,
         parts=parts,
-        stop_reason=stop_reason,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 
 from adapty_async._journal import (
@@ -139,22 +140,28 @@ class StoredJournal:
     ) -> Resumed:
         """Open the journal, whose job is made first if there is none."""
         await self._database.open()
-        await self._database.transact(self._plan())
+        await self._database.transact(self._plan(identity))
         self._journal = PartJournal(
             self._database, Runner(self._number, str(self._number), 0, "me"), lambda: NOW
         )
         try:
+            await self._journal.acquire()
             return await self._journal.open(identity, check, load_keys)
         except BaseException:
-            await self._database.close()
+            await self.close()
             raise
 
-    def _plan(self) -> Steps[None]:
+    def _plan(self, identity: JournalIdentity) -> Steps[None]:
+        values = {
+            "job": self._number,
+            "name": str(self._number),
+            "identity": msgspec.json.encode(identity).decode(),
+        }
         yield Statement(
-            "INSERT INTO adapty_job (id, name, id_kind, source, items, part_size, parts,"
-            f" planned_at) {self._override} VALUES (:job, :name, '', 'null', 6000, 6000, 1, 0)"
-            " ON CONFLICT DO NOTHING",
-            {"job": self._number, "name": str(self._number)},
+            "INSERT INTO adapty_job (id, name, identity, id_kind, source, items, part_size, parts,"
+            f" planned_at) {self._override}"
+            " VALUES (:job, :name, :identity, '', 'null', 6000, 6000, 1, 0) ON CONFLICT DO NOTHING",
+            values,
         )
         yield Statement(
             "INSERT INTO adapty_part (job, number, first, size, source)"

@@ -119,6 +119,10 @@ async def test_a_job_ends_with_an_outcome_for_each_item(
     assert repr(report) == f"JobReport({name}, items=55, done=45, absent=10)"
     assert repr(job) == f"Job({name}, v1.profiles.delete by customer_user_id, items=55, parts=6)"
     assert await job.open_parts() == []
+    assert job._recorded == 6  # a failure of the store would begin another outage
+    assert [(one.index, one.line, one.item) async for one in job.outcomes()] == [
+        (number, number + 1, f"user_{number}") for number in range(55)
+    ]
 
 
 async def test_the_same_plan_again_is_the_same_job(
@@ -171,6 +175,21 @@ async def test_another_job_of_the_same_name_is_rejected_with_the_difference(
     source = ids(*users(options.pop("count", 25)))
     with pytest.raises((JobError, JournalError), match=message):
         await store.plan(name, adapty.v1.profiles.bulk_delete, source, **options)
+
+
+async def test_another_kind_of_ids_is_rejected(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """The name of a call of one's own may not have it."""
+
+    def create(items: Any, *, by: Any, **options: Any) -> BulkRun[Any, Any]:
+        return adapty.bulk(
+            items, build=lambda item: create_profile(**{by: item}), name="create", **options
+        )
+
+    await store.plan(name, create, ids("a"), by=BY)
+    with pytest.raises(JobError, match="by: customer_user_id there, profile_id here"):
+        await store.plan(name, create, ids("a"), by="profile_id")
 
 
 async def test_another_key_is_rejected(
@@ -304,10 +323,24 @@ async def test_input_that_changed_is_not_sent(
     assert len(sandbox.arrivals()) == 30
 
 
-async def test_a_report_has_the_limit_while_a_worker_is_at_work(
+async def test_parts_that_a_worker_left_are_not_running(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """After a kill, nobody has the lock; workers first take the parts that nobody has begun."""
+    job = await planned(store, name, adapty, ids(*users(3)), part_size=1)
+    begun = "UPDATE adapty_part SET is_open = 1, runs = 1, worker = 'dead' WHERE job = :job"
+    begun = f"{begun} AND number = 0"
+    await store._database.execute(Statement(begun, {"job": job._record.id}))
+    report = await job.report()
+    assert (report.parts.total, report.parts.running, report.workers) == (3, 0, 0)
+    assert await job._next_parts(2) == [1, 2]
+    assert await job._next_parts(3) == [1, 2, 0]
+
+
+async def test_a_report_has_rate_and_limit_while_a_worker_is_at_work(
     store_url: str, name: str, ids: WriteIds
 ) -> None:
-    """The limit is the one that a run recorded last, in any process."""
+    """The rate is that of the last minute; the limit is that of the last run that recorded one."""
     server = Held()
     async with AdaptyClient("key", transport=server) as own, JobStore(store_url) as store:
         job = await planned(store, name, own, ids(*users(20)))
@@ -318,10 +351,22 @@ async def test_a_report_has_the_limit_while_a_worker_is_at_work(
             [{"part": 0, "at": 2.0, "rate": 300.0}, {"part": 1, "at": 3.0, "rate": 400.0}],
         )
         await store._database.execute(recorded)
+        minutes = Statement(
+            "INSERT INTO adapty_minute VALUES"
+            " (:job, 0, 7, :minute, :first, :last, :done, 0, 0, 0, 0, 0, 0, 0, 0)",
+            {"job": job._record.id},
+            [
+                {"minute": 0, "first": 0.0, "last": 50.0, "done": 100},
+                {"minute": 10, "first": 600.0, "last": 610.0, "done": 20},
+            ],
+        )
+        await store._database.execute(minutes)
         before = await job.report()
         running = asyncio.create_task(job.run_part(0))
         await server.until_sent(10)
-        assert (before.limit, (await job.report()).limit) == (None, 400.0)
+        report = await job.report()
+        assert (before.rate, report.rate) == (None, 2.0)
+        assert (before.limit, report.limit) == (None, 400.0)
         server.may_respond.set()
         await running
         assert (await job.report()).limit is None
@@ -369,6 +414,7 @@ async def test_failed_items_are_sent_again_after_retry_only(
         assert (await job.work()).failed == 1
         assert len(sandbox.arrivals()) == 2
         assert await job.retry() == 1
+        assert (await job.report()).failed == 1
         encoded = AdaptyClient(sandbox.api_key, base_url=sandbox.url, id_encoding="utf-8")
         async with encoded:
             again = await store.job(name, encoded.v1.profiles.bulk_delete)
@@ -400,11 +446,88 @@ async def test_one_error_for_all_items_stops_the_job_everywhere(
                 await attempt
         assert (await second.report()).stop_reason == "key_rejected"
         assert len(sandbox.arrivals()) == sent
+        await second.cancel()
+        assert (await second.report()).stop_reason == "key_rejected"  # the first one counts
         await second.retry()
         assert (await second.report()).stop_reason is None
     copied = pickle.loads(pickle.dumps(caught.value))
     assert (str(copied), copied.reason) == (str(caught.value), "key_rejected")
     assert copy.copy(caught.value).reason == "key_rejected"
+
+
+REJECTION = b'{"errors":[],"error_code":"bad_request"}'
+
+
+@pytest.mark.parametrize(
+    ("response", "options", "reason"),
+    [
+        pytest.param(Response(400, {}, REJECTION), {}, "same_error", id="same error"),
+        pytest.param(Response(404, {}, b"<html>"), {}, "wrong_address", id="wrong address"),
+        pytest.param(Response(400, {}, REJECTION), {"fail_fast": True}, "fail_fast", id="first"),
+    ],
+)
+async def test_what_every_worker_would_find_stops_the_job_everywhere(
+    store: JobStore,
+    name: str,
+    ids: WriteIds,
+    response: Response,
+    options: dict[str, Any],
+    reason: str,
+) -> None:
+    """The reason is in the store, and the parts that are left stay open."""
+
+    async def respond(_request: Request) -> Response:
+        return response
+
+    async with AdaptyClient("key", transport=respond) as own:
+        job = await planned(store, name, own, ids(*users(70)), part_size=60)
+        with pytest.raises(JobStoppedError, match=f"has stopped: {reason}"):
+            await job.work(parts=1, **options)
+    report = await job.report()
+    assert (report.stop_reason, report.has_ended) == (reason, False)
+
+
+async def test_successes_in_between_do_not_stop_the_job(
+    store: JobStore, name: str, ids: WriteIds
+) -> None:
+    """A rule about several items in a row counts from the start after a part with successes."""
+
+    async def respond(request: Request) -> Response:
+        return Response(401 if "bad" in repr(dict(request.headers)) else 204, {}, b"{}")
+
+    items = [f"{kind}_{number}" for number in range(6) for kind in ("bad", "good")]
+    items.sort(key=lambda item: (int(item[-1]) // 2, item))  # two bad ones, two good ones
+    async with AdaptyClient("key", transport=respond) as own:
+        job = await planned(store, name, own, ids(*items), part_size=2)
+        for number in range(6):
+            await job.run_part(number)
+    report = await job.report()
+    assert (report.done, report.failed, report.stop_reason) == (6, 6, None)
+
+
+async def test_a_worker_that_waits_for_others_notices_a_cancelled_job(
+    store_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """The other worker may stand still, so that its part is never free."""
+    async with JobStore(store_url) as store, JobStore(store_url) as other:
+        job = await planned(store, name, adapty, ids("a"))
+        lock = await other._database.lock(job._record.id, 0)
+        assert lock is not None
+        await job.cancel()
+        with pytest.raises(JobStoppedError, match="has stopped: cancelled"):
+            await job.work()
+
+
+async def test_a_stop_that_came_too_late_is_no_error(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """The last part ended after the job was cancelled."""
+    job = await planned(store, name, adapty, ids("a"))
+    await job.run_part(0)
+    late = "UPDATE adapty_job SET stop_reason = 'cancelled' WHERE id = :job"
+    await store._database.execute(Statement(late, {"job": job._record.id}))
+    report = await job.work()
+    assert (report.has_ended, report.stop_reason) == (True, "cancelled")
 
 
 async def test_parts_of_few_items_stop_the_job_too(
@@ -426,7 +549,8 @@ async def test_the_reasons_of_failures_are_counted(
 ) -> None:
     """A report has the class and status of the errors, and no text of the server."""
     async with Sandbox() as sandbox, AdaptyClient("wrong", base_url=sandbox.url) as adapty:
-        job = await planned(store, name, adapty, ids(*users(3)))
+        await (await planned(store, f"{name}-other", adapty, ids(*users(2)))).work()
+        job = await planned(store, name, adapty, ids(*users(3)), part_size=2)
         report = await job.work()
     assert report.reasons == {(AuthenticationError.__name__, 401): 3}
 
@@ -472,6 +596,22 @@ async def test_a_worker_that_is_stopped_leaves_its_parts_open(
         assert report.not_sent > 0
         with pytest.raises(JobStoppedError, match="was stopped here"):
             await job.run_part(0)
+
+
+async def test_a_worker_that_is_aborted_waits_for_no_response(
+    store: JobStore, name: str, ids: WriteIds
+) -> None:
+    """The requests on the wire are cancelled, though they may have been drained for long."""
+    server = Held()
+    async with AdaptyClient("key", transport=server) as own:
+        job = await planned(store, name, own, ids(*users(10)))
+        working = asyncio.create_task(job.work(parts=1, concurrency=2, drain=3600.0))
+        await server.until_sent(2)
+        assert job.in_flight == 2
+        job.abort()
+        async with asyncio.timeout(50):
+            report = await working
+    assert (report.not_sent, server.count, job._runs) == (8, 2, set())
 
 
 async def test_a_worker_that_is_stopped_while_it_reads_sends_nothing(
@@ -527,7 +667,7 @@ async def test_a_forgotten_job_leaves_no_row(
     await job.forget()
     with pytest.raises(JobError, match=f"the store has no job {name}"):
         await store.job(name)
-    for use in (job.report, job.retry, job.forget, job.work):
+    for use in (job.report, job.retry, job.forget, job.work, job._stop_reason):
         with pytest.raises(JobError, match=f"the job {name} was forgotten"):
             await use()
     for table in ("key", "minute", "part", "reason", "run", "span"):
@@ -536,6 +676,30 @@ async def test_a_forgotten_job_leaves_no_row(
         )
         assert rows == []
     assert await (await planned(store, name, adapty, ids(*users(5)))).open_parts() == [0]
+
+
+async def test_jobs_of_a_store_do_not_disturb_each_other(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """A job is retried, cancelled and forgotten alone, and has a report of its own."""
+    lines = Lines(renamed(ids("a", "b\u00e9a").path, "theirs.txt"))
+    theirs = await planned(store, f"{name}-theirs", adapty, lines, part_size=1)
+    await theirs.work()
+    await theirs.cancel()  # it has ended
+    job = await planned(store, name, adapty, ids("a", "b", "c", "d\u00e9a"), part_size=1)
+    before = await theirs.report()
+    assert (before.counts["absent"], before.failed, before.stop_reason) == (1, 1, None)
+    await job.work()
+    assert await job.retry() == 1
+    await job.cancel()
+    assert (await job.report()).stop_reason == "cancelled"
+    assert await theirs.report() == before
+    assert await theirs.retry() == 1
+    assert await theirs.open_parts() == [1]
+    assert await job.open_parts() == [3]
+    assert (await job.report()).stop_reason == "cancelled"
+    await job.forget()
+    assert (await theirs.work()).counts == before.counts
 
 
 async def test_a_create_whose_worker_was_killed_is_never_sent_again(
@@ -566,26 +730,60 @@ async def test_a_create_whose_worker_was_killed_is_never_sent_again(
     assert await job.retry() == 0
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param((b"d" * 512, 1), id="checksum"),
+        pytest.param((b"d" * 512, _checksum(1, 0, b"d" * 512)), id="another part"),
+        pytest.param((b"?" * 512, _checksum(0, 0, b"?" * 512)), id="unknown state"),
+    ],
+)
 async def test_a_damaged_span_is_an_error(
-    store: JobStore, name: str, adapty: AdaptyClient, sandbox: Sandbox, ids: WriteIds
+    store: JobStore,
+    name: str,
+    adapty: AdaptyClient,
+    sandbox: Sandbox,
+    ids: WriteIds,
+    row: tuple[bytes, int],
 ) -> None:
-    """States that do not match their checksum are never guessed from."""
+    """States that do not match their checksum, or are unknown, are never guessed from."""
     job = await planned(store, name, adapty, ids(*users(4)))
     await store._database.execute(
         Statement(
-            "INSERT INTO adapty_span VALUES (:job, 0, 0, :states, 1)",
-            {"job": job._record.id, "states": b"d" * 512},
+            "INSERT INTO adapty_span VALUES (:job, 0, 0, :states, :checksum)",
+            {"job": job._record.id, "states": row[0], "checksum": row[1]},
         )
     )
     await store._database.execute(
         Statement("UPDATE adapty_part SET runs = 1 WHERE job = :job", {"job": job._record.id})
     )
-    damage = f"part 0 of the job {name}: a row of the table adapty_span is damaged"
+    faults = "a row of the table adapty_span is damaged|it holds a state that this release"
+    damage = f"part 0 of the job {name}: ({faults})"
     with pytest.raises(JournalError, match=damage):
         await job.run_part(0)
     with pytest.raises(JournalError, match=damage):
         await anext(job.outcomes())
     assert not sandbox.arrivals()
+
+
+async def test_a_report_counts_the_processes_at_work(
+    store_url: str, name: str, ids: WriteIds
+) -> None:
+    """A process that works on two parts is one worker."""
+    server = Held()
+    own = AdaptyClient("key", base_url="http://127.0.0.1:1", transport=server)
+    async with own, JobStore(store_url) as one, JobStore(store_url) as other:
+        job = await planned(one, name, own, ids(*users(3)), part_size=1)
+        second = await other.job(name, own.v1.profiles.bulk_delete)
+        running = [asyncio.create_task(job.run_part(number)) for number in (0, 1)]
+        await server.until_sent(2)
+        assert (await second.report()).workers == 1
+        running.append(asyncio.create_task(second.run_part(2)))
+        await server.until_sent(1)
+        report = await second.report()
+        server.may_respond.set()
+        await asyncio.gather(*running)
+    assert (report.workers, report.parts.running) == (2, 3)
 
 
 async def test_a_job_without_its_call_or_input_does_not_work(
@@ -667,9 +865,10 @@ async def test_rate_and_concurrency_are_shared_among_the_parts_in_hand(
         seen.append(options)
         return adapty.v1.profiles.bulk_delete(items, by=by, **options)
 
-    job = await store.plan(name, call, ids(*users(4)), by=BY)
-    await job.work(parts=4, rate=1000.0, concurrency=10)
-    assert (seen[-1]["rate"], seen[-1]["concurrency"]) == (250.0, 2)
+    for concurrency, own in ((10, 2), (3, 1)):
+        job = await store.plan(f"{name}-{concurrency}", call, ids(*users(4)), by=BY)
+        await job.work(parts=4, rate=1000.0, concurrency=concurrency)
+        assert (seen[-1]["rate"], seen[-1]["concurrency"]) == (250.0, own)
 
 
 async def test_an_outage_of_adapty_stops_this_worker_only(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -37,7 +39,7 @@ from adapty_async.jobs import (
     _job,
     _sqlite,
 )
-from adapty_async.jobs._database import Statement, Steps, steps_of
+from adapty_async.jobs._database import PartLock, Statement, Steps, steps_of
 from adapty_async.jobs._link import Link
 from adapty_async.jobs._part_journal import PartJournal
 from adapty_async.jobs._part_steps import Runner
@@ -148,29 +150,41 @@ async def test_a_lock_is_released_once(store: JobStore, store_url: str, name: st
 
 
 async def test_a_runner_that_is_cancelled_while_it_locks_leaves_no_lock(
-    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+    store: JobStore,
+    name: str,
+    adapty: AdaptyClient,
+    ids: WriteIds,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A lock that nobody releases would keep the part from all others while the process lives."""
     job = await planned(store, name, adapty, ids("a"))
-    journal = PartJournal(store._database, Runner(job._record.id, name, 0, "me"))
-    taking = asyncio.create_task(journal.acquire())
-    for _ in range(3):  # the lock is asked for
-        await asyncio.sleep(0)
-    taking.cancel()
+    lock, locked, may_return = store._database.lock, asyncio.Event(), asyncio.Event()
+
+    async def lock_and_wait(number: int, part: int) -> PartLock | None:
+        acquired = await lock(number, part)
+        locked.set()
+        await may_return.wait()
+        return acquired
+
+    monkeypatch.setattr(store._database, "lock", lock_and_wait)
+    running = asyncio.create_task(job.run_part(0))
+    await locked.wait()
+    running.cancel()
+    await asyncio.sleep(0)
+    may_return.set()
     with pytest.raises(asyncio.CancelledError):
-        await taking
+        await running
     assert await store._database.held(job._record.id, [0]) == set()
 
 
 async def test_a_part_that_is_not_there_is_reported(
     store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
 ) -> None:
-    """A journal of a part that was forgotten meanwhile is an error, and leaves no lock."""
+    """A journal of a part that was forgotten meanwhile is an error."""
     job = await planned(store, name, adapty, ids("a"))
     journal = PartJournal(store._database, Runner(job._record.id, name, 9, "me"))
     with pytest.raises(JobError, match=f"the store has no part 9 of a job {name}"):
         await journal.open(IDENTITY, accept, ignore)
-    assert await store._database.held(job._record.id, [9]) == set()
 
 
 async def test_a_commit_stores_all_or_nothing(store: JobStore) -> None:
@@ -191,6 +205,17 @@ async def test_a_commit_stores_all_or_nothing(store: JobStore) -> None:
     assert await database.commit([good, Statement("SELECT 1")], durable=False) == 1
     assert await database.execute(stored) == [(1,)]
     await database.execute(Statement("DELETE FROM adapty_run WHERE job = -1"))
+
+
+async def test_only_a_commit_that_need_not_be_durable_is_loose(postgres_url: str) -> None:
+    """A write-ahead entry is on the disk before its request, whatever the same statement did."""
+    async with JobStore(postgres_url) as store:
+        database: Any = store._database
+        for durable in (False, True, False):
+            await database.commit([Statement("SELECT 1")], durable=durable)
+        loose = b"set_config('synchronous_commit', 'off', true)"
+        found = {durable: loose in text for (durable, _), text in database._commits.items()}
+    assert found == {False: True, True: False}
 
 
 async def test_a_store_of_a_later_release_is_rejected(
@@ -405,6 +430,14 @@ async def test_a_file_that_another_program_locks_for_long_holds_up_one_statement
         assert await store._database.execute(patience) == [(200,)]
 
 
+def test_only_a_durable_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    """A write-ahead entry is on the disk before its request, and other commits cost less."""
+    full = Statement("PRAGMA synchronous")
+    with closing(_sqlite._File(tmp_path / "jobs.db")) as file:
+        found = [file.execute_alone(full, durable=durable) for durable in (False, True, False)]
+    assert found == [[(1,)], [(2,)], [(1,)]]
+
+
 async def test_the_address_of_a_file_may_be_quoted(tmp_path: Path) -> None:
     """The store and its rate are in the same folder, whose name is quoted like that of any URL."""
     folder = tmp_path / "our jobs"
@@ -604,7 +637,8 @@ async def test_a_report_without_a_response_ends_within_the_lease(
 
 
 async def test_a_connection_that_is_not_made_in_time_is_reported(postgres_url: str) -> None:
-    """A use of the store waits no longer than a share of the lease for a new connection."""
+    """A use waits no longer than a share of the lease for it, and has no effect later."""
+    run = "INSERT INTO adapty_run (job, part, number, started_at, last_at) VALUES (-2, 0, 0, 0, 0)"
     async with running_cut(postgres_url) as cut, JobStore(cut.url, lease=2.5) as store:
         cut.connects.clear()
         store._database._data.disconnect()  # type: ignore[attr-defined]
@@ -612,10 +646,18 @@ async def test_a_connection_that_is_not_made_in_time_is_reported(postgres_url: s
         async with asyncio.timeout(50):
             while "does not respond in time" not in text:  # at first, it is the broken one's
                 with pytest.raises(StoreUnavailableError) as caught:
-                    await store._database.execute(Statement("SELECT 1"))
+                    await store._database.execute(Statement(run))
                 text = str(caught.value)
                 await asyncio.sleep(0.05)
-        cut.connects.set()
+            cut.connects.set()
+            rows = None
+            while rows is None:
+                await asyncio.sleep(0.05)
+                with contextlib.suppress(StoreUnavailableError):
+                    rows = await store._database.execute(
+                        Statement("SELECT number FROM adapty_run WHERE job = -2")
+                    )
+    assert rows == []
 
 
 async def test_a_runner_without_its_store_sends_nothing_after_its_lease(
@@ -745,22 +787,52 @@ async def test_a_session_that_ends_stops_its_runs(
         assert (await job.report()).ok
 
 
+async def test_a_run_without_its_lock_waits_for_no_response(
+    postgres_url: str, name: str, ids: WriteIds
+) -> None:
+    """The retry of a request could be sent after another runner has taken the part over."""
+    server = Held()
+    async with (
+        AdaptyClient("key", base_url="http://127.0.0.1:1", transport=server) as own,
+        JobStore(postgres_url) as store,
+    ):
+        job = await planned(store, name, own, ids(*users(10)))
+        running = asyncio.create_task(job.run_part(0, concurrency=2, drain=3600.0))
+        await server.until_sent(2)
+        store._database._lose_all()  # type: ignore[attr-defined]
+        async with asyncio.timeout(50):
+            with pytest.raises(PartBusyError, match="its lock was lost"):
+                await running
+    assert server.count == 2
+
+
 async def test_a_session_with_locks_is_checked(postgres_url: str) -> None:
     """A lock stays as long as its session responds to the checks."""
     lost: list[bool] = []
     async with JobStore(postgres_url, lease=5.0) as store:
-        lock = await store._database.lock(8, 8)
-        assert lock is not None
+        database: Any = store._database
+        lock = await database.lock(8, 8)
         lock.watch(lambda: lost.append(True))
-        check = Statement(
-            "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT 1' AND state = 'idle'"
-            " AND application_name = 'adapty-async job'"
-        )
-        while not await store._database.execute(check):  # noqa: ASYNC110  the server has no event
-            await asyncio.sleep(0.01)
-        assert await store._database.held(8, [8]) == {8}
+        expires = database._expiry.when()
+        async with asyncio.timeout(50):
+            while database._expiry.when() == expires:  # noqa: ASYNC110  a check has no event
+                await asyncio.sleep(0.01)
+        assert await database.held(8, [8]) == {8}
         assert not lost
         await lock.release()
+
+
+async def test_a_lock_that_expires_is_lost_at_once(postgres_url: str) -> None:
+    """Its runner stops then, and not when the session is used the next time."""
+    lost = asyncio.Event()
+    async with JobStore(postgres_url) as store:
+        database: Any = store._database
+        database._checks.cancel()
+        lock = await database.lock(18, 1)
+        lock.watch(lost.set)
+        database._renew(asyncio.get_running_loop().time() - 60.0)
+        async with asyncio.timeout(50):
+            await lost.wait()
 
 
 async def test_a_process_that_stood_still_keeps_no_lock(postgres_url: str) -> None:
@@ -780,6 +852,34 @@ async def test_a_process_that_stood_still_keeps_no_lock(postgres_url: str) -> No
             await store._database.lock(10, 2)
         again = await store._database.lock(10, 2)
         assert (told, again is None) == ([True], False)
+
+
+async def test_a_lock_counts_from_the_time_at_which_it_was_asked_for(postgres_url: str) -> None:
+    """A response may take long, and the lease of the server begins before it arrives."""
+    clock = asyncio.get_running_loop().time
+    async with JobStore(postgres_url, lease=25.0) as store:
+        database: Any = store._database
+        async with database._session._turn:  # until the last use has its response
+            locking = asyncio.create_task(database.lock(16, 1))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            waiting = clock()
+        lock = await locking
+        assert database._expiry.when() <= waiting + 0.8 * 25.0
+        await lock.release()
+
+
+async def test_a_lock_that_could_not_be_asked_for_is_no_busy_part(postgres_url: str) -> None:
+    """Otherwise a worker whose store was away would wait for itself."""
+    async with JobStore(postgres_url) as store:
+        session: Any = store._database._session._session  # type: ignore[attr-defined]
+        session.failed_at = time.monotonic()  # nothing connects for a moment
+        with pytest.raises(StoreUnavailableError):
+            await store._database.lock(17, 1)
+        session.failed_at = -math.inf
+        lock = await store._database.lock(17, 1)
+        assert lock is not None
+        await lock.release()
 
 
 async def test_a_server_without_a_free_connection_is_waited_for(

@@ -204,6 +204,7 @@ async def test_all_differences_are_listed(storage: Storage) -> None:
     await _is_as_before(storage)
 
 
+@pytest.mark.parametrize("storage", ["memory", "file"], indirect=True)  # a job's stays the same
 async def test_an_accepted_input_replaces_the_description(storage: Storage) -> None:
     """After a run with a longer input, the journal describes the longer input."""
     await _closed_journal(storage)

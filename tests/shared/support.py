@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from adapty_async._shared.store import Change, Loaded, Store
+from adapty_async.errors import StoreError
 
-__all__ = ("load", "swap", "until", "virtually")
+__all__ = ("MemoryStore", "load", "swap", "until", "virtually")
 
 
 async def until(happened: Callable[[], object]) -> None:
@@ -62,3 +63,43 @@ def virtually(main: Coroutine[Any, Any, object]) -> None:
     random.seed(0)
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(main)
+
+
+class MemoryStore:
+    """
+    A `Store` in memory.
+
+    Attributes:
+        values: the values and their versions, by key.
+        is_down: calls raise a `StoreError`.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.values: dict[str, tuple[int, bytes]] = {}
+        self.is_down = False
+
+    async def open(self) -> None:
+        """Raise a `StoreError` if the store is down."""
+        if self.is_down:
+            raise StoreError("the store is down")
+
+    async def load(self, keys: Sequence[str]) -> list[Loaded]:
+        """Return the values of keys."""
+        await self.open()
+        found = [self.values.get(key, (0, None)) for key in keys]
+        return [Loaded(version, value, self._clock()) for version, value in found]
+
+    async def swap(self, changes: Sequence[Change]) -> list[bool]:
+        """Store the values whose keys have the same version still."""
+        await self.open()
+        return [self._swap(*change) for change in changes]
+
+    def _swap(self, key: str, version: int, value: bytes) -> bool:
+        if self.values.get(key, (0, b""))[0] != version:
+            return False
+        self.values[key] = version + 1, value
+        return True
+
+    async def aclose(self) -> None:
+        """Do nothing."""

@@ -150,11 +150,11 @@ def test_a_restart_forgets_what_was_throttled() -> None:
     state, _ = exchange(None, NOW, a_report(known=400.0, active_until=NOW + 9.0))
     paused = ResponseRecord(NOW, NOW - 0.02, 0, throttled=True, retry_after=90.0)
     late = ResponseRecord(NOW + 5.0, NOW, 0, throttled=True, retry_after=90.0)
-    state, _ = exchange(state, NOW, a_report("b", responses=(paused, late)))
+    state, before = exchange(state, NOW, a_report("b", responses=(paused, late)))
     state, grant = exchange(state, NOW + 0.1, a_report("b", restart=True, restart_limit=300.0))
 
     assert grant.limit == 300.0
-    assert grant.epoch == grant.revoked
+    assert grant.epoch == grant.revoked == before.epoch + 1
     assert grant.paused_until <= NOW + 0.1
     assert state.pending == []
 
@@ -250,6 +250,43 @@ def test_hungry_members_share_the_rate_evenly() -> None:
     assert max(counts.values()) <= 1.05 * min(counts.values())
 
 
+def test_a_member_with_permits_left_keeps_its_share() -> None:
+    """For some exchanges, the others do not receive what it is about to ask for."""
+    state, _ = exchange(None, NOW, a_report(known=400.0))
+    for member in "ab":
+        state, _ = ask(state, NOW, member)
+    state, _ = exchange(state, NOW + 0.05, a_report("b", NOW + 0.05))
+    count = 0
+    for step in range(1, 6):
+        state, grant = ask(state, NOW + 0.05 * step)
+        count += len(grant.permits)
+
+    assert count <= 0.7 * 0.25 * 388
+
+
+def test_a_member_learns_when_there_may_be_more() -> None:
+    """One that has had its share asks again when more is due, and not before."""
+    state, _ = exchange(None, NOW, a_report(known=400.0))
+    for member in "ab":  # both are hungry
+        state, grant = ask(state, NOW, member, wanted=1)
+        assert grant.again == 0.0
+    state, _ = ask(state, NOW)
+    state, grant = ask(state, NOW)
+    assert grant.permits == ()
+    assert 0.0 < grant.again <= 2 / 388
+    _, grant = ask(state, NOW + grant.again + 1e-6)
+    assert grant.permits
+
+
+def test_many_members_exchange_less_often() -> None:
+    """All together exchange 400 times a second, and their permits last as long as they wait."""
+    state, grant = exchange(None, NOW, a_report("0", active_until=NOW + 0.5))
+    for number in range(1, 64):
+        state, grant = exchange(state, NOW, a_report(f"{number}", active_until=NOW + 0.5))
+
+    assert grant.interval == pytest.approx(64 / 400)
+
+
 def test_a_member_alone_may_use_the_whole_rate() -> None:
     """Members that do not want more leave their share to the others."""
     state, _ = exchange(None, NOW, a_report(known=400.0))
@@ -284,6 +321,17 @@ def test_a_member_that_leaves_or_is_silent_is_not_counted() -> None:
     assert grant.members == 1
     _, grant = exchange(state, NOW + 3.1, a_report("b", NOW + 3.1, is_leaving=True))
     assert grant.members == 0
+
+
+def test_a_member_that_leaves_at_the_start_is_not_counted() -> None:
+    """Only members of before a failure of the store count until they may be back."""
+    state, _ = exchange(None, NOW, a_report("a"))
+    state, _ = exchange(state, NOW, a_report("b"))
+    state, _ = exchange(state, NOW, a_report("b", is_leaving=True))
+    state, grant = exchange(state, NOW, a_report("a", members=2))
+    assert grant.members == 1
+    _, grant = exchange(state, NOW + 9.0, a_report("a", NOW + 9.0))
+    assert grant.members == 1
 
 
 def a_search(rate: float = 500.0) -> SharedState:
@@ -418,6 +466,23 @@ def test_a_pause_holds_for_all_and_one_tests_it() -> None:
     _, grant = ask(state, NOW + 31.3, "b")
 
     assert grant.permits
+
+
+@pytest.mark.parametrize(("within", "probed"), [(math.inf, False), (3.0, True)])
+def test_a_probe_comes_while_it_is_of_use(
+    within: float,
+    probed: bool,  # noqa: FBT001  a parameter
+) -> None:
+    """A run that would end before the next probe has it earlier."""
+    state, _ = exchange(None, NOW, a_report(known=400.0))
+    now = NOW
+    for _ in range(7):  # each wait for a probe is twice as long
+        now += 20.0
+        rejected = ResponseRecord(now, now, state.epoch, throttled=True, within=within)
+        state, _ = exchange(state, now, a_report(at=now, responses=(rejected,) * 10))
+    _, grant = ask(state, now + 4.0)
+
+    assert bool(grant.permits) is probed
 
 
 def test_a_pause_that_is_overstated_ends_for_all() -> None:

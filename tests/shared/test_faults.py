@@ -12,10 +12,10 @@ from typing import TypeVar
 import pytest
 
 from adapty_async._shared.loop import ExchangeLoop
-from adapty_async._shared.store import TIMEOUT, Change, Loaded, MemoryStore
+from adapty_async._shared.store import TIMEOUT, Change, Loaded
 from adapty_async.errors import StoreError
 from tests.raw_server import own_tasks
-from tests.shared.support import virtually
+from tests.shared.support import MemoryStore, virtually
 from tests.simulation import Bucket
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
-from adapty_async._shared.exchange import Grant, ResponseRecord
+from adapty_async._shared.exchange import Grant, Report, ResponseRecord
 from adapty_async._shared.member import INTERVAL, Member, StoreClock, limiter_alone
 from adapty_async._shared.source import SharedSource
 from adapty_async.errors import ConfigError, StoreError
@@ -30,6 +30,7 @@ def a_grant(*permits: float, **fields: object) -> Grant:
         "probing": False,
         "overstated": False,
         "members": 2,
+        "interval": INTERVAL,
     }
     times = tuple(permit + AHEAD_OF_US for permit in permits)
     return Grant(permits=times, **{**values, **fields})  # type: ignore[arg-type]
@@ -136,6 +137,25 @@ def test_a_member_asks_for_what_it_uses() -> None:
     assert member.report().wanted == 0
 
 
+def test_a_member_with_enough_permits_asks_for_none() -> None:
+    """It has more of them than it used."""
+    clock = FakeClock(10.0)
+    member = a_member(clock, *[10.0] * 12)
+    assert member.acquire() == 0.0
+
+    assert member.report().wanted == 0
+
+
+def test_the_first_report_has_what_happened_before_it() -> None:
+    """A member that has sent nothing reports nothing, and one that waits asks for a permit."""
+    clock = FakeClock(10.0)
+    member = Member("name", clock)
+    assert member.report() == Report(member="name", at=10.0, paused_until=10.0)
+    assert member.acquire() > 0.0
+
+    assert (member.report().hungry, member.report().wanted) == (True, 1)
+
+
 def test_an_exchange_comes_soon_after_news_and_otherwise_once_a_second() -> None:
     """Requests, responses and used permits are reported within a twentieth of a second."""
     clock = FakeClock(10.0)
@@ -144,6 +164,7 @@ def test_an_exchange_comes_soon_after_news_and_otherwise_once_a_second() -> None
         lambda member: member.succeeded(9.9),
         lambda member: member.throttled(9.9),
         lambda member: member.expect(50.0),
+        lambda member: member.restart(50.0),
     )
     for happen in news:
         member = a_member(clock)
@@ -192,6 +213,10 @@ def test_a_response_belongs_to_the_epoch_of_its_permit() -> None:
     member.acquire()
     clock.now = 10.05
     give(member, clock, 10.2, epoch=2)
+    member.count()
+    member.throttled(10.06)
+    assert member.report().responses[-1].epoch == 1  # the permits of before are still in use
+    give(member, clock)
     for clock.now in (10.1, 10.2):
         assert member.acquire() == 0.0
     for sent in (9.0, 10.0, 10.1, 10.2, 10.3):
@@ -204,6 +229,19 @@ def test_a_response_belongs_to_the_epoch_of_its_permit() -> None:
     member.throttled(10.4)
 
     assert member.report().responses[-1].epoch == 3
+
+
+def test_the_epoch_of_a_request_of_long_ago_is_the_oldest_that_is_known() -> None:
+    """A bounded number of epochs is remembered."""
+    clock = FakeClock(10.0)
+    member = a_member(clock)
+    for epoch in range(1, 101):
+        clock.now += 1.0
+        give(member, clock, epoch=epoch)
+        member.count()
+    member.throttled(10.0)
+
+    assert member.report().responses[-1].epoch == 100 - 63
 
 
 def test_successes_count_as_paced_only_if_requests_wait() -> None:
@@ -253,7 +291,7 @@ def test_what_the_others_know_is_visible() -> None:
     give(member, clock, rate=97.0, limit=100.0, probing=True, overstated=True, members=5)
 
     assert (member.rate, member.limit, member.probing, member.members) == (97.0, 100.0, True, 5)
-    assert member.overstated
+    assert (member.overstated, member.report().members) == (True, 5)
 
 
 def test_a_limit_is_known_until_another_one_is_measured() -> None:
@@ -334,6 +372,8 @@ def test_permits_of_a_slow_exchange_are_of_use_up_to_a_bound(
     member.accept(report, a_grant(9.98), 10.0)
 
     assert (member.acquire() == 0.0) is usable
+    give(member, clock, clock.now)
+    assert member.acquire() == 0.0
 
 
 def test_the_last_report_wants_nothing() -> None:
@@ -375,6 +415,7 @@ def test_a_source_without_a_store_continues_alone(caplog: pytest.LogCaptureFixtu
     source.member.store_clock.record(10.0, 10.0 + AHEAD_OF_US, 10.0)
     source.accept(source.member.report(), a_grant(10.0, rate=388.0, limit=400.0, members=4), 10.0)
     source.succeeded(9.9)
+    source.count()
     assert (source.rate, source.is_alone, source.exchanges) == (388.0, False, 1)
     source.fail(StoreError("Redis is down"))
     source.fail(StoreError("Redis is down"))
@@ -383,8 +424,8 @@ def test_a_source_without_a_store_continues_alone(caplog: pytest.LogCaptureFixtu
     assert source.rate == pytest.approx(0.97 * 47.5, abs=2.0)
     assert source.limit == 400.0
     assert source.member.due == 10.25
-    assert source.member.report().responses == ()
-    assert source.member.report().has_gap
+    report = source.member.report()
+    assert (report.responses, report.calls, report.wanted, report.has_gap) == ((), 0, 0, True)
     assert source.acquire() == 0.0
     source.count()
     source.succeeded(9.9, paced=False)
@@ -398,6 +439,19 @@ def test_a_source_without_a_store_continues_alone(caplog: pytest.LogCaptureFixtu
     assert not source.member.report().has_gap
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "Redis is down; this process continues at" in caplog.text
+
+
+def test_a_source_passes_on_what_its_bucket_records() -> None:
+    """The others learn how a request was sent, when a probe is of use, and where to search."""
+    source = SharedSource("name", 0.5, FakeClock(10.0))
+    source.succeeded(9.9, paced=False)
+    source.succeeded(9.9, paced=True)
+    source.throttled(9.9, 3.0, within=60.0)
+    source.search_from(120.0)
+    report = source.member.report()
+
+    assert [each.paced for each in report.responses] == [False, True, False]
+    assert (report.responses[-1].within, report.search_from) == (60.0, 120.0)
 
 
 def test_a_source_restarts_with_and_without_a_store() -> None:
@@ -500,3 +554,10 @@ def test_a_limiter_alone_is_the_products_own() -> None:
     assert isinstance(limiter, AdaptiveRateLimiter)
     assert limiter.rate < before < 50.0
     assert math.isfinite(limiter.rate)
+    while clock.now < 100.0:
+        if wait := limiter.acquire():
+            clock.now += wait
+        else:
+            limiter.succeeded(clock.now)
+
+    assert limiter.rate == pytest.approx(0.97 * 50.0 - 1.0)

@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -125,7 +126,7 @@ def test_nothing_of_the_url_but_its_scheme_is_shown(scheme: str) -> None:
     ],
 )
 async def test_a_store_that_was_never_reached_is_an_error(url: str) -> None:
-    """Entering raises; it is not a rate of its own in each process."""
+    """Entering raises; it is not a rate of its own in each process, and leaves nothing behind."""
     before = own_tasks()
     with pytest.raises(StoreError, match=r"down|failed") as caught:
         async with SharedRate(url):
@@ -133,6 +134,19 @@ async def test_a_store_that_was_never_reached_is_an_error(url: str) -> None:
 
     assert "secret" not in str(caught.value)
     assert own_tasks() == before
+    assert not [one for one in threading.enumerate() if one.name.startswith("adapty-shared")]
+
+
+async def test_the_fallback_is_the_share_of_a_process_alone(url: str) -> None:
+    """It uses the configured share of the known limit, and not the default one."""
+    async with SharedRate(url, fallback=0.25) as rate:
+        source = rate.rate_source("account", "v1")
+        source.expect(400.0)
+        source.fail(StoreError("the store is down"))
+        (statistics,) = rate.statistics()
+
+    assert statistics.is_alone
+    assert 0.9 * 100.0 < statistics.rate <= 100.0
 
 
 async def test_clients_of_one_process_are_one_member(url: str) -> None:

@@ -27,10 +27,10 @@ from adapty_async._shared.loop import ExchangeLoop
 from adapty_async._shared.postgres import PostgresStore
 from adapty_async._shared.redis import RedisStore
 from adapty_async._shared.sqlite import SqliteStore
-from adapty_async._shared.store import Change, Loaded, MemoryStore, Store
+from adapty_async._shared.store import Change, Loaded, Store
 from adapty_async.errors import ConfigError, StoreError
 from tests.servers import OwnPostgres, OwnRedis, fresh_database
-from tests.shared.support import load, swap
+from tests.shared.support import MemoryStore, load, swap, until
 
 # Offset of the version of a file's format that a program needs to write to it.
 _SQLITE_WRITE_VERSION = 18
@@ -538,6 +538,41 @@ async def test_a_store_opens_again_after_its_close(connect: Connect, key: str) -
     await swap(store, key, 0, b"value")
     await store.aclose()
     await store.aclose()
+
+
+async def test_the_clock_of_redis_has_microseconds(redis_url: str, key: str) -> None:
+    """Its parts are numbers, so that those below a tenth of a second need their zeros."""
+    store = RedisStore(redis_url)
+    await store.open()
+    with redis.Redis.from_url(redis_url) as server:
+        parts: set[int] = set()
+        while len(parts) < 10:  # at most a second
+            (seconds, before), now = server.time(), (await load(store, key)).now
+            parts.add(before // 100_000)
+            after = server.time()
+            assert seconds + before / 1e6 - 1e-6 <= now <= after[0] + after[1] / 1e6 + 1e-6
+    await store.aclose()
+
+
+async def test_the_table_of_postgres_is_created_by_one_process_at_a_time(postgres_url: str) -> None:
+    """The second of two that both found no table waits for the first."""
+    with (
+        fresh_database(postgres_url) as url,
+        psycopg.connect(url) as first,
+        psycopg.connect(url, autocommit=True) as observer,
+    ):
+        first.execute("select pg_advisory_xact_lock(1633968496)")
+        store = PostgresStore(url)
+        opening = asyncio.create_task(store.open())
+        waiting = (
+            "select 1 from pg_locks where locktype = 'advisory' and not granted and database ="
+            " (select oid from pg_database where datname = current_database())"
+        )
+        await until(lambda: opening.done() or observer.execute(waiting).fetchall())
+        assert not opening.done()
+        first.rollback()
+        await opening
+        await store.aclose()
 
 
 async def test_many_processes_may_open_a_new_store_at_once(postgres_url: str) -> None:
