@@ -25,6 +25,7 @@ from adapty_async import (
     AuthenticationError,
     ConnectionLostError,
     DecodeError,
+    Endpoint,
     ExportError,
     Limits,
     RequestRejectedError,
@@ -448,15 +449,50 @@ async def test_a_compressed_body_that_is_torn_is_retried(
     assert len(server.requests) == 2
 
 
+class Blocks:
+    """A sink that records the sizes of the blocks that it receives."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def restart(self) -> None:
+        """Discard them."""
+        self.sizes.clear()
+
+    def write(self, block: bytes) -> None:
+        """Record a block."""
+        self.sizes.append(len(block))
+
+    def finish(self) -> bytes:
+        """Return nothing."""
+        return b""
+
+
 async def test_a_compressed_body_never_becomes_one_block() -> None:
-    """A small body that unpacks to a large one is bounded by the limit of a typed result."""
-    body = gzip.compress(bytes(65 * 1024 * 1024), 1)
+    """A small body that unpacks to a large one comes in blocks, and a typed result is bounded."""
+    size, blocks = 65 * 1024 * 1024, Blocks()
+    body = gzip.compress(bytes(size), 1)
     bomb = reply(body=body, Content_Encoding="gzip", Request_Id="r1")
-    async with RawServer(then=(bomb,)) as server, client_of(server) as client:
+    failed = reply(400, body, Content_Encoding="gzip")
+    call = Endpoint(name="a.b", method="GET", path="/a/", decode=bytes)()
+    async with RawServer((bomb,), (failed,), (bomb,)) as server, client_of(server) as client:
+        await client._stream(call, blocks)
+        with pytest.raises(RequestRejectedError):
+            await client._stream(call, blocks)
         with pytest.raises(DecodeError, match="response larger than 67108864 bytes") as caught:
             await typed_chart(client)
 
+    assert (sum(blocks.sizes), max(blocks.sizes)) == (size, 1024 * 1024)
     assert (caught.value.status, caught.value.request_id) == (200, "r1")
+
+
+async def test_a_body_that_is_said_not_to_be_compressed_is_written(tmp_path: Path) -> None:
+    """Some servers name the encoding of a body without one."""
+    plain = reply(body=HEAD, Content_Encoding="identity")
+    async with RawServer(then=(plain,)) as server, client_of(server) as client:
+        await chart(client).write_to(tmp_path / "chart.csv")
+
+    assert (tmp_path / "chart.csv").read_bytes() == HEAD
 
 
 async def test_an_unknown_compression_is_an_error(tmp_path: Path) -> None:

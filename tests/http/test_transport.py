@@ -7,6 +7,7 @@ import contextlib
 import enum
 import gc
 import gzip
+import math
 import socket
 import ssl
 import subprocess
@@ -785,6 +786,19 @@ async def test_cancelling_a_call_closes_its_connection() -> None:
         await CALLS["GET"](client)
 
         assert own_tasks() == before
+
+
+async def test_a_cancellation_is_not_lost_to_a_timeout() -> None:
+    """A call that is cancelled when its attempt times out is cancelled, and not retried."""
+    async with RawServer((STALL,)) as server, client_of(server) as client:
+        call = asyncio.ensure_future(CALLS["GET"](client))
+        await server.until_arrived(1)
+        client._connections._open.get().timeouts._cancel_expired(math.inf)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+        assert len(server.requests) == 1
 
 
 async def test_responses_that_follow_one_another_are_not_mixed_up() -> None:
