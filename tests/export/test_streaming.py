@@ -540,6 +540,30 @@ async def test_connections_are_kept() -> None:
     assert (server.connections, len(server.requests)) == (1, 12)
 
 
+async def test_kept_connections_that_died_are_not_tried_one_by_one() -> None:
+    """After a failure over a kept connection, the retry opens a new one."""
+
+    def respond(request: Received) -> Steps:
+        return (RESET,) if request.connection <= 2 else by_month(request)
+
+    async def lines() -> list[str]:
+        return [line async for line in chart(client)]
+
+    retry = RetryPolicy(attempts=2, wait_initial=0.001, wait_max=0.001)
+    held = (HOLD, reply(body=HEAD))
+    async with (
+        RawServer(held, held, then=respond) as server,
+        client_of(server, retry=retry) as client,
+    ):
+        calls = [asyncio.ensure_future(lines()) for _ in range(2)]
+        await server.until_arrived(2)
+        server.released.set()
+        await asyncio.gather(*calls)
+        assert len(await lines()) == 2
+
+        assert server.connections == 3
+
+
 async def test_hooks_see_each_request() -> None:
     """A hook receives the end of each call when its body has ended."""
     events: list[Event] = []
