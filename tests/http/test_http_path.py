@@ -571,7 +571,7 @@ async def test_an_aiohttp_that_sends_again_is_kept_from_it() -> None:
         RawServer(DONE, then=(RESET,)) as server,
         aiohttp.ClientSession(**options) as session,
     ):
-        ask = session_sender(session, lambda _: None, trust_env=False)
+        ask = session_sender(session, set(), trust_env=False)
         await ask(a_request(url=f"{server.url}/", method="DELETE"), CallState())
         with pytest.raises(ConnectionLostError, match="it was sent already"):
             await ask(a_request(url=f"{server.url}/", method="DELETE"), CallState())

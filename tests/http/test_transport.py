@@ -99,7 +99,7 @@ def http_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 async def sender(connector: aiohttp.TCPConnector) -> AsyncIterator[SendOnce]:
     """Send requests over the connections of a test."""
     async with aiohttp.ClientSession(connector=connector, **SESSION_OPTIONS) as session:
-        ask, _ = fastest_sender(session, Stamp(), trust_env=False)
+        ask, _ = fastest_sender(session, set(), Stamp(), trust_env=False)
         yield ask
 
 
