@@ -504,6 +504,17 @@ async def test_the_runs_own_slow_rate_holds_up_nobody_else() -> None:
     assert bench.times("slow") == pytest.approx([0.0, 10.0, 20.0])
 
 
+async def test_a_run_with_its_own_rate_waits_for_a_pause() -> None:
+    """The server asked single calls for the pause, and a run without the adaptive rate keeps it."""
+    bench = Bench()
+    await bench.pause(30.0)
+    item = bench.start("b", RunLimits(rate_limiter=bench.rate_limiter(10.0)))
+    await bench.clock.advance(40.0)
+    await item
+
+    assert bench.times("b") == [30.0]
+
+
 async def test_single_calls_go_before_items_at_the_clients_rate() -> None:
     """A call that arrives while an item sleeps until its permit acquires that permit."""
     bench = Bench(rate=1.0)
