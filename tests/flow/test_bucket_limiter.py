@@ -1382,3 +1382,14 @@ async def test_an_endpoint_that_is_always_throttled_costs_the_others_little() ->
 
     assert done - before >= 0.9 * 20.0 * 20.0
     assert bench.limiters.get("v1/own").requests < 100
+
+
+def test_an_endpoint_with_its_own_limit_does_not_start_with_the_rate_of_its_api() -> None:
+    """A rate that an earlier run found is that of the bucket, which is higher."""
+    limiters = Bench().limiters
+    limiters.expect(500.0)
+    api = limiters.get("v1")
+    api.endpoints.separate.add("slow")
+    endpoint = limiters.get(limiters.bucket_of("v1", "slow"))
+
+    assert (api.rate_source.limit, endpoint.rate_source.limit) == (500.0, None)

@@ -19,6 +19,7 @@ from adapty_async.errors import (
     CircuitOpenError,
     DeadlineError,
     JournalError,
+    NotFoundError,
     RateLimitError,
     RequestTimeoutError,
     ServerError,
@@ -379,6 +380,24 @@ async def test_a_wait_for_the_disk_ends_no_outage() -> None:
 
     assert patience == 14.75
     assert state.deadline == 130.25
+
+
+async def test_an_error_of_a_working_service_ends_an_outage() -> None:
+    """A run of requests about profiles that do not exist is no outage."""
+    clock = FakeClock(100.0)
+    run, passed = RunLimits(max_outage=20.0), limiters(clock)
+
+    async def respond(_: Request, __: CallState) -> Response:
+        clock.now += 5.0
+        error = NotFoundError("status 404", status=404)
+        error.recognised = True
+        raise error
+
+    send = LimitLayer(respond, connections(), passed, clock, run).send
+    with pytest.raises(NotFoundError):
+        await send(a_request(low_priority=True), CallState())
+
+    assert remaining_patience(passed, run) == 20.0
 
 
 async def test_an_entry_that_cannot_be_stored_gives_its_permit_back() -> None:
