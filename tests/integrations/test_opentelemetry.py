@@ -314,7 +314,7 @@ async def test_metrics(sandbox: Sandbox, telemetry: Telemetry) -> None:
 
 
 async def test_durations_are_those_of_the_conventions(telemetry: Telemetry) -> None:
-    """They are seconds, and the attributes of a request name its server, its method and its end."""
+    """The attributes of a request name its server, its method and its end."""
     async with RawServer((page(500),), (RESET,)) as server:
         client = AdaptyClient("key", base_url=server.url, retry=POLICY)
         opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
@@ -330,12 +330,8 @@ async def test_durations_are_those_of_the_conventions(telemetry: Telemetry) -> N
     assert [point.attributes for point in points] == [common | end for end in ends]
     resent = [(span.attributes or {}).get("http.request.resend_count") for span in telemetry.spans]
     assert resent == [None, 1, 2, None]  # the last one is that of the call
-    shown = {metric.name: (metric.unit, metric.description) for _, metric in telemetry.metrics()}
-    assert shown["http.client.request.duration"] == ("s", "Duration of HTTP client requests.")
-    assert shown["adapty.client.call.duration"] == (
-        "s",
-        "Duration of calls, with retries and waits for a permit.",
-    )
+    shown = {metric.name: metric.description for _, metric in telemetry.metrics()}
+    assert shown["http.client.request.duration"] == "Duration of HTTP client requests."
     scopes = [span.instrumentation_scope for span in telemetry.spans]
     scopes += [scope for scope, _ in telemetry.metrics()]
     assert {(scope.name, scope.version) for scope in scopes if scope} == {
@@ -365,6 +361,28 @@ async def test_items_of_a_bulk_run(sandbox: Sandbox, telemetry: Telemetry) -> No
     counts = {point.attributes["adapty.status"]: point.value for point in points}
     assert counts == dict.fromkeys(OutcomeStatus, 0) | {"done": 1, "absent": 1, "failed": 1}
     assert {tuple(point.attributes) for point in points} == {("adapty.status",)}
+
+
+async def test_each_metric_has_its_kind_and_unit(telemetry: Telemetry) -> None:
+    """Counters are sums, and units are those of the Unified Code for Units of Measure."""
+    client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")]))
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    await client.v2.profiles.bulk_delete([USER], by="customer_user_id")
+
+    metrics_of = {metric.name: metric for _, metric in telemetry.metrics()}
+    assert {name: (type(each.data).__name__, each.unit) for name, each in metrics_of.items()} == {
+        "adapty.client.requests": ("Sum", "{request}"),
+        "adapty.client.throttled": ("Sum", "{request}"),
+        "adapty.client.rate": ("Gauge", "{request}/s"),
+        "adapty.client.in_flight": ("Gauge", "{request}"),
+        "adapty.client.paused": ("Gauge", "s"),
+        "adapty.client.circuit": ("Gauge", "1"),
+        "adapty.client.retry_budget": ("Gauge", "{token}"),
+        "adapty.client.bulk.items": ("Sum", "{item}"),
+        "adapty.client.call.duration": ("Histogram", "s"),
+        "http.client.request.duration": ("Histogram", "s"),
+    }
+    assert all(each.description.endswith(".") for each in metrics_of.values())
 
 
 async def test_each_client_of_a_provider_is_measured(telemetry: Telemetry) -> None:
