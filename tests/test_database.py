@@ -106,6 +106,16 @@ async def test_work_runs_in_its_order_and_in_one_other_thread(
     assert threading.get_ident() not in resource.threads
 
 
+async def test_an_idle_thread_keeps_nothing_of_its_work(thread: DatabaseThread[Owned]) -> None:
+    """Otherwise the last work of a run that is never closed would keep the run, and its thread."""
+    held, freed = Owned(), asyncio.Event()
+    weakref.finalize(held, asyncio.get_running_loop().call_soon_threadsafe, freed.set)
+    await thread.run(lambda _, held=held: held.note(1))  # type: ignore[misc]
+    del held
+
+    await asyncio.wait_for(freed.wait(), 10)
+
+
 async def test_an_error_of_work_reaches_who_waits_and_no_other(
     thread: DatabaseThread[Owned],
 ) -> None:
