@@ -38,6 +38,7 @@ async def main():
     await thread.run(lambda owned: None)
 
 asyncio.run(main())
+thread._put_lock.acquire()  # as another thread does at the moment of a fork
 child = os.fork()
 if not child:
     try:
@@ -47,6 +48,7 @@ if not child:
     print(asyncio.run(refused()), flush=True)
     thread.stop()
     os._exit(0)
+thread._put_lock.release()
 assert os.waitpid(child, 0)[1] == 0
 print(thread.run_blocking(lambda owned: "goes on"), flush=True)
 """
