@@ -331,8 +331,9 @@ async def test_a_blocking_call_ends_before_its_cancellation() -> None:
         await loop_turns(2)
         assert not task.done()
         proceed.set()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(asyncio.CancelledError) as caught:
             await task
+        assert caught.value.__cause__ is error  # otherwise asyncio would log it as never retrieved
 
     await write(None)
     await write(OSError("disk"))
