@@ -26,6 +26,7 @@ from adapty_async._api.call import (
 )
 from adapty_async._api.results import no_result
 from adapty_async._flow import adaptive_rate as _adaptive_rate
+from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async.errors import AdaptyError
 
 CANARY_KEY = "secret_live_CANARY.key"
@@ -102,6 +103,11 @@ async def loop_turns(count: int) -> None:
     """Wait for `count` iterations of the event loop."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+def has_waiters(permits: PrioritySemaphore) -> bool:
+    """Return whether a task waits for a permit; cancelled ones may still be queued."""
+    return not all(waiter.done() for waiter in (*permits._urgent, *permits._normal))
 
 
 def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, min_rate: float) -> None:

@@ -27,7 +27,11 @@ MODULES = {
     "_flow/circuit_breaker": ("flow/test_circuit_breaker",),
     "_flow/concurrency_limit": ("flow/test_concurrency_limit",),
     "_flow/endpoint_monitor": ("flow/test_bucket_limiter",),
-    "_flow/limits": ("flow/test_bucket_limiter", "pipeline/test_limit"),
+    "_flow/limits": (
+        "flow/test_bucket_limiter",
+        "flow/test_runs_of_a_bucket",
+        "pipeline/test_limit",
+    ),
     "_flow/queues": (
         "flow/test_keyed_lock",
         "flow/test_runs_of_a_bucket",
@@ -36,6 +40,7 @@ MODULES = {
     ),
     "_flow/rate_limiter": ("flow/test_rate_limiter",),
     "_flow/rate_state": ("flow/test_adaptive_rate",),
+    "_http/streaming": ("export/test_streaming",),
     "_journal/changes": ("bulk/test_run_journal", "journal/test_changes"),
     "_journal/keys": ("bulk/test_run_journal", "journal/test_keys"),
     "_journal/schema": ("bulk/test_run_journal", "journal/test_schema"),
@@ -65,6 +70,8 @@ MODULES = {
         "report/test_write_report",
     ),
     "_report/outcomes": ("report/test_outcomes", "report/test_write_report"),
+    "integrations/opentelemetry": ("integrations/test_opentelemetry",),
+    "integrations/prometheus": ("integrations/test_prometheus",),
 }
 #: Tests in other processes, which run the unchanged code, and tests of frames and methods, which
 #: find those of mutmut.

@@ -38,6 +38,7 @@ async def main():
     await thread.run(lambda owned: None)
 
 asyncio.run(main())
+thread._put_lock.acquire()  # as another thread does at the moment of a fork
 child = os.fork()
 if not child:
     try:
@@ -47,6 +48,7 @@ if not child:
     print(asyncio.run(refused()), flush=True)
     thread.stop()
     os._exit(0)
+thread._put_lock.release()
 assert os.waitpid(child, 0)[1] == 0
 print(thread.run_blocking(lambda owned: "goes on"), flush=True)
 """
@@ -104,6 +106,16 @@ async def test_work_runs_in_its_order_and_in_one_other_thread(
     assert resource.recorded == list(range(51))
     assert len(resource.threads) == 1
     assert threading.get_ident() not in resource.threads
+
+
+async def test_an_idle_thread_keeps_nothing_of_its_work(thread: DatabaseThread[Owned]) -> None:
+    """Otherwise the last work of a run that is never closed would keep the run, and its thread."""
+    held, freed = Owned(), asyncio.Event()
+    weakref.finalize(held, asyncio.get_running_loop().call_soon_threadsafe, freed.set)
+    await thread.run(lambda _, held=held: held.note(1))  # type: ignore[misc]
+    del held
+
+    await asyncio.wait_for(freed.wait(), 10)
 
 
 async def test_an_error_of_work_reaches_who_waits_and_no_other(

@@ -87,8 +87,8 @@ class AdaptiveRateLimiter:
     """
     An adaptive rate limiter that keeps just below the rate that a server accepts.
 
-    It is deterministic and for use in one thread. Requests without a response need no record. It
-    is a `RateSource`.
+    It is deterministic and for use in one thread. It is a `RateSource`, which describes the methods
+    that both have.
 
     Args:
         clock: returns monotonic seconds.
@@ -138,24 +138,13 @@ class AdaptiveRateLimiter:
         self._throttling = Throttling(limit_before=rate, has_measured=rate is not None)
 
     def expect(self, rate: float) -> None:
-        """
-        Start with the limit that an earlier run found, unless one was measured since.
-
-        A pause continues.
-
-        Raises:
-            ValueError: the rate is not above 0, or infinite.
-        """
+        """Start with the limit that an earlier run found; see `RateSource`."""
         if self.limit is None:
             self._pause = PauseState(self._pause.until)
             self._start(rate)
 
     def restart(self, rate: float | None) -> None:
-        """
-        Start again with a limit that was measured before, or without one; a pause ends.
-
-        The 429 responses recorded since were not due to the limit of the bucket.
-        """
+        """Start again with a limit that was measured before, or without one; see `RateSource`."""
         self._pause = PauseState(min(self._pause.until, self._clock()))
         self._start(rate)
 
@@ -327,11 +316,7 @@ class AdaptiveRateLimiter:
     def throttled(
         self, sent: float, retry_after: float | None = None, *, within: float = math.inf
     ) -> None:
-        """
-        Record a 429 response to a request that was sent at `sent`, with its `Retry-After`.
-
-        The next probe is due `within` these seconds: it is of no use later.
-        """
+        """Record a 429 response to a request that was sent at `sent`; see `RateSource`."""
         now = self._clock()
         self._throttling.record(sent)
         if sent > self._throttling.cut and not self._pause.closed:

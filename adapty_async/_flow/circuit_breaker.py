@@ -164,11 +164,6 @@ class CircuitBreaker:
             return CircuitState.CLOSED
         return CircuitState.OPEN if self._clock() < self._next_probe else CircuitState.HALF_OPEN
 
-    @property
-    def open_for(self) -> float:
-        """The seconds that the outage has lasted; 0 without one."""
-        return 0.0 if self.since is None else self._clock() - self.since
-
     def delay(self) -> float:
         """Return the seconds until a request may be sent; 0 if it may be sent now."""
         return 0.0 if self.since is None else max(0.0, self._next_probe - self._clock())
@@ -201,7 +196,7 @@ class CircuitBreaker:
     def _schedule_probe(self, asked: float) -> None:
         """Set the time of the next probe, which follows later the longer the outage has lasted."""
         now = self._clock()
-        share = _SHARE * self.open_for
+        share = 0.0 if self.since is None else _SHARE * (now - self.since)
         wait = max(min(asked, _LONGEST), _SHORTEST, min(_LONGEST, share))
         self._next_probe = max(self._next_probe, now + self._uniform(wait, 1.25 * wait))
 

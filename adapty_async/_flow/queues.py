@@ -35,12 +35,6 @@ class PrioritySemaphore:
         self._urgent: deque[asyncio.Future[None]] = deque()
         self._normal: deque[asyncio.Future[None]] = deque()
 
-    @property
-    def has_waiters(self) -> bool:
-        """Whether a task waits for a permit."""
-        waiting = (*self._urgent, *self._normal)
-        return not all(waiter.done() for waiter in waiting)  # cancelled ones may still be queued
-
     def try_acquire(self) -> bool:
         """Acquire a permit if one is available; then no task waits for one."""
         if self.available <= 0:

@@ -35,11 +35,11 @@ from adapty_async._http.attempt import (
     Kept,
     SendOnce,
     Target,
-    is_kept,
     may_be_unread,
     read,
     read_now,
     target_of,
+    use,
 )
 from adapty_async._http.session_sender import session_sender
 from adapty_async.errors import ConnectError
@@ -55,22 +55,18 @@ __all__ = (
 #: The releases of aiohttp with which the conformance suite has passed. Another one may have changed
 #: the parts that `DirectSender` uses in a way that causes no error.
 TESTED = frozenset({"3.14.3", "3.14.4", "3.14.5"})
-# Bytes that asyncio allocates for each read, before it knows the size of the data. Its default of
-# 256 KiB returns to the operating system each time, which takes 18 of 75 µs for a small response
-# (Python 3.11, Linux). TLS and uvloop read in another way.
-_READ_SIZE = 64 * 1024
 # The client's timeout scheduler bounds connecting as well.
 _NO_TIMEOUTS = aiohttp.ClientTimeout(total=None, ceil_threshold=math.inf)
 
 
 def fastest_sender(
-    session: aiohttp.ClientSession, stamp: Stamp, *, trust_env: bool
+    session: aiohttp.ClientSession, kept: Kept, stamp: Stamp, *, trust_env: bool
 ) -> tuple[SendOnce, str | None]:
     """Return a sender over the client's own session, and the reason if it is not the fast one."""
     why = why_standard(stamp, session, given=False, trust_env=trust_env)
     if why is None:
-        return DirectSender(session), None
-    return session_sender(session, _read_less, trust_env=trust_env), why
+        return DirectSender(session, kept), None
+    return session_sender(session, kept, trust_env=trust_env), why
 
 
 class DirectSender:
@@ -81,12 +77,12 @@ class DirectSender:
     They take 36 of the 65 µs of a request (Python 3.11, one core, uvloop; on asyncio 39 of 72).
     """
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, kept: Kept) -> None:
         self._session = session
         self._connector: Any = session.connector
         self._loop = asyncio.get_running_loop()
         self._connect_requests: dict[str, aiohttp.ClientRequest] = {}
-        self._kept: Kept = set()
+        self._kept = kept
 
     async def __call__(self, request: Request, state: CallState) -> Response:
         """Send one request and read its whole response."""
@@ -99,10 +95,7 @@ class DirectSender:
         protocol = connection.protocol
         transport = protocol.transport  # a connector that is closed forgets it
         try:
-            if is_kept(protocol, self._kept):
-                state.connection_reused()
-            else:
-                _read_less(transport)
+            use(protocol, self._kept, state)
             protocol.set_response_params(read_until_eof=True)
             state.sent()
             await self._write(protocol, request, target)
@@ -160,11 +153,6 @@ def _drop(connection: Any, transport: Any) -> None:
     if transport is not None:  # pragma: no branch  it may be lost before it is used
         transport.abort()
     connection.close()
-
-
-def _read_less(transport: Any) -> None:
-    if getattr(transport, "max_size", 0) > _READ_SIZE:
-        transport.max_size = _READ_SIZE
 
 
 # The classes and methods that test mocks and tracers patch: a module, a class, and its methods.

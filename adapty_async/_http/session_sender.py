@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import urllib.request
-from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -32,11 +31,11 @@ from adapty_async._http.attempt import (
     ReadBody,
     SendOnce,
     Target,
-    is_kept,
     may_be_unread,
     read_whole,
     target_of,
     translate,
+    use,
 )
 from adapty_async.errors import ConnectError, ConnectionLostError
 
@@ -57,14 +56,12 @@ class _Attempt(msgspec.Struct):
     Attributes:
         state: the call state.
         kept: the protocols of the session that were used before.
-        prepare: called with the transport of a new connection.
         target: the parsed URL.
         transport: the transport of the connection; None before there is one.
     """
 
     state: CallState
     kept: Kept
-    prepare: Callable[[Any], None]
     target: Target
     transport: Any = None
 
@@ -123,11 +120,8 @@ class DesyncGuardRequest(aiohttp.ClientRequest):
         state = attempt.state
         if state.on_wire:  # aiohttp would send it again
             raise ConnectionLostError("the connection broke (it was sent already)")
-        transport = attempt.transport = conn.transport
-        if is_kept(protocol, attempt.kept):
-            state.connection_reused()
-        else:
-            attempt.prepare(transport)
+        attempt.transport = conn.transport
+        use(protocol, attempt.kept, state)
         state.sent()
         return aiohttp.ClientRequest.send(self, conn)  # `super()` takes 0.1 µs
 
@@ -155,10 +149,9 @@ SESSION_OPTIONS: dict[str, Any] = {
 
 def session_sender(
     session: aiohttp.ClientSession,
-    prepare: Callable[[Any], None],
+    kept: Kept,
     *,
     trust_env: bool,
-    kept: Kept | None = None,
     read_body: ReadBody | None = None,
 ) -> SendOnce:
     """
@@ -170,7 +163,6 @@ def session_sender(
     With `trust_env`, it sends requests through the proxies that the environment names. aiohttp's
     own option of that name also reads .netrc, and fails if that has a password for the host.
     """
-    kept = set() if kept is None else kept
     common = dict(session.headers).items()  # aiohttp adds them
 
     async def send(request: Request, state: CallState) -> Response:
@@ -182,7 +174,7 @@ def session_sender(
             "data": _data_of(request.body),
             "proxy": _environment_proxy(target.url) if trust_env else None,
         }
-        attempt = _Attempt(state, kept, prepare, target)
+        attempt = _Attempt(state, kept, target)
         token = _CURRENT.set(attempt)
         response: aiohttp.ClientResponse | None = None
         try:

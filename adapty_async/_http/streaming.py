@@ -77,8 +77,8 @@ class _GzipSink:
         self._sink.restart()
 
     def write(self, block: bytes) -> None:
-        is_full = False
-        while block or (is_full and not self._member.eof):
+        # output that zlib holds back comes with the next input: at the latest, with the end
+        while block:
             if self._member is None or self._member.eof:
                 self._member = zlib.decompressobj(_GZIP)
             try:
@@ -86,7 +86,6 @@ class _GzipSink:
             except zlib.error:
                 raise ConnectionLostError("the compressed response is damaged") from None
             self._sink.write(piece)
-            is_full = len(piece) == _BLOCK  # more may be there without further input
             block = self._member.unconsumed_tail or self._member.unused_data
 
     def finish(self) -> bytes:

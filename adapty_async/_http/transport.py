@@ -185,11 +185,7 @@ class Transport:
         if self._caller_session is not None:
             return given_session_sender(self._caller_session, read_body)
         return session_sender(
-            pool.session,
-            lambda _: None,
-            trust_env=self._trust_env,
-            kept=pool.streamed,
-            read_body=read_body,
+            pool.session, pool.kept, trust_env=self._trust_env, read_body=read_body
         )
 
     async def _make_ready(self, resources: _LoopResources) -> None:
@@ -236,9 +232,10 @@ class Transport:
             headers=self._headers,
             **SESSION_OPTIONS,
         )
-        send, why = fastest_sender(session, stamp, trust_env=self._trust_env)
+        kept: Kept = set()
+        send, why = fastest_sender(session, kept, stamp, trust_env=self._trust_env)
         self._record_path(why)
-        return _Pool(send, session, stamp.is_current)
+        return _Pool(send, session, stamp.is_current, kept)
 
     def _record_path(self, why: str | None) -> None:
         self.why_standard = why
@@ -298,17 +295,17 @@ class _Pool(msgspec.Struct):
         send: sends a request over the session.
         session: the client's own, or the caller's.
         is_current: returns whether nothing was patched since the pool was made.
+        kept: the connections that were used before.
         in_flight: number of requests in flight.
         responses: number of responses so far.
-        streamed: the connections over which a response was streamed.
     """
 
     send: SendOnce
     session: aiohttp.ClientSession
     is_current: Callable[[], bool] = lambda: True
+    kept: Kept = msgspec.field(default_factory=set)
     in_flight: int = 0
     responses: int = 0
-    streamed: Kept = msgspec.field(default_factory=set)
 
     def is_dead(self, state: CallState, error: AdaptyError, responses: int) -> bool:
         """

@@ -168,9 +168,8 @@ class DatabaseThread(Generic[OwnedT]):
     def stop(self) -> None:
         """Stop the thread after its pending work; it closes the resource. Does not wait."""
         with self._put_lock:
-            if self._is_open:
-                self._is_open = False
-                self._jobs.put(None)
+            self._is_open = False
+            self._jobs.put(None)
 
     def __del__(self) -> None:
         if getattr(self, "_is_open", False):

@@ -80,6 +80,22 @@ async def test_items_that_wait_for_an_endpoint_leave_the_workers_to_others() -> 
     assert api.sent["own"] < 300
 
 
+async def test_a_later_run_leaves_its_workers_to_others_as_well() -> None:
+    """The limit of the endpoint is known from its start, and one item for another one is enough."""
+    api = Api()
+    client = AdaptyClient(KEY, transport=api)
+    async with client.bulk(items([OWN, OTHER] * 50)) as first:
+        await api.until_sent("other", 50)
+        first.stop()
+    api.sent.clear()
+    run = client.bulk(items([OTHER] + [OWN] * 1000 + [OTHER] * 200))
+    ended = asyncio.create_task(run)
+    await api.until_sent("other", 201)
+    run.stop()
+
+    assert (await ended).done == 201
+
+
 async def test_a_run_for_one_endpoint_alone_reads_no_further() -> None:
     """If nothing else of a run could be sent, more workers would only wait, too."""
     read = 0

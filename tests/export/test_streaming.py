@@ -25,6 +25,7 @@ from adapty_async import (
     AuthenticationError,
     ConnectionLostError,
     DecodeError,
+    Endpoint,
     ExportError,
     Limits,
     RequestRejectedError,
@@ -372,8 +373,9 @@ async def test_a_blocking_call_ends_before_its_cancellation() -> None:
         await loop_turns(2)
         assert not task.done()
         proceed.set()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(asyncio.CancelledError) as caught:
             await task
+        assert caught.value.__cause__ is error  # otherwise asyncio would log it as never retrieved
 
     await write(None)
     await write(OSError("disk"))
@@ -490,15 +492,50 @@ async def test_a_compressed_body_that_is_torn_is_retried(
     assert len(server.requests) == 2
 
 
+class Blocks:
+    """A sink that records the sizes of the blocks that it receives."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def restart(self) -> None:
+        """Discard them."""
+        self.sizes.clear()
+
+    def write(self, block: bytes) -> None:
+        """Record a block."""
+        self.sizes.append(len(block))
+
+    def finish(self) -> bytes:
+        """Return nothing."""
+        return b""
+
+
 async def test_a_compressed_body_never_becomes_one_block() -> None:
-    """A small body that unpacks to a large one is bounded by the limit of a typed result."""
-    body = gzip.compress(bytes(65 * 1024 * 1024), 1)
+    """A small body that unpacks to a large one comes in blocks, and a typed result is bounded."""
+    size, blocks = 65 * 1024 * 1024, Blocks()
+    body = gzip.compress(bytes(size), 1)
     bomb = reply(body=body, Content_Encoding="gzip", Request_Id="r1")
-    async with RawServer(then=(bomb,)) as server, client_of(server) as client:
+    failed = reply(400, body, Content_Encoding="gzip")
+    call = Endpoint(name="a.b", method="GET", path="/a/", decode=bytes)()
+    async with RawServer((bomb,), (failed,), (bomb,)) as server, client_of(server) as client:
+        await client._stream(call, blocks)
+        with pytest.raises(RequestRejectedError):
+            await client._stream(call, blocks)
         with pytest.raises(DecodeError, match="response larger than 67108864 bytes") as caught:
             await typed_chart(client)
 
+    assert (sum(blocks.sizes), max(blocks.sizes)) == (size, 1024 * 1024)
     assert (caught.value.status, caught.value.request_id) == (200, "r1")
+
+
+async def test_a_body_that_is_said_not_to_be_compressed_is_written(tmp_path: Path) -> None:
+    """Some servers name the encoding of a body without one."""
+    plain = reply(body=HEAD, Content_Encoding="identity")
+    async with RawServer(then=(plain,)) as server, client_of(server) as client:
+        await chart(client).write_to(tmp_path / "chart.csv")
+
+    assert (tmp_path / "chart.csv").read_bytes() == HEAD
 
 
 async def test_an_unknown_compression_is_an_error(tmp_path: Path) -> None:
@@ -544,6 +581,30 @@ async def test_connections_are_kept() -> None:
         [line async for line in chart(client).chunks(by="month")]
 
     assert (server.connections, len(server.requests)) == (1, 12)
+
+
+async def test_kept_connections_that_died_are_not_tried_one_by_one() -> None:
+    """After a failure over a kept connection, the retry opens a new one."""
+
+    def respond(request: Received) -> Steps:
+        return (RESET,) if request.connection <= 2 else by_month(request)
+
+    async def lines() -> list[str]:
+        return [line async for line in chart(client)]
+
+    retry = RetryPolicy(attempts=2, wait_initial=0.001, wait_max=0.001)
+    held = (HOLD, reply(body=HEAD))
+    async with (
+        RawServer(held, held, then=respond) as server,
+        client_of(server, retry=retry) as client,
+    ):
+        calls = [asyncio.ensure_future(lines()) for _ in range(2)]
+        await server.until_arrived(2)
+        server.released.set()
+        await asyncio.gather(*calls)
+        assert len(await lines()) == 2
+
+        assert server.connections == 3
 
 
 async def test_hooks_see_each_request() -> None:

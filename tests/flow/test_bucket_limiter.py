@@ -504,6 +504,17 @@ async def test_the_runs_own_slow_rate_holds_up_nobody_else() -> None:
     assert bench.times("slow") == pytest.approx([0.0, 10.0, 20.0])
 
 
+async def test_a_run_with_its_own_rate_waits_for_a_pause() -> None:
+    """The server asked single calls for the pause, and a run without the adaptive rate keeps it."""
+    bench = Bench()
+    await bench.pause(30.0)
+    item = bench.start("b", RunLimits(rate_limiter=bench.rate_limiter(10.0)))
+    await bench.clock.advance(40.0)
+    await item
+
+    assert bench.times("b") == [30.0]
+
+
 async def test_single_calls_go_before_items_at_the_clients_rate() -> None:
     """A call that arrives while an item sleeps until its permit acquires that permit."""
     bench = Bench(rate=1.0)
@@ -1371,3 +1382,14 @@ async def test_an_endpoint_that_is_always_throttled_costs_the_others_little() ->
 
     assert done - before >= 0.9 * 20.0 * 20.0
     assert bench.limiters.get("v1/own").requests < 100
+
+
+def test_an_endpoint_with_its_own_limit_does_not_start_with_the_rate_of_its_api() -> None:
+    """A rate that an earlier run found is that of the bucket, which is higher."""
+    limiters = Bench().limiters
+    limiters.expect(500.0)
+    api = limiters.get("v1")
+    api.endpoints.separate.add("slow")
+    endpoint = limiters.get(limiters.bucket_of("v1", "slow"))
+
+    assert (api.rate_source.limit, endpoint.rate_source.limit) == (500.0, None)

@@ -10,7 +10,7 @@ import pytest
 
 from adapty_async._flow.limits import RunLimits
 from tests._support import a_request, begin_at
-from tests.flow.bench import BEGIN, Bench, Timeline, cancel, settle, throttled
+from tests.flow.bench import BEGIN, Bench, Timeline, cancel, down, settle, throttled
 
 
 @pytest.fixture(autouse=True)
@@ -169,6 +169,28 @@ async def test_a_run_that_is_cancelled_has_no_turn() -> None:
     assert [name for name, _ in bench.sent] == ["a", "b"]
     assert not bench.limiters.get("v1").run_order.asks_at
     assert bench.clock.now == BEGIN + 0.25
+
+
+@pytest.mark.parametrize("rate", [None, 10.0], ids=["adaptive rate", "rates of their own"])
+async def test_runs_take_turns_with_the_probes_of_an_outage(rate: float | None) -> None:
+    """No run waits for the probe of another one that always asks a moment before it."""
+    clock = Late()
+    bench = Bench(clock=clock)
+    await bench.break_down()
+    bench.responses = {name: [down() for _ in range(200)] for name in "ab"}
+    limits = {
+        name: RunLimits(rate_limiter=None if rate is None else bench.rate_limiter(rate))
+        for name in "ab"
+    }
+    tasks = [bench.start(name, limits[name]) for name in "ab" for _ in range(200)]
+    clock.late.update(tasks[200:])
+    await bench.clock.advance(60.0)
+    counts = sent_by(bench, 60.0)
+    await cancel(*[task for task in tasks if not task.done()])
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert sum(counts[name] for name in "ab") >= 10
+    assert abs(counts["a"] - counts["b"]) <= 2
 
 
 async def test_a_retry_of_an_endpoint_with_a_limit_of_its_own_is_no_outage() -> None:

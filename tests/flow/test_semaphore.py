@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapty_async._flow.queues import PrioritySemaphore
-from tests._support import loop_turns
+from tests._support import has_waiters, loop_turns
 
 
 async def settle() -> None:
@@ -79,7 +79,7 @@ class Twin:
         assert self.came == self.expected
         assert self.permits.count == self._count
         assert self.permits.available == self._count - len(self._holding)
-        assert self.permits.has_waiters == bool(self._waiting)
+        assert has_waiters(self.permits) == bool(self._waiting)
 
     async def close(self) -> None:
         """Leave no waiter."""
@@ -194,14 +194,14 @@ async def test_available_permits_are_acquired_without_a_wait() -> None:
     permits = PrioritySemaphore(2)
     _, order = visitors(permits, "abc")
 
-    assert (permits.available, permits.has_waiters) == (2, False)
+    assert (permits.available, has_waiters(permits)) == (2, False)
     await settle()
     assert order == ["a", "b"]
-    assert (permits.count, permits.available, permits.has_waiters) == (2, 0, True)
+    assert (permits.count, permits.available, has_waiters(permits)) == (2, 0, True)
     permits.release()
     await settle()
     assert order == ["a", "b", "c"]
-    assert (permits.available, permits.has_waiters) == (0, False)
+    assert (permits.available, has_waiters(permits)) == (0, False)
 
 
 async def test_the_urgent_go_before_the_patient_and_each_by_their_order() -> None:
@@ -259,7 +259,7 @@ async def test_a_cancelled_waiter_is_passed_over() -> None:
 
     assert order == ["b"]
     assert [task.cancelled() for task in tasks] == [True, False, True]
-    assert (permits.available, permits.has_waiters) == (0, False)
+    assert (permits.available, has_waiters(permits)) == (0, False)
 
 
 async def test_nobody_waits_once_all_who_waited_were_cancelled() -> None:
@@ -269,10 +269,10 @@ async def test_nobody_waits_once_all_who_waited_were_cancelled() -> None:
     wanted = []
     for task in tasks:
         await settle()
-        wanted.append(permits.has_waiters)
+        wanted.append(has_waiters(permits))
         task.cancel()
     await settle()
-    wanted.append(permits.has_waiters)
+    wanted.append(has_waiters(permits))
 
     assert wanted == [True, True, False]
     permits.release()

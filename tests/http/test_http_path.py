@@ -504,30 +504,64 @@ async def test_kept_connections_that_died_are_not_tried_one_by_one(
 async def test_what_is_in_flight_outlives_the_idle_connections(
     monkeypatch: pytest.MonkeyPatch, *, standard: bool
 ) -> None:
-    """The timeout of one call does not cancel a slow call over another kept connection."""
+    """Timeouts replace the pool once; a slow call over it goes on, and its end closes it."""
     if standard:
         patch_as_a_tracer(monkeypatch)
 
     def respond(request: Received) -> Steps:
         return (released, *DONE) if request.identity == "slow" else (STALL,)
 
-    async with RawServer((HOLD, *DONE), (HOLD, *DONE)) as server, client_of(server) as client:
+    async with RawServer(*[(HOLD, *DONE)] * 3) as server, client_of(server, retry=ONCE) as client:
         released = asyncio.Event()
         get = client.v1.profiles.get
-        calls = [asyncio.ensure_future(get(customer_user_id="u")) for _ in range(2)]
-        await server.until_arrived(2)
+        calls = [asyncio.ensure_future(get(customer_user_id="u")) for _ in range(3)]
+        await server.until_arrived(3)
         server.released.set()
         await asyncio.gather(*calls)
         server._then = respond
         slow = asyncio.ensure_future(get(customer_user_id="slow"))
-        await server.until_arrived(3)
-        with pytest.raises(RequestTimeoutError, match="no response in time"):
-            await client.with_options(timeout=0.1).v1.profiles.get(customer_user_id="silent")
+        silent = [
+            asyncio.ensure_future(
+                client.with_options(timeout=timeout).v1.profiles.get(customer_user_id="silent")
+            )
+            for timeout in (0.1, 1.0)
+        ]
+        await server.until_arrived(6)
+        server._then = DONE
+        for each in silent:
+            with pytest.raises(RequestTimeoutError, match="no response in time"):
+                await each
+            await get(customer_user_id="u")  # over the one connection of the new pool
+        sessions = client._connections._open.get().sessions
+        assert len(sessions) == 2
         released.set()
         await slow
-        await server.until_left()
+        assert len(sessions) == 1  # aiohttp itself closes only idle connections, after 15 s
 
-        assert server.connections == 2
+        assert server.connections == 4
+
+
+@paths
+async def test_a_failure_of_a_new_connection_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, *, standard: bool
+) -> None:
+    """It is no sign of the state of those that were used before."""
+    if standard:
+        patch_as_a_tracer(monkeypatch)
+    async with (
+        RawServer((HOLD, *DONE), (STALL,)) as server,
+        client_of(server, retry=ONCE) as client,
+    ):
+        get = client.v1.profiles.get
+        first = asyncio.ensure_future(get(customer_user_id="u"))
+        await server.until_arrived(1)
+        with pytest.raises(RequestTimeoutError):
+            await client.with_options(timeout=0.1).v1.profiles.get(customer_user_id="silent")
+        server.released.set()
+        await first
+        await get(customer_user_id="u")
+
+        assert [request.connection for request in server.requests] == [1, 2, 1]
 
 
 async def test_an_aiohttp_that_sends_again_is_kept_from_it() -> None:
@@ -537,7 +571,7 @@ async def test_an_aiohttp_that_sends_again_is_kept_from_it() -> None:
         RawServer(DONE, then=(RESET,)) as server,
         aiohttp.ClientSession(**options) as session,
     ):
-        ask = session_sender(session, lambda _: None, trust_env=False)
+        ask = session_sender(session, set(), trust_env=False)
         await ask(a_request(url=f"{server.url}/", method="DELETE"), CallState())
         with pytest.raises(ConnectionLostError, match="it was sent already"):
             await ask(a_request(url=f"{server.url}/", method="DELETE"), CallState())

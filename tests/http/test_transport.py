@@ -7,6 +7,7 @@ import contextlib
 import enum
 import gc
 import gzip
+import math
 import socket
 import ssl
 import subprocess
@@ -98,7 +99,7 @@ def http_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 async def sender(connector: aiohttp.TCPConnector) -> AsyncIterator[SendOnce]:
     """Send requests over the connections of a test."""
     async with aiohttp.ClientSession(connector=connector, **SESSION_OPTIONS) as session:
-        ask, _ = fastest_sender(session, Stamp(), trust_env=False)
+        ask, _ = fastest_sender(session, set(), Stamp(), trust_env=False)
         yield ask
 
 
@@ -787,6 +788,19 @@ async def test_cancelling_a_call_closes_its_connection() -> None:
         assert own_tasks() == before
 
 
+async def test_a_cancellation_is_not_lost_to_a_timeout() -> None:
+    """A call that is cancelled when its attempt times out is cancelled, and not retried."""
+    async with RawServer((STALL,)) as server, client_of(server) as client:
+        call = asyncio.ensure_future(CALLS["GET"](client))
+        await server.until_arrived(1)
+        client._connections._open.get().timeouts._cancel_expired(math.inf)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+        assert len(server.requests) == 1
+
+
 async def test_responses_that_follow_one_another_are_not_mixed_up() -> None:
     """Bytes after a response are never taken for the response to the next request."""
     stray = reply(body=b'{"data":{"first_name":"Stray"}}')
@@ -864,15 +878,15 @@ STRAY = [b"\r\n", b"\0", b":", b" ", b"\xff", OK + b"\r\n", b"Content-Length: -1
 UNREAD_BODY = b"x" * 16 * 1024 * 1024
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(("scheme", "early"), [("http", 413), ("https", 413), ("http", 200)])
 async def test_a_response_is_read_before_the_request_was_read(
-    scheme: str, self_signed: ssl.SSLContext
+    scheme: str, early: int, self_signed: ssl.SSLContext
 ) -> None:
-    """If a server rejects a large request early, neither its rest nor another one is sent."""
+    """If a server responds to a large request early, neither its rest nor another one is sent."""
     tls = self_signed if scheme == "https" else None
-    async with RawServer((UNREAD, STALL, reply(413)), then=(reply(200),), tls=tls) as server:
+    async with RawServer((UNREAD, STALL, reply(early)), then=(reply(204),), tls=tls) as server:
         async with sender(aiohttp.TCPConnector(ssl=tls is None)) as ask:
-            for status, body in ((413, UNREAD_BODY), (200, None)):
+            for status, body in ((early, UNREAD_BODY), (204, None)):
                 sent = a_request(url=f"{server.url}/", body=body)
                 assert (await ask(sent, CallState())).status == status
         await server.until_left()
@@ -911,6 +925,15 @@ async def test_the_first_header_is_the_host() -> None:
         await CALLS["GET"](client)
 
     assert next(iter(server.requests[0].headers)) == "host"
+
+
+async def test_a_request_without_a_body_has_a_length_unless_it_is_a_read() -> None:
+    """RFC 9110 (8.6) asks for it, and some servers reject a request without one (411)."""
+    async with RawServer() as server, client_of(server) as client:
+        for method in ("GET", "DELETE"):
+            await CALLS[method](client)
+
+    assert [each.headers.get("content-length") for each in server.requests] == [None, "0"]
 
 
 async def test_a_replaced_header_is_sent_instead_of_the_usual_one() -> None:

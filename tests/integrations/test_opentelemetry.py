@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeAlias
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -21,10 +22,12 @@ from adapty_async import (
     AdaptyClient,
     AdaptyExportClient,
     AdaptyMailClient,
+    DecodeError,
     NotFoundError,
     OutcomeStatus,
     RetryPolicy,
 )
+from adapty_async._version import __version__
 from adapty_async.export import PlacementFilters
 from adapty_async.hooks import CallEnded
 from adapty_async.integrations import opentelemetry
@@ -32,7 +35,7 @@ from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeTransport
 from adapty_async.transport import Request, Response, Send
 from tests._support import a_request
-from tests.raw_server import RawServer, page
+from tests.raw_server import RESET, RawServer, page
 
 USER = "user-canary-8361"
 POLICY = RetryPolicy(wait_initial=0.001, wait_max=0.001)
@@ -56,17 +59,20 @@ class Telemetry:
         """The spans that have ended, in the order of their ends."""
         return list(self.exporter.get_finished_spans())
 
-    def points(self, name: str) -> list[Any]:
-        """Return the data points of a metric."""
+    def metrics(self) -> list[tuple[Any, Any]]:
+        """Return all metrics, each after its scope."""
         data = self.reader.get_metrics_data()
         return [
-            point
+            (scope.scope, metric)
             for resource in (data.resource_metrics if data else ())
             for scope in resource.scope_metrics
             for metric in scope.metrics
-            if metric.name == name
-            for point in metric.data.data_points
         ]
+
+    def points(self, name: str) -> list[Any]:
+        """Return the data points of a metric."""
+        found = (metric.data.data_points for _, metric in self.metrics() if metric.name == name)
+        return list(itertools.chain.from_iterable(found))
 
 
 @pytest.fixture
@@ -300,10 +306,49 @@ async def test_metrics(sandbox: Sandbox, telemetry: Telemetry) -> None:
     assert call.attributes == {"adapty.operation": "v2.profiles.delete"}
     assert call.count == 1
     assert {point.attributes["http.response.status_code"] for point in requests} == {429, 204}
-    assert requests[0].explicit_bounds == (*RECOMMENDED_BOUNDS, 30, 60)
+    for point in (call, *requests):
+        assert point.explicit_bounds == (*RECOMMENDED_BOUNDS, 30, 60)
     assert throttled.attributes == {"adapty.bucket": "v2"}
     assert (throttled.value, sent.value, circuit.value) == (1, 2, 0)
     assert budget.value > 0
+
+
+async def test_durations_are_those_of_the_conventions(telemetry: Telemetry) -> None:
+    """The attributes of a request name its server, its method and its end."""
+    async with RawServer((page(500),), (RESET,)) as server:
+        client = AdaptyClient("key", base_url=server.url, retry=POLICY)
+        opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+        async with client:
+            await client.v1.profiles.delete(customer_user_id=USER)
+        host, port = server.url.removeprefix("http://").split(":")
+
+    common = {"http.request.method": "DELETE", "server.address": host, "server.port": int(port)}
+    failed = {"http.response.status_code": 500, "error.type": "500"}
+    ends: list[dict[str, Any]]
+    ends = [failed, {"error.type": "ConnectionLostError"}, {"http.response.status_code": 200}]
+    points = telemetry.points("http.client.request.duration")
+    assert [point.attributes for point in points] == [common | end for end in ends]
+    resent = [(span.attributes or {}).get("http.request.resend_count") for span in telemetry.spans]
+    assert resent == [None, 1, 2, None]  # the last one is that of the call
+    shown = {metric.name: metric.description for _, metric in telemetry.metrics()}
+    assert shown["http.client.request.duration"] == "Duration of HTTP client requests."
+    scopes = [span.instrumentation_scope for span in telemetry.spans]
+    scopes += [scope for scope, _ in telemetry.metrics()]
+    assert {(scope.name, scope.version) for scope in scopes if scope} == {
+        ("adapty_async", __version__)
+    }
+
+
+async def test_an_error_of_a_response_has_its_status(telemetry: Telemetry) -> None:
+    """An error that a transport raises for a response, such as for one too large, names both."""
+    client = AdaptyClient("key", transport=FakeTransport([DecodeError("too large", status=200)]))
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    with pytest.raises(DecodeError):
+        await client.v1.profiles.get(customer_user_id=USER)
+
+    attributes = telemetry.spans[0].attributes or {}
+    assert attributes["http.response.status_code"] == 200
+    assert attributes["error.type"] == "DecodeError"
 
 
 async def test_items_of_a_bulk_run(sandbox: Sandbox, telemetry: Telemetry) -> None:
@@ -316,6 +361,28 @@ async def test_items_of_a_bulk_run(sandbox: Sandbox, telemetry: Telemetry) -> No
     counts = {point.attributes["adapty.status"]: point.value for point in points}
     assert counts == dict.fromkeys(OutcomeStatus, 0) | {"done": 1, "absent": 1, "failed": 1}
     assert {tuple(point.attributes) for point in points} == {("adapty.status",)}
+
+
+async def test_each_metric_has_its_kind_and_unit(telemetry: Telemetry) -> None:
+    """Counters are sums, and units are those of the Unified Code for Units of Measure."""
+    client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")]))
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    await client.v2.profiles.bulk_delete([USER], by="customer_user_id")
+
+    metrics_of = {metric.name: metric for _, metric in telemetry.metrics()}
+    assert {name: (type(each.data).__name__, each.unit) for name, each in metrics_of.items()} == {
+        "adapty.client.requests": ("Sum", "{request}"),
+        "adapty.client.throttled": ("Sum", "{request}"),
+        "adapty.client.rate": ("Gauge", "{request}/s"),
+        "adapty.client.in_flight": ("Gauge", "{request}"),
+        "adapty.client.paused": ("Gauge", "s"),
+        "adapty.client.circuit": ("Gauge", "1"),
+        "adapty.client.retry_budget": ("Gauge", "{token}"),
+        "adapty.client.bulk.items": ("Sum", "{item}"),
+        "adapty.client.call.duration": ("Histogram", "s"),
+        "http.client.request.duration": ("Histogram", "s"),
+    }
+    assert all(each.description.endswith(".") for each in metrics_of.values())
 
 
 async def test_each_client_of_a_provider_is_measured(telemetry: Telemetry) -> None:
@@ -355,18 +422,34 @@ async def test_a_client_is_instrumented_once(telemetry: Telemetry) -> None:
     assert [span.name for span in telemetry.spans] == ["DELETE", "v2.profiles.delete"]
 
 
+async def test_the_global_providers_are_those_without_a_name() -> None:
+    """A client that is instrumented with them is so, too, if they are passed."""
+    client = AdaptyClient("key", transport=FakeTransport())
+    opentelemetry.instrument(client)
+    for providers in (
+        (None, MeterProvider()),
+        (trace.get_tracer_provider(), MeterProvider()),
+        (TracerProvider(), None),
+        (TracerProvider(), metrics.get_meter_provider()),
+    ):
+        with pytest.raises(ValueError, match=r"^the client is instrumented already, "):
+            opentelemetry.instrument(client, *providers)
+
+
 async def test_two_pairs_of_providers_count_for_themselves(telemetry: Telemetry) -> None:
     """Each has its own spans and metrics, and the first attempt of a call is no resend."""
     other = Telemetry()
-    client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")]))
+    responses = FakeTransport([(503, {"Retry-After": "0"}, b""), (204, {}, b"")])
+    client = AdaptyClient("key", transport=responses)
     for one in (telemetry, other):
         opentelemetry.instrument(client, one.tracers, one.meters)
     await client.v2.profiles.delete(customer_user_id=USER)
 
     for one in (telemetry, other):
-        assert [point.value for point in one.points("adapty.client.requests")] == [1]
-        assert [span.name for span in one.spans] == ["DELETE", "v2.profiles.delete"]
-        assert "http.request.resend_count" not in (one.spans[0].attributes or {})
+        assert [point.value for point in one.points("adapty.client.requests")] == [2]
+        assert [span.name for span in one.spans] == ["DELETE", "DELETE", "v2.profiles.delete"]
+        resent = [(span.attributes or {}).get("http.request.resend_count") for span in one.spans]
+        assert resent == [None, 1, None]
     other.tracers.shutdown()
     other.meters.shutdown()
 

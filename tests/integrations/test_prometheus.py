@@ -31,10 +31,12 @@ async def test_metrics() -> None:
             await client.v1.profiles.bulk_delete([USER, ""], by="customer_user_id")
             text = generate_latest(registry).decode()
 
-    count = 'adapty_client_call_duration_seconds_count{client="main",error="%s",operation="%s"} 1.0'
+    duration = "adapty_client_call_duration_seconds"
+    count = duration + '_count{client="main",error="%s",operation="%s"} 1.0'
     for line in (
         count % ("", "v2.profiles.delete"),
         count % ("NotFoundError", "v2.profiles.delete"),
+        duration + '_bucket{client="main",error="",le="60.0",operation="v2.profiles.delete"} 1.0',
         'adapty_client_requests_total{bucket="v2",client="main"} 3.0',
         'adapty_client_throttled_total{bucket="v2",client="main"} 1.0',
         'adapty_client_circuit{bucket="v2",client="main"} 0.0',

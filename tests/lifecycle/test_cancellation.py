@@ -15,6 +15,7 @@ import pytest
 from adapty_async import AdaptyClient, Limits, Operation, RetryPolicy
 from adapty_async._runtime.loop import PatientTimer
 from adapty_async.v1 import create_profile
+from tests._support import has_waiters
 from tests.raw_server import CLOSE, DONE, RESET, STALL, RawServer, Steps, api_error, own_tasks, page
 
 pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
@@ -167,7 +168,7 @@ def left_by(client: AdaptyClient) -> dict[str, object]:
     sessions = client._connections._open._values.values()
     left = {
         "connections": connections.count - connections.available,
-        "waiting": connections.has_waiters,
+        "waiting": has_waiters(connections),
         "in flight": sum(bucket.in_flight for bucket in buckets),
         "watched": [here.timeouts._watched for here in sessions if here.timeouts._watched],
         "timers": timers(),

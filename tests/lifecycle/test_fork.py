@@ -155,6 +155,28 @@ run(parent())
         assert process.returncode == 0
 
 
+def test_a_socket_that_was_closed_before_a_fork_leaves_no_other_open(tmp_path: Path) -> None:
+    """The child closes its copies of all others, and its other fork handlers run."""
+    script = """
+import socket
+from adapty_async._runtime.fork import SocketFactory
+factory = SocketFactory()
+made = [factory((socket.AF_INET, socket.SOCK_STREAM, 0, "", ())) for _ in range(20)]
+for each in made[::2]:
+    each.close()
+before = {os.fstat(each.fileno()).st_ino for each in made[1::2]}
+
+def child():
+    assert not before & {os.fstat(each.fileno()).st_ino for each in made[1::2]}
+
+wait_for(fork(child))
+for each in made:
+    each.close()
+"""
+    with in_thread(RawServer()) as server:
+        run(script, server, tmp_path)
+
+
 def test_a_child_cannot_go_on_in_its_parents_loop(tmp_path: Path) -> None:
     """A loop shares its selector with the parent; calls in it end with an error that says so."""
     script = """

@@ -17,7 +17,7 @@ from adapty_async._http.attempt import TimeoutScheduler
 from adapty_async._http.session_sender import given_session_sender
 from adapty_async._http.transport import _close_elsewhere, _LoopResources, _Pool, _Sessions
 from adapty_async.bulk import BulkRun
-from tests._support import loop_turns
+from tests._support import has_waiters, loop_turns
 from tests.lifecycle.test_cancellation import is_free, timers
 from tests.raw_server import ABSENT, STALL, RawServer, in_thread, own_tasks
 
@@ -47,7 +47,7 @@ async def mixed(client: AdaptyClient, name: str) -> BulkReport[str, None]:
         await client.v1.profiles.get(customer_user_id=name)
     connections = client._executor.layers.connections.get()
 
-    assert (connections.available, connections.has_waiters) == (connections.count, False)
+    assert (connections.available, has_waiters(connections)) == (connections.count, False)
     assert own_tasks() == {asyncio.current_task()}
     assert timers() == []
     return await run

@@ -18,6 +18,8 @@ from adapty_async.errors import (
     AdaptyError,
     CircuitOpenError,
     DeadlineError,
+    JournalError,
+    NotFoundError,
     RateLimitError,
     RequestTimeoutError,
     ServerError,
@@ -355,6 +357,67 @@ async def test_a_disk_that_hangs_is_no_outage(concurrency: ConcurrencyLimit | No
     assert [state.deadline for state in stalled.states] == [5160.0] * 2
     assert passed.get("test").in_flight == 0
     assert concurrency is None or (concurrency.in_flight, concurrency.limit) == (0, 4)
+
+
+async def test_a_wait_for_the_disk_ends_no_outage() -> None:
+    """It is no success of the service either, and is not charged to an item with a deadline."""
+    clock, stalled, blocking = FakeClock(100.0), Stalled(), Blocking()
+    run, passed = RunLimits(max_outage=20.0), limiters(clock)
+    send = LimitLayer(blocking, connections(), passed, clock, run).send
+    request, state = a_request(low_priority=True), stalled.states[0]
+    state.deadline = 130.0
+    tasks = [asyncio.ensure_future(send(request, CallState()))]
+    await settle()
+    clock.now += 5.0
+    tasks.append(asyncio.ensure_future(send(request, state)))
+    await settle()
+    clock.now += 0.25
+    stalled.store()
+    await settle()
+    patience = remaining_patience(passed, run)
+    blocking.opened.set()
+    await asyncio.gather(*tasks)
+
+    assert patience == 14.75
+    assert state.deadline == 130.25
+
+
+async def test_an_error_of_a_working_service_ends_an_outage() -> None:
+    """A run of requests about profiles that do not exist is no outage."""
+    clock = FakeClock(100.0)
+    run, passed = RunLimits(max_outage=20.0), limiters(clock)
+
+    async def respond(_: Request, __: CallState) -> Response:
+        clock.now += 5.0
+        error = NotFoundError("status 404", status=404)
+        error.recognised = True
+        raise error
+
+    send = LimitLayer(respond, connections(), passed, clock, run).send
+    with pytest.raises(NotFoundError):
+        await send(a_request(low_priority=True), CallState())
+
+    assert remaining_patience(passed, run) == 20.0
+
+
+async def test_an_entry_that_cannot_be_stored_gives_its_permit_back() -> None:
+    """The connection is free again for single calls, and nothing counts as in flight."""
+    clock, permits = FakeClock(100.0), connections(1)
+    passed, concurrency = limiters(clock), ConcurrencyLimit(4, clock)
+    transport = FakeTransport()
+    send = LimitLayer(
+        unwritten(transport), permits, passed, clock, RunLimits(concurrency=concurrency)
+    ).send
+
+    async def fail() -> None:
+        raise JournalError("no space left on the disk")
+
+    with pytest.raises(JournalError):
+        await send(a_request(low_priority=True), CallState(on_first_send=fail))
+
+    assert transport.requests == []
+    assert (permits.get().available, concurrency.in_flight) == (1, 0)
+    assert passed.get("test").in_flight == 0
 
 
 @pytest.mark.parametrize(("seconds", "wait"), [(0.5, 0.0), (0.6, 1.4)], ids=["soon", "late"])
