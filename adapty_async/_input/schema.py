@@ -12,7 +12,7 @@ import msgspec
 
 from adapty_async._api.validation import RequestStruct
 from adapty_async._input.findings import escaped, listed, shown
-from adapty_async._input.tables import ColumnCheck
+from adapty_async._input.layout import ColumnCheck
 from adapty_async.errors import InvalidInputError
 
 __all__ = (

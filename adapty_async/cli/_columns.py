@@ -9,10 +9,10 @@ from typing import ParamSpec, TypeVar
 
 import click
 
+from adapty_async._input.layout import ColumnCheck
 from adapty_async._input.mapping import RowMapping
 from adapty_async._input.presets import PRESETS
 from adapty_async._input.schema import id_columns
-from adapty_async._input.tables import ColumnCheck
 from adapty_async.errors import AdaptyError, InvalidInputError
 
 __all__ = (
