@@ -121,7 +121,11 @@ def test_csv_bad_line_costs_only_itself(put: Put, line: str, reason: str) -> Non
         pytest.param(
             'u1,"' + ("x" * 2**19 + "\n") * 2 + '"', "line 2: is longer than 1048576", id="both"
         ),
+        pytest.param(
+            'u1,a"b,"Jane\nu2,x\n', "line 2: has a quote that is not closed up to", id="two-open"
+        ),
         pytest.param('u1,"a" b"\nu2,x\n', "line 2: has text behind a closing", id="text-behind"),
+        pytest.param('u1,"a" b"\r\nu2,x\r\n', "line 2: has text behind a closing", id="with-crlf"),
         pytest.param('u1,a "b\nu2,x"\n', "line 2: has a quote inside a cell", id="in-a-cell"),
         pytest.param('u1, "b\nu2,x"\n', "line 2: has a quote inside a cell", id="behind-a-blank"),
         pytest.param("u1,a\ru2,b\n", "line 2: has a carriage return", id="lone-cr"),
@@ -135,14 +139,23 @@ def test_csv_bad_line_costs_only_itself(put: Put, line: str, reason: str) -> Non
 )
 def test_csv_without_certain_ends_is_rejected(put: Put, rows: str, reason: str) -> None:
     """If it is not certain where a row ends, the file is rejected before anything is sent."""
-    with pytest.raises(InvalidInputError, match=reason):
+    with pytest.raises(InvalidInputError, match=rf"users\.csv, {reason}"):
         open_rows(str(put("users.csv", f"id,name\n{rows}")), None, any_columns)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", ", "])
+def test_csv_escapes_are_those_of_its_dialect(put: Put, delimiter: str) -> None:
+    """Whether a backslash may be an escape depends on where cells begin."""
+    content = 'id,name\nu1,"a\\"\nvictim,x\n'.replace(",", delimiter)
+    with pytest.raises(InvalidInputError, match="line 2: has a backslash"):
+        open_rows(str(put("users.csv", content)), None, any_columns)
 
 
 @pytest.mark.parametrize(
     "cell",
     [
         pytest.param('"C:\\dir\\","x"', id="path"),
+        pytest.param('"C:\\","x","D:\\"', id="paths"),
         pytest.param('"{""a"": ""x\\""y""}","x"', id="json"),
         pytest.param("a\\\\,x\\\\", id="doubled"),
         pytest.param("\\N,x", id="null"),
@@ -155,10 +168,36 @@ def test_csv_may_have_backslashes_that_are_no_escapes(put: Put, cell: str) -> No
 
 def test_csv_cell_may_be_as_long_as_a_record(put: Put) -> None:
     """A cell is not limited to what the `csv` module takes by default."""
+    csv.field_size_limit(131_072)
     long = "x" * 1_000_000
     assert rows_of(put("users.csv", f"id,name\nu1,{long}\n")) == [
         Row(2, {"id": "u1", "name": long})
     ]
+
+
+_TWO_LINES = '"' + "x" * 2**19 + "\n" + "x" * (2**19 - 3) + '"'
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param("x" * 2**20, id="of-one-line"),
+        pytest.param(_TWO_LINES, id="of-two-lines"),
+        pytest.param('"x' + "\n" * 999 + '"', id="of-1000-lines"),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", ""], ids=["ended", "at-end"])
+def test_csv_record_may_have_the_longest_length(put: Put, record: str, end: str) -> None:
+    """The line break at its end is not counted, nor are the records before it."""
+    assert rows_of(put("users.csv", f"id\nu1\n{record}{end}"))[1:] == [
+        Row(3, {"id": record.strip('"')})
+    ]
+
+
+def test_csv_record_of_two_lines_has_a_longest_length(put: Put) -> None:
+    """A record of several lines is not cut off: behind it, the end of the next one is uncertain."""
+    with pytest.raises(InvalidInputError, match="line 2: is longer than 1048576"):
+        open_rows(str(put("users.csv", f"id\n{_TWO_LINES}x\n")), None, any_columns)
 
 
 def test_csv_pipe_stops_at_a_row_without_a_certain_end(
@@ -188,6 +227,7 @@ def test_csv_first_line_may_name_the_delimiter(put: Put, line: str) -> None:
         pytest.param('"a;b;c","id"', ",", ["a;b;c", "id"], id="two-in-quotes"),
         pytest.param('id,"first\nname"', ",", ["id", "first\nname"], id="line-break"),
         pytest.param('\n\n"id"\t"a"', "\t", ["id", "a"], id="behind-blank-lines"),
+        pytest.param('id, "a,"', ",", ["id", "a,"], id="behind-a-blank"),
     ],
 )
 def test_csv_delimiter_is_found_by_the_names(
@@ -464,6 +504,11 @@ def test_text_line_is_an_id_and_blank_lines_are_none(put: Put) -> None:
     assert rows_of(put("ids.txt", content)) == [Row(1, "u1"), Row(4, " a b "), Row(6, "Müller")]
 
 
+def test_a_mark_behind_the_first_line_is_a_part_of_the_id(put: Put) -> None:
+    """Only the beginning of a file may have a byte order mark; an id is never changed."""
+    assert rows_of(put("ids.txt", "\ufeffu1\n\ufeffu2\n")) == [Row(1, "u1"), Row(2, "\ufeffu2")]
+
+
 def test_line_that_is_not_utf8_is_broken(put: Put) -> None:
     """Bytes that are no UTF-8 cost their line, which is shown as far as it can be."""
     assert rows_of(put("ids.txt", b"u1\ncaf\xe9\nu3\n")) == [
@@ -477,6 +522,8 @@ def test_line_that_is_not_utf8_is_broken(put: Put) -> None:
 def test_line_of_a_mebibyte_is_read(put: Put, end: bytes) -> None:
     """A line of exactly the longest length is a row like others."""
     assert rows_of(put("ids.txt", b"x" * 2**20 + end)) == [Row(1, "x" * 2**20)]
+    [longer] = rows_of(put("ids.txt", b"x" * (2**20 + 1) + end))
+    assert longer.broken == "is longer than 1048576 characters"
 
 
 @pytest.mark.parametrize("form", _FORMS)
@@ -489,11 +536,12 @@ def test_line_above_a_mebibyte_is_broken(put: Put, form: Format) -> None:
     assert rows_of(put("ids", content), form)[-1].line == 3
 
 
-@pytest.mark.parametrize("end", ['"\n', "\\\n"], ids=["quote", "backslash"])
-def test_long_csv_record_with_an_uncertain_end_is_rejected(put: Put, end: str) -> None:
+@pytest.mark.parametrize("length", [2**20 + 1, 3 * 2**20])
+@pytest.mark.parametrize("end", ['"\n', "\\\n", "\\\r\n"], ids=["quote", "backslash", "crlf"])
+def test_long_csv_record_with_an_uncertain_end_is_rejected(put: Put, length: int, end: str) -> None:
     """A quote or an escape far behind may make the next line a part of the long one."""
     with pytest.raises(InvalidInputError, match="line 2: is longer than 1048576"):
-        open_rows(str(put("a.csv", "id\n" + "x" * 3 * 2**20 + end)), None, any_columns)
+        open_rows(str(put("a.csv", "id\n" + "x" * length + end)), None, any_columns)
 
 
 def test_long_last_line_is_broken(put: Put) -> None:
