@@ -458,7 +458,10 @@ def test_a_field_that_is_there_twice_has_no_value(
         pytest.param('{"id": "u1", "note": "\\"hi\\\n"victim"\n', id="backslash-at-the-end"),
         pytest.param(b'{"id": "u1", "note": "\xff\n"victim"\n"}\n', id="not-utf-8"),
         pytest.param('{"id": "u1",\n\n "friend":\n {"id": "victim"}}\n', id="more-follows"),
-        pytest.param('"id":\n"victim"\n', id="value-follows"),
+        pytest.param('"id": \n"victim"\n', id="value-follows"),
+        pytest.param('"u1", \n"victim"\n', id="item-follows"),
+        pytest.param('{\n"victim"\n', id="object"),
+        pytest.param('[\n"victim"\n', id="list"),
     ],
 )
 def test_text_inside_json_does_not_become_a_row(put: Put, content: str | bytes) -> None:
@@ -466,6 +469,15 @@ def test_text_inside_json_does_not_become_a_row(put: Put, content: str | bytes) 
     path = put("users.ndjson", content)
     with pytest.raises(InvalidInputError, match=r"line 1: is not .* next line may belong to it"):
         open_rows(str(path), None, any_columns)
+
+
+@pytest.mark.parametrize("line", ['{"id": u1}', '["u1", u2]', '"u1"}', '"u1"]', "u1"])
+def test_json_that_ends_with_its_line_costs_only_itself(put: Put, line: str) -> None:
+    """A line that is not JSON is no reason to reject the others if nothing in it is open."""
+    assert rows_of(put("users.ndjson", f'{line}\n"u2"\n')) == [
+        Row(1, line, "is not JSON"),
+        Row(2, "u2"),
+    ]
 
 
 @settings(max_examples=100, deadline=None)
@@ -542,6 +554,14 @@ def test_long_csv_record_with_an_uncertain_end_is_rejected(put: Put, length: int
     """A quote or an escape far behind may make the next line a part of the long one."""
     with pytest.raises(InvalidInputError, match="line 2: is longer than 1048576"):
         open_rows(str(put("a.csv", "id\n" + "x" * length + end)), None, any_columns)
+
+
+def test_long_json_costs_only_itself(put: Put) -> None:
+    """The part of a long object that is kept has no end, but its line has one."""
+    long = json.dumps({"id": "u1", "note": "x" * 2**20})
+    bad, good = rows_of(put("users.ndjson", f'{long}\n{{"id": "u2"}}\n'))
+    assert (bad.value, bad.broken) == (long[:100], "is longer than 1048576 characters")
+    assert good == Row(2, {"id": "u2"})
 
 
 def test_long_last_line_is_broken(put: Put) -> None:
