@@ -677,13 +677,25 @@ def test_half_a_row_is_not_sent(put: Put, encoding: str, added: str, *, is_whole
             list(rows)
 
 
-def test_packed_file_may_grow(put: Put) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le"])
+def test_rows_may_be_added(put: Put, encoding: str) -> None:
+    """A file may grow behind a whole row, which has a line break at its end in any encoding."""
+    path = put("ids.txt", "\ufeffu1\nu2\n".encode(encoding))
+    rows = open_rows(str(path), None, any_columns)
+    with path.open("ab") as file:
+        file.write("u3".encode(encoding))
+    assert list(rows) == [Row(1, "u1"), Row(2, "u2")]
+
+
+@pytest.mark.parametrize("count", [2, 50_000])
+def test_packed_file_may_grow(put: Put, count: int) -> None:
     """Bytes that are appended to a gzip file do not change the rows that it has."""
-    path = put("ids.txt.gz", gzip.compress(b"u1\nu2"))
+    ids = [f"u{number}" for number in range(count)]
+    path = put("ids.txt.gz", gzip.compress("\n".join(ids).encode(), compresslevel=0))
     rows = open_rows(str(path), None, any_columns)
     with path.open("ab") as file:
         file.write(gzip.compress(b"u3\n"))
-    assert list(rows) == [Row(1, "u1"), Row(2, "u2")]
+    assert [row.value for row in rows] == ids
 
 
 @pytest.fixture
@@ -762,6 +774,13 @@ def test_half_an_id_in_a_pipe_is_none(
     pieces.close()
     *_, found = open_rows("-", form, any_columns)
     assert found == last
+
+
+def test_standard_input_ends_once(pieces: socket.socket) -> None:
+    """A terminal does not have to be told a second time that the input ends."""
+    for piece in (b"u1\n", b"", b"u2\n"):
+        pieces.send(piece)
+    assert list(open_rows("-", "text", any_columns)) == [Row(1, "u1")]
 
 
 def test_pipe_may_be_non_blocking(pieces: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
