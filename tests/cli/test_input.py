@@ -247,9 +247,11 @@ def test_csv_blank_before_the_first_cell_is_no_style(put: Put) -> None:
 
 def test_csv_rows_without_an_id_are_left_out_and_counted(put: Put) -> None:
     """Where the id may be empty, rows without one are no failures."""
-    path = put("users.csv", 'id,name\n,a\nu1,"b\nc"\n"",d\nu2,"e\n\nf"\n')
+    path = put("users.csv", 'id,name\n,a\nu1,"b\nc"\n"",d\nu2,"e\n\nf"\nu3,Jane,Doe\n')
     rows = open_rows(str(path), None, any_columns, id_column="id", id_optional=True)
-    assert [row.value["id"] for row in rows] == ["u1", "u2"]
+    *read, broken = rows
+    assert [row.value["id"] for row in read] == ["u1", "u2"]
+    assert (broken.value, broken.broken) == ("u3,Jane,Doe", "has 3 cells for 2 columns")
     assert rows.findings.as_json() == {
         "suspicious_ids": {},
         "rows_without_id": 2,

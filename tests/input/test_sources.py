@@ -274,6 +274,7 @@ def test_keys_are_bounded(tmp_path: Path) -> None:
 
 
 def _write(path: Path, ids: list[str]) -> None:
+    """Write ids; those of a table in pieces, which are read one after the other."""
     if path.suffix == ".csv":
         path.write_text("customer_user_id\n" + "".join(f"{one}\n" for one in ids))
     elif path.suffix == ".ndjson":
@@ -282,13 +283,13 @@ def _write(path: Path, ids: list[str]) -> None:
         text = "".join(f"{one}\n" for one in ids)
         path.write_bytes(gzip.compress(text.encode(), compresslevel=0, mtime=0))
     elif path.suffix == ".parquet":
-        write_parquet(path, {"customer_user_id": ids})
+        write_parquet(path, {"customer_user_id": ids}, row_group_size=1000, compression="none")
     elif path.suffix == ".arrows":
         write_stream(path, pa.table({"customer_user_id": ids}))
     elif path.suffix == ".xlsx":
         write_excel(path, [["customer_user_id"], *([one] for one in ids)])
     else:
-        write_feather(path, {"customer_user_id": ids})
+        write_feather(path, {"customer_user_id": ids}, chunksize=1000, compression="uncompressed")
 
 
 _KINDS = [".csv", ".ndjson", ".txt.gz", ".parquet", ".feather"]
@@ -310,6 +311,9 @@ def test_a_file_that_was_rewritten_is_not_read(tmp_path: Path, suffix: str) -> N
     _rewrite(path, ["anna_1", "anna_2"])
 
     assert (path.stat().st_size, path.stat().st_ino) == (size, inode)
+    with pytest.raises(InvalidInputError, match="was changed meanwhile"):
+        next(iter(items))
+    path.write_bytes(b"\n" * size)
     with pytest.raises(InvalidInputError, match="was changed meanwhile"):
         next(iter(items))
 
