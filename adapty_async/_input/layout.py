@@ -85,8 +85,8 @@ class Row(msgspec.Struct, frozen=True):
 
 
 #: Receives the names of the columns, without those that are empty, and raises what is wrong with
-#: them. It returns the names that matter; None if all do.
-ColumnCheck: TypeAlias = Callable[[list[str]], Collection[str] | None]
+#: them. It returns the names that matter.
+ColumnCheck: TypeAlias = Callable[[list[str]], Collection[str]]
 
 
 class KeyCheck(Protocol):

@@ -183,7 +183,7 @@ class RowMapping:
         if self._preset is not None:
             self._preset.require_match("header", names)
         if self._has_ids_only:
-            return id_columns(self.id_column)(names) or ()
+            return id_columns(self.id_column)(names)
         fields = self._require_mapped(names)
         self._schema.require_known(fields)
         if self._id_field is not None and self.id_column not in names:

@@ -123,27 +123,11 @@ class Rows:
         return row.line, value if isinstance(value, str) else None
 
     def _read(self, findings: Findings) -> Iterator[Row]:
-        read = self._read_table if self.form in TABLE_FORMATS else self._read_text
-        return read(findings)
-
-    def _read_text(self, findings: Findings) -> Iterator[Row]:
         with open_text(self.path, self._content, self._layout.encoding) as stream:
             lines, reader = LineReader(stream), RowReader(self.path, self._layout, findings)
             rows = reader.rows(lines, reader.header(lines))
             is_pipe = self._content is None and self.form != "ndjson"  # half a value is no JSON
             yield from _whole_rows(rows, lines) if is_pipe else rows
-
-    def _read_table(self, findings: Findings) -> Iterator[Row]:
-        self._require_same_table()
-        with _open_table(self.path, self._layout) as table:
-            for row in read_table(table, self._layout, findings):
-                self._require_same_table()  # the row may have been read just now
-                yield row
-            self._require_same_table()
-
-    def _require_same_table(self) -> None:
-        if self._content is not None and extent_of(self.path) != self._content.extent:
-            raise InvalidInputError(self.path, "was changed meanwhile")
 
 
 def _open_table(path: str, layout: Layout) -> AbstractContextManager[Table]:
@@ -269,11 +253,10 @@ class SizedRows(Rows):
 
     def __init__(self, path: str, layout: Layout, watch: WatchRows = iter) -> None:
         super().__init__(path, layout)
-        extent = extent_of(path)
-        self._content = FileBytes(extent)
+        self._extent = extent_of(path)
+        self._content = FileBytes(self._extent)
         rows, check = watch(self._read(self.findings)), self._key_check
         self._length, self._ends = _count(rows if check is None else _checking_all(rows, check))
-        self._size = extent.size
 
     def __iter__(self) -> Iterator[Row]:
         return self._read(Findings(noun=self.noun))
@@ -288,16 +271,31 @@ class SizedRows(Rows):
 
     def identity(self) -> dict[str, Any]:
         """Return the file's size, digest and number of rows."""
-        return fingerprint(Path(self.path), self._size) | {"rows": self._length}
+        return fingerprint(Path(self.path), self._extent.size) | {"rows": self._length}
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
         """Return how the file differs from an earlier identity; None if its rows are the same."""
-        is_text = self.form not in TABLE_FORMATS
-        different = difference(Path(self.path), self._size, earlier, is_text=is_text)
+        is_text, size = self.form not in TABLE_FORMATS, self._extent.size
+        different = difference(Path(self.path), size, earlier, is_text=is_text)
         rows = earlier.get("rows", self._length)
-        if different is None and earlier["size"] == self._size and rows != self._length:
+        if different is None and earlier["size"] == size and rows != self._length:
             return f"the file was read as {rows:,} rows, and is read as {self._length:,} now"
         return different
+
+    def _read(self, findings: Findings) -> Iterator[Row]:
+        return self._read_table(findings) if self.form in TABLE_FORMATS else super()._read(findings)
+
+    def _read_table(self, findings: Findings) -> Iterator[Row]:
+        self._require_same_table()
+        with _open_table(self.path, self._layout) as table:
+            for row in read_table(table, self._layout, findings):
+                self._require_same_table()  # the row may have been read just now
+                yield row
+            self._require_same_table()
+
+    def _require_same_table(self) -> None:
+        if extent_of(self.path) != self._extent:
+            raise InvalidInputError(self.path, "was changed meanwhile")
 
 
 def _checking_all(rows: Iterable[Row], check: KeyCheck) -> Iterator[Row]:

@@ -53,7 +53,7 @@ def read_table(table: Table, layout: Layout, findings: Findings) -> Iterator[Row
     """
     names = [name.strip() for name in table.names]
     used = layout.check_columns([name for name in names if name])
-    indexes = [i for i, name in enumerate(names) if name and (used is None or name in used)]
+    indexes = [index for index, name in enumerate(names) if name in used]
     columns = [names[index] for index in indexes]
     converters = [
         (name, functools.partial(_converter(name, layout), exact=table.exact[index]))

@@ -80,7 +80,7 @@ def checked_header(check: ColumnCheck, id_column: str | None, option: str | None
         option: the option that names that column.
     """
 
-    def checked(names: list[str]) -> Collection[str] | None:
+    def checked(names: list[str]) -> Collection[str]:
         with header_hints(option):
             if id_column is not None and id_column not in names:
                 id_columns(id_column)(names)

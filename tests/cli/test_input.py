@@ -34,8 +34,9 @@ _FORMS: tuple[Format, ...] = ("csv", "ndjson", "text")
 _INCOMPLETE = "may be incomplete: it has no line break at its end; add one, or name a file"
 
 
-def any_columns(names: list[str]) -> None:
-    """Accept a header."""
+def any_columns(names: list[str]) -> list[str]:
+    """Accept a header; all its columns matter."""
+    return names
 
 
 def rows_of(path: Path, form: Format | None = None) -> list[Row]:
@@ -361,7 +362,7 @@ def test_csv_rejects_an_unusable_header(put: Put, content: str | bytes, match: s
 def test_csv_columns_are_checked_by_the_caller(put: Put) -> None:
     """The check is given the names, and what it raises comes through."""
 
-    def refuse(names: list[str]) -> None:
+    def refuse(names: list[str]) -> list[str]:
         raise InvalidInputError("columns", " ".join(names))
 
     with pytest.raises(InvalidInputError, match="id name"):
@@ -398,6 +399,17 @@ def test_csv_columns_are_checked_by_the_caller(put: Put) -> None:
             '{"line": 1, "item": "victim", "status": "paid", "id": "u1"}',
             Row(1, {"line": 1, "item": "victim", "status": "paid", "id": "u1"}),
             id="line-of-an-order",
+        ),
+        pytest.param(
+            '{"line": 1, "item": "victim", "status": "paid", "attempts": 1, "id": "u1"}',
+            Row(1, {"line": 1, "item": "victim", "status": "paid", "attempts": 1, "id": "u1"}),
+            id="object-with-more",
+        ),
+        pytest.param(
+            '{"line": 7, "item": {"id": "u1"}, "status": "failed", "attempts": 0,'
+            ' "error": {"type": "InvalidInputError", "field_name": "row", "rule": "unknown key"}}',
+            Row(1, {"id": "u1"}, is_failure=True),
+            id="failure-of-an-object-with-a-key-too-many",
         ),
     ],
 )
