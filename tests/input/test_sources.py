@@ -108,6 +108,32 @@ def test_a_field_with_the_name_of_the_id_column_is_no_id(tmp_path: Path, suffix:
     ]
 
 
+def test_numbers_of_a_file_stay_numbers(tmp_path: Path) -> None:
+    """A custom attribute that is a number in a table is no text in the request."""
+    columns = {"customer_user_id": ["u1"], "custom_attributes.level": [5]}
+    file = InputFile(write_parquet(tmp_path / "users.parquet", columns))
+    [(_, found)] = list[Any](pairs_in(file, "customer_user_id", v2.ATTRIBUTE_COLUMNS))
+    assert found.custom_attributes == {"level": 5}
+
+
+def test_a_field_that_is_twice_in_an_object_costs_its_row(tmp_path: Path) -> None:
+    """Which value counts differs between readers, so a program sends none of them either."""
+    path = tmp_path / "users.ndjson"
+    path.write_text('{"customer_user_id": "u1", "email": "a@b.c", "email": "d@e.f"}\n')
+    [row] = list[Any](pairs_in(InputFile(path), "customer_user_id", v2.ATTRIBUTE_COLUMNS))
+    assert isinstance(row, UnreadableRow)
+    assert row.error.rule == 'has the key "email" more than once'
+
+
+def test_a_file_can_be_read_again(tmp_path: Path) -> None:
+    """The lines of items are those of the latest pass, also if the one before was given up."""
+    path = tmp_path / "ids.txt"
+    path.write_text("u1\n\nu2\n\nu3\n")
+    items: Any = ids_in(InputFile(path), "customer_user_id")
+    next(iter(items))
+    assert [items.line_of(position) for position, _ in enumerate(items)] == [1, 3, 5]
+
+
 @pytest.mark.parametrize(
     ("row", "options", "error"),
     [
