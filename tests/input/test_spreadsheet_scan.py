@@ -322,6 +322,21 @@ def test_a_total_below_the_ids_is_no_id(tmp_path: Path, excel: str, odf: str) ->
         )
 
 
+def test_a_fault_is_that_of_its_cell(tmp_path: Path) -> None:
+    """A cell without a position stands next to the one before it, and a row may stand for some."""
+    names = '<row r="1"><c r="B1" t="str"><v>name</v></c><c t="str"><v>id</v></c></row>'
+    error = '<row r="2"><c r="B2" t="str"><v>Jane</v></c><c t="e"><v>#N/A</v></c></row>'
+    [row] = read(write_sheet(tmp_path / "ids.xlsx", names + error))
+    assert 'the cell in column "id" has a formula error' in str(row.broken)
+
+    users = odf_row(odf_cell("<text:p>u1</text:p>"), 'table:number-rows-repeated="2"')
+    broken = odf_row(odf_cell("", 'calcext:value-type="error"'))
+    table = odf_table(ODF_HEADER + users + broken + ODF_USER)
+    *before, row, after = read(write_odf(tmp_path / "ids.ods", table))
+    assert [*before, after] == [Row(line, {"id": "u1"}) for line in (2, 3, 5)]
+    assert (row.line, "has a formula error" in str(row.broken)) == (4, True)
+
+
 @pytest.mark.parametrize(("excel", "odf"), NO_TOTALS)
 def test_the_result_of_another_formula_is_an_id(tmp_path: Path, excel: str, odf: str) -> None:
     """A formula that looks an id up, or makes it of its own row, is read as its result."""
@@ -379,7 +394,8 @@ def test_a_number_that_is_shown_with_leading_zeros_is_no_id(
 ) -> None:
     """People see 00045 and mean that user, and the file has 45, who is another one."""
     cell = '<row r="{0}"><c r="A{0}" s="1"><v>{1}</v></c></row>'
-    rows = f"{HEADER}{cell.format(2, 45)}{cell.format(3, 100045)}{text_row(4, '00045')}"
+    as_text = '<row r="4"><c r="A4" s="1" t="inlineStr"><is><t>00045</t></is></c></row>'
+    rows = f"{HEADER}{cell.format(2, 45)}{cell.format(3, 100045)}{as_text}"
     path = write_sheet(tmp_path / "ids.xlsx", rows)
     first, *others = read(rewrite(path, "xl/styles.xml", _with_format(code)))
 
