@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -83,7 +84,19 @@ def test_a_long_id_is_checked_at_once(end: str) -> None:
 def test_findings_name_lines_and_no_id() -> None:
     """Each kind is shown with its count and its first lines."""
     findings = Findings("id")
-    values = ("NULL", {"id": "nan"}, "NaN", "nil", "id", "u1", {}, 7, "1.0", "2.0", "3.0")
+    values: tuple[Any, ...] = (
+        "NULL",
+        {"id": "nan"},
+        "NaN",
+        "nil",
+        "id",
+        "u1",
+        {},
+        7,
+        "1.0",
+        "2.0",
+        "3.0",
+    )
     for line, value in enumerate(values):
         findings.add_row(line, value)
     assert findings.suspicious == {"placeholder": 4, "column_name": 1, "decimal_number": 3}

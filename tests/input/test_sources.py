@@ -112,7 +112,8 @@ def test_numbers_of_a_file_stay_numbers(tmp_path: Path) -> None:
     """A custom attribute that is a number in a table is no text in the request."""
     columns = {"customer_user_id": ["u1"], "custom_attributes.level": [5]}
     file = InputFile(write_parquet(tmp_path / "users.parquet", columns))
-    [(_, found)] = list[Any](pairs_in(file, "customer_user_id", v2.ATTRIBUTE_COLUMNS))
+    items: Any = pairs_in(file, "customer_user_id", v2.ATTRIBUTE_COLUMNS)
+    [(_, found)] = items
     assert found.custom_attributes == {"level": 5}
 
 
@@ -120,7 +121,8 @@ def test_a_field_that_is_twice_in_an_object_costs_its_row(tmp_path: Path) -> Non
     """Which value counts differs between readers, so a program sends none of them either."""
     path = tmp_path / "users.ndjson"
     path.write_text('{"customer_user_id": "u1", "email": "a@b.c", "email": "d@e.f"}\n')
-    [row] = list[Any](pairs_in(InputFile(path), "customer_user_id", v2.ATTRIBUTE_COLUMNS))
+    items: Any = pairs_in(InputFile(path), "customer_user_id", v2.ATTRIBUTE_COLUMNS)
+    [row] = items
     assert isinstance(row, UnreadableRow)
     assert row.error.rule == 'has the key "email" more than once'
 
