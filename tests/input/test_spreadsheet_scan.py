@@ -713,6 +713,27 @@ def test_a_number_of_open_document_that_is_shown_in_another_way_is_no_id(
         assert is_other or row.value == {"id": value}
 
 
+def test_a_cell_of_open_document_may_stand_for_several(tmp_path: Path) -> None:
+    """Equal cells next to each other are stored once, and each of them is shown in another way."""
+    names = odf_row(odf_cell("<text:p>number</text:p>") + odf_cell("<text:p>id</text:p>"))
+    cell = (
+        '<table:table-cell office:value-type="float" office:value="45"'
+        ' table:number-columns-repeated="2"><text:p>00045</text:p></table:table-cell>'
+    )
+    [row] = read(write_odf(tmp_path / "ids.ods", odf_table(names + odf_row(cell))))
+    assert "such as with leading zeros" in str(row.broken)
+
+
+def test_a_note_of_open_document_is_no_text_of_its_number(tmp_path: Path) -> None:
+    """What somebody wrote about a number is not what people see in its cell."""
+    cell = (
+        '<table:table-cell office:value-type="float" office:value="45"><office:annotation>'
+        "<text:p>VIP</text:p></office:annotation><text:p>45</text:p></table:table-cell>"
+    )
+    table = odf_table(ODF_HEADER + odf_row(cell))
+    assert read(write_odf(tmp_path / "ids.ods", table)) == [Row(2, {"id": "45"})]
+
+
 @pytest.mark.parametrize(
     ("kind", "value"),
     [("time", "PT30H00M00S"), ("date", "2026-01-05T10:00:00Z"), ("date", "12026-01-05")],
