@@ -145,7 +145,8 @@ def id_text(value: Any, exact: float = EXACT_DOUBLE) -> str | None:
     if kind is NoIdCell:
         raise UnusableCellError(value.reason)
     found, exact = plain(value), min(exact, _exact_of(value))
-    if isinstance(found, float | Decimal) and math.isfinite(found) and found != _whole(found):
+    # not `found % 1`, which raises for a Decimal of many digits
+    if isinstance(found, float | Decimal) and math.isfinite(found) and found != math.floor(found):
         raise UnusableCellError("has a fraction, so it is not an id")
     if isinstance(found, bool):
         raise UnusableCellError("is true or false, not an id")
@@ -198,7 +199,7 @@ def number(value: Any, exact: float = EXACT_DOUBLE) -> Any:
     if isinstance(found, Decimal):
         _require_finite(found)
         return _plain_number(found)
-    return text(found, exact)
+    return text(found)
 
 
 def plain(value: Any) -> Any:
@@ -270,12 +271,7 @@ def _shortest(value: float, exact: float) -> float:
 
 
 def _plain_number(value: Decimal) -> float:
-    return int(value) if value == _whole(value) else float(value)
-
-
-def _whole(value: float | Decimal) -> float | Decimal:
-    # not `value % 1`, which raises for a Decimal of many digits
-    return value.to_integral_value() if isinstance(value, Decimal) else math.floor(value)
+    return int(value) if value == math.floor(value) else float(value)
 
 
 def _require_finite(value: float | Decimal) -> None:

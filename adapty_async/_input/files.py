@@ -241,7 +241,7 @@ class _FirstBytes(io.FileIO):
         self._left = content.extent.size  # to be read
         self._blocks = 0  # that were read
         self._block = memoryview(b"")  # what is left of the last one
-        self._head = b""
+        self._is_packed = False
         self._last = b""
         extent = content.extent
         found = os.fstat(self.fileno())
@@ -277,10 +277,11 @@ class _FirstBytes(io.FileIO):
             count += more
         if not self._content.is_same(self._blocks, block):
             raise InvalidInputError(self._path, "was changed meanwhile")
+        if self._blocks == 0:
+            self._is_packed = block.startswith(_GZIP_MAGIC)
         self._left -= count
         self._blocks += 1
-        self._head = self._head or bytes(block[:_HEAD_BYTES])
-        self._last = (self._last + bytes(block[-_HEAD_BYTES:]))[-_HEAD_BYTES:]
+        self._last = bytes(block[-_HEAD_BYTES:])
         return block
 
     def _require_whole_line(self) -> None:
@@ -289,7 +290,7 @@ class _FirstBytes(io.FileIO):
 
         Half an id is another id. A gzip file marks its own end.
         """
-        if self._head.startswith(_GZIP_MAGIC) or self._last.rstrip(b"\0").endswith(b"\n"):
+        if self._is_packed or self._last.rstrip(b"\0").endswith(b"\n"):
             return
         end = self.tell()
         added = self.read(2 * _HEAD_BYTES).replace(b"\0", b"")  # two letters of UTF-32

@@ -21,7 +21,6 @@ _SHOWN_LINES = 3
 _SHOWN_NAMES = 20
 # Characters of the name of a column that an id may have at its end by chance.
 _SHORT_NAME = 5
-_COLUMN_NAME = "the name of the column, or an id with it behind, as if files were joined"
 # Digits that a spreadsheet keeps of a number.
 _KEPT_DIGITS = 15
 # Words for "no value" of databases, data frames, spreadsheets and programs, in small letters. If an
@@ -75,6 +74,10 @@ _KINDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "decimal_number": (
         "whole numbers that became decimals, such as 100045.0",
         _DECIMAL.fullmatch,
+    ),
+    "column_name": (
+        "the name of the column, or an id with it behind, as if files were joined",
+        lambda _: False,  # only the counter of an input knows it
     ),
     "rounded_number": (
         "numbers of more than 15 digits that end with zeros, as spreadsheets round them",
@@ -188,7 +191,7 @@ class Findings:
         for kind, count in suspicious.items():
             where = ", ".join(f"{line:,}" for line in self._first_lines[kind])
             more = ", ..." if count > _SHOWN_LINES else ""
-            lines.append(f"  {_described(kind)}: {count:,} ({self.noun} {where}{more})")
+            lines.append(f"  {_KINDS[kind][0]}: {count:,} ({self.noun} {where}{more})")
         if self.multiline:
             first, last = self._first_multiline
             row = counted(self.multiline, "row")
@@ -231,10 +234,6 @@ def listed(names: Collection[str], form: str = "{}") -> str:
     first = ", ".join(form.format(shown(name)) for name in list(names)[:_SHOWN_NAMES])
     more = len(names) - _SHOWN_NAMES
     return f"{first} and {more:,} more" if more > 0 else first
-
-
-def _described(kind: str) -> str:
-    return _COLUMN_NAME if kind == "column_name" else _KINDS[kind][0]
 
 
 def _ends_with_name(identifier: str, column: str) -> bool:

@@ -17,20 +17,11 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 from adapty_async._input.files import known_encoding
 from adapty_async._input.findings import Findings, shown
 from adapty_async._input.frames import DataFrame, frame_table, is_frame
+from adapty_async._input.layout import TABLE_FORMATS, Format, Layout, Row, require_format
 from adapty_async._input.mapping import ColumnOptions, RowMapping, preset_of
-from adapty_async._input.rows import (
-    TABLE_FORMATS,
-    Format,
-    Layout,
-    Row,
-    Rows,
-    SizedRows,
-    open_rows,
-    read_table,
-    require_format,
-)
+from adapty_async._input.rows import Rows, SizedRows, open_rows
 from adapty_async._input.schema import ColumnSchema
-from adapty_async._input.tables import Table
+from adapty_async._input.tables import Table, read_table
 from adapty_async.errors import InvalidInputError
 
 __all__ = (

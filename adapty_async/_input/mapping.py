@@ -82,6 +82,7 @@ class RowMapping:
         self._is_lenient = options.ignore_unknown or self._preset is not None
         self._mapped = self._mapped_fields()
         self._sources = self._preset_sources() | self._mapped
+        self._replaced = self._replaced_columns()
         mapped_id = self._sources.pop(id_field, None) if id_field is not None else None
         self.id_column = self._choose_id_column(mapped_id)
         self.ignored: dict[str, None] = {}
@@ -121,6 +122,15 @@ class RowMapping:
             field: column
             for field, column in columns.items()
             if self._schema.is_known(field) and field not in self._options.constants
+        }
+
+    def _replaced_columns(self) -> set[str]:
+        """Return the columns of the preset for whose fields the options name another source."""
+        columns = {} if self._preset is None else self._preset.columns
+        return {
+            column
+            for field, column in columns.items()
+            if field in self._options.constants or self._mapped.get(field, column) != column
         }
 
     def _choose_id_column(self, mapped: str | None) -> str:
@@ -183,7 +193,7 @@ class RowMapping:
         if self._preset is not None:
             self._preset.require_match("header", names)
         if self._has_ids_only:
-            return id_columns(self.id_column)(names) or ()
+            return id_columns(self.id_column)(names)
         fields = self._require_mapped(names)
         self._schema.require_known(fields)
         if self._id_field is not None and self.id_column not in names:
@@ -256,12 +266,12 @@ class RowMapping:
         found = tuple(field for field, column in self._sources.items() if column == name)
         if found or self._is_id(name):
             return found
-        if name in self._mapped:
+        if name in self._mapped and name not in self._replaced:
             raise InvalidInputError(
                 "columns", f"must not name a column for {name}, which is a column itself"
             )
-        is_known = self._schema.is_known(name) and name not in self._sources
-        if is_known or not self._is_lenient:
+        has_other = name in self._sources or name in self._replaced
+        if not self._is_lenient or (self._schema.is_known(name) and not has_other):
             return (name,)
         self.ignored.setdefault(name)
         return ()

@@ -206,7 +206,7 @@ class CsvReader:
             raise StopIteration
         self._held.append(line)
         self._size += len(line)
-        if self._size > RECORD_CHARACTERS and (self._lines.is_long or len(self._held) > 1):
+        if self._lines.is_long or self._size > RECORD_CHARACTERS + 1:  # with its last line break
             return self._long_record(line)
         if len(self._held) > _RECORD_LINES:
             raise self._rejection(f"has a quote that is not closed within {_RECORD_LINES:,} lines")
@@ -254,7 +254,7 @@ class CsvReader:
     def _fault(self) -> str:
         """Return why `csv` cannot read a record; the messages of `csv` differ between versions."""
         text = "".join(self._held)
-        if self._ended and text.count('"') % 2:
+        if self._ended:
             return "has a quote that is not closed up to the end of the file"
         if "\r" in text.replace("\r\n", ""):
             return f"has a carriage return that is not part of a line break, {_UNCERTAIN}"
@@ -284,8 +284,7 @@ def _header(lines: Sequence[str], record: Record, delimiter: str) -> Header | No
         if not blanks and followed and all(name.startswith(" ") for name in followed):
             continue
         if reader.line_num == len(lines) and not any('"' in name for name in names):
-            whole = Record(record.first, record.last, record.text, names)
-            return Header(delimiter, blanks, whole)
+            return Header(delimiter, blanks, msgspec.structs.replace(record, cells=names))
     return None
 
 

@@ -15,11 +15,10 @@ Invariants:
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypedDict, Unpack, get_args
+from typing import Any, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
@@ -36,7 +35,15 @@ from adapty_async._input.files import (
 from adapty_async._input.findings import Findings, escaped
 from adapty_async._input.fingerprint import difference, fingerprint
 from adapty_async._input.json_lines import duplicate_key, is_unfinished
-from adapty_async._input.keys import KeyCheck, checking_all, checking_first
+from adapty_async._input.layout import (
+    TABLE_FORMATS,
+    ColumnCheck,
+    Format,
+    KeyCheck,
+    Layout,
+    Row,
+    format_of,
+)
 from adapty_async._input.records import (
     RECORD_CHARACTERS,
     CsvReader,
@@ -44,31 +51,21 @@ from adapty_async._input.records import (
     LineReader,
     Record,
 )
-from adapty_async._input.tables import ColumnCheck, Table, table_rows
+from adapty_async._input.tables import Table, read_table
 from adapty_async._runtime.words import counted
 from adapty_async.errors import InvalidInputError
 
 __all__ = (
     "TABLE_FORMATS",
-    "ColumnCheck",
     "Format",
     "Layout",
-    "LayoutOptions",
     "Row",
     "RowReader",
     "Rows",
     "SizedRows",
-    "WatchRows",
     "format_of",
     "open_rows",
-    "read_table",
-    "require_format",
 )
-
-Format: TypeAlias = Literal["csv", "ndjson", "text", "parquet", "arrow", "excel"]
-
-#: The formats of tables, whose cells have types.
-TABLE_FORMATS: frozenset[Format] = frozenset({"parquet", "arrow", "excel"})
 
 # Exactly these keys: "line", "item" and "status" alone may be the columns of an order. The error
 # may be removed by a correction.
@@ -79,107 +76,11 @@ _NOT_UTF8 = "is not UTF-8: set its encoding, such as cp1252"
 _INCOMPLETE = "may be incomplete: it has no line break at its end; add one, or name a file"
 _NO_TEXT = "has a NUL character, so the file is no text; if it is UTF-16, set its encoding"
 _UNREAD = {"type": "InvalidInputError", "field_name": "row"}
-# The formats by the suffix of a file's name.
-_SUFFIXES: dict[str, Format] = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-    ".txt": "text",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "arrow",
-    ".arrows": "arrow",
-    ".feather": "arrow",
-    ".ipc": "arrow",
-    ".xlsx": "excel",
-    ".xlsm": "excel",
-    ".xlsb": "excel",
-    ".xls": "excel",
-    ".ods": "excel",
-}
-
-
-def require_format(name: str) -> None:
-    """
-    Validate the name of a format.
-
-    Raises:
-        InvalidInputError: it is unknown.
-    """
-    if name not in get_args(Format):
-        raise InvalidInputError("format", f"must be one of {', '.join(get_args(Format))}")
-
-
-def _never(_: str) -> bool:
-    return False
-
-
-class Row(msgspec.Struct, frozen=True):
-    """
-    A record of the input.
-
-    Attributes:
-        line: the number of its first line, or of the row of a table.
-        value: the cells that are not empty by column, the JSON value, or the text.
-        broken: why the line cannot be read, None if it can be. `value` is then the readable part
-            of the line.
-        is_failure: whether it is the item of a line of a failures file.
-    """
-
-    line: int
-    value: Any
-    broken: str | None = None
-    is_failure: bool = False
-
-    def __repr__(self) -> str:
-        return f"Row(line={self.line})"
-
+# Different keys of a file. A file with more has data as keys, and would fill the memory.
+_MOST_KEYS = 100_000
 
 #: Receives rows, and returns the same ones.
 WatchRows: TypeAlias = Callable[[Iterator[Row]], Iterator[Row]]
-
-
-class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    The format of an input, and its relevant columns.
-
-    Attributes:
-        form: its format.
-        check_columns: a callback that receives the names of the columns of a CSV file or a table,
-            without blanks around them and without those that are empty, and raises what is wrong
-            with them. It returns the names that matter, None if all do; of a table, no other
-            column is read.
-        check_keys: a callback that receives the keys of the objects of NDJSON, which has no header;
-            None if all are good.
-        encoding: the encoding of the text without a byte order mark; None for UTF-8.
-        id_column: the column or field with the ids; None if no id is checked.
-        id_optional: rows of a CSV file or a table without an id are left out.
-        sheet: the sheet of a spreadsheet; None for the only one.
-        is_number: returns whether numbers in a column of a table stay numbers; otherwise they
-            become text, as in a CSV file.
-        matters: returns whether a key of NDJSON matters, so that it must not be there twice; None
-            if only that of the id does.
-    """
-
-    form: Format
-    check_columns: ColumnCheck
-    check_keys: KeyCheck | None = None
-    encoding: str | None = None
-    id_column: str | None = None
-    id_optional: bool = False
-    sheet: str | None = None
-    is_number: Callable[[str], bool] = _never
-    matters: Callable[[str], bool] | None = None
-
-    def __post_init__(self) -> None:
-        """Validate the format: another one would be read as text, each line as an id."""
-        require_format(self.form)
-
-    @property
-    def noun(self) -> str:
-        """The noun for the number of a row: a line, or the row of a table."""
-        return "row" if self.form in TABLE_FORMATS else "line"
 
 
 class Rows:
@@ -204,7 +105,7 @@ class Rows:
 
     def __iter__(self) -> Iterator[Row]:
         rows, check = self._read(self.findings), self._key_check
-        return rows if check is None else checking_first(rows, check)
+        return rows if check is None else _checking_first(rows, check)
 
     @property
     def _key_check(self) -> KeyCheck | None:
@@ -222,49 +123,11 @@ class Rows:
         return row.line, value if isinstance(value, str) else None
 
     def _read(self, findings: Findings) -> Iterator[Row]:
-        read = self._read_table if self.form in TABLE_FORMATS else self._read_text
-        return read(findings)
-
-    def _read_text(self, findings: Findings) -> Iterator[Row]:
         with open_text(self.path, self._content, self._layout.encoding) as stream:
             lines, reader = LineReader(stream), RowReader(self.path, self._layout, findings)
             rows = reader.rows(lines, reader.header(lines))
             is_pipe = self._content is None and self.form != "ndjson"  # half a value is no JSON
             yield from _whole_rows(rows, lines) if is_pipe else rows
-
-    def _read_table(self, findings: Findings) -> Iterator[Row]:
-        self._require_same_table()
-        with _open_table(self.path, self._layout) as table:
-            for row in read_table(table, self._layout, findings):
-                self._require_same_table()  # the row may have been read just now
-                yield row
-            self._require_same_table()
-
-    def _require_same_table(self) -> None:
-        if self._content is not None and extent_of(self.path) != self._content.extent:
-            raise InvalidInputError(self.path, "was changed meanwhile")
-
-
-def read_table(table: Table, layout: Layout, findings: Findings) -> Iterator[Row]:
-    """
-    Yield the rows of an open table.
-
-    Raises:
-        InvalidInputError: the layout's check rejects the columns.
-    """
-    needed = layout.id_column if layout.id_optional else None
-    rows = table_rows(table, layout.check_columns, layout.id_column, layout.is_number, findings)
-    for row in rows:
-        # first, so that rows have the same positions for a reader of ids alone, such as a report
-        if needed is not None and needed not in row.cells:
-            findings.without_id += 1
-        elif row.fault is not None:
-            # not msgspec: the text of an object in a data frame may have lone surrogates
-            readable = json.dumps(row.cells, ensure_ascii=False, separators=(",", ":"))
-            yield Row(row.number, readable, row.fault)
-        else:
-            findings.add_row(row.number, row.cells)
-            yield Row(row.number, row.cells)
 
 
 def _open_table(path: str, layout: Layout) -> AbstractContextManager[Table]:
@@ -364,7 +227,7 @@ class RowReader:
     def _csv_rows(self, lines: LineReader, header: Header) -> Iterator[Row]:
         """Yield the rows of CSV records; those without an id may be left out."""
         names = _names(header)
-        needed = self._layout.id_column if self._layout.id_optional else None
+        needed = self._layout.needed_column
         for record in CsvReader(lines, self._path).records(header):
             row = _csv_row(record, names, blanks=header.blanks)
             if row is None:
@@ -390,11 +253,10 @@ class SizedRows(Rows):
 
     def __init__(self, path: str, layout: Layout, watch: WatchRows = iter) -> None:
         super().__init__(path, layout)
-        extent = extent_of(path)
-        self._content = FileBytes(extent)
+        self._extent = extent_of(path)
+        self._content = FileBytes(self._extent)
         rows, check = watch(self._read(self.findings)), self._key_check
-        self._length, self._ends = _count(rows if check is None else checking_all(rows, check))
-        self._size = extent.size
+        self._length, self._ends = _count(rows if check is None else _checking_all(rows, check))
 
     def __iter__(self) -> Iterator[Row]:
         return self._read(Findings(noun=self.noun))
@@ -409,16 +271,69 @@ class SizedRows(Rows):
 
     def identity(self) -> dict[str, Any]:
         """Return the file's size, digest and number of rows."""
-        return fingerprint(Path(self.path), self._size) | {"rows": self._length}
+        return fingerprint(Path(self.path), self._extent.size) | {"rows": self._length}
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
         """Return how the file differs from an earlier identity; None if its rows are the same."""
-        is_text = self.form not in TABLE_FORMATS
-        different = difference(Path(self.path), self._size, earlier, is_text=is_text)
+        is_text, size = self.form not in TABLE_FORMATS, self._extent.size
+        different = difference(Path(self.path), size, earlier, is_text=is_text)
         rows = earlier.get("rows", self._length)
-        if different is None and earlier["size"] == self._size and rows != self._length:
+        if different is None and earlier["size"] == size and rows != self._length:
             return f"the file was read as {rows:,} rows, and is read as {self._length:,} now"
         return different
+
+    def _read(self, findings: Findings) -> Iterator[Row]:
+        return self._read_table(findings) if self.form in TABLE_FORMATS else super()._read(findings)
+
+    def _read_table(self, findings: Findings) -> Iterator[Row]:
+        self._require_same_table()
+        with _open_table(self.path, self._layout) as table:
+            for row in read_table(table, self._layout, findings):
+                self._require_same_table()  # the row may have been read just now
+                yield row
+            self._require_same_table()
+
+    def _require_same_table(self) -> None:
+        if extent_of(self.path) != self._extent:
+            raise InvalidInputError(self.path, "was changed meanwhile")
+
+
+def _checking_all(rows: Iterable[Row], check: KeyCheck) -> Iterator[Row]:
+    """
+    Yield rows, and check the keys of their objects together at the end.
+
+    The rows of a failures file have no keys for cells that were empty, nor for columns of a table
+    that do not matter. The run that wrote it has checked the names of all columns.
+
+    Raises:
+        InvalidInputError: the check rejects the keys, or there are too many.
+    """
+    keys: dict[str, None] = {}
+    are_failures = True
+    for row in rows:
+        if row.broken is None and isinstance(row.value, dict):
+            are_failures = are_failures and row.is_failure
+            keys.update(dict.fromkeys(row.value))
+            if len(keys) > _MOST_KEYS:
+                raise InvalidInputError("input", f"has more than {_MOST_KEYS:,} different keys")
+        yield row
+    if keys:
+        check(list(keys), is_all=True, are_failures=are_failures)
+
+
+def _checking_first(rows: Iterable[Row], check: KeyCheck) -> Iterator[Row]:
+    """
+    Yield rows; check the keys of the first object in front of it.
+
+    Raises:
+        InvalidInputError: the check rejects the keys.
+    """
+    is_checked = False
+    for row in rows:
+        if not is_checked and row.broken is None and isinstance(row.value, dict):
+            check(list(row.value), is_all=False, are_failures=row.is_failure)
+            is_checked = True
+        yield row
 
 
 def _count(rows: Iterator[Row]) -> tuple[int, tuple[Row, Row] | None]:
@@ -430,11 +345,6 @@ def _count(rows: Iterator[Row]) -> tuple[int, tuple[Row, Row] | None]:
     for last in rows:  # noqa: B007  the last one is returned
         count += 1
     return count, (first, last)
-
-
-def format_of(path: str) -> Format | None:
-    """Return the format that the name of an input shows, None if it shows none."""
-    return _SUFFIXES.get(Path(path.removesuffix(".gz")).suffix.lower())
 
 
 class LayoutOptions(TypedDict, total=False):

@@ -12,7 +12,7 @@ import msgspec
 
 from adapty_async._api.validation import RequestStruct
 from adapty_async._input.findings import escaped, listed, shown
-from adapty_async._input.tables import ColumnCheck
+from adapty_async._input.layout import ColumnCheck
 from adapty_async.errors import InvalidInputError
 
 __all__ = (
@@ -27,7 +27,6 @@ __all__ = (
 
 _FLAGS = frozenset({"analytics_disabled", "is_family_shared", "renew_status"})
 _WHOLE_NUMBERS = frozenset({"att_status"})
-_CLOSED = RequestStruct  # stands for a head that is no open object
 _WORDS = {"true": True, "false": False}
 _DATE_TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)"
@@ -165,14 +164,14 @@ class RowSchema:
         self._numbers = numbers
         names = {name for struct in structs.values() for name in struct.__struct_fields__}
         names |= {kind_field} if kind_field else set()
-        self._plain = frozenset(names - nested.keys())
-        inner = {
+        inner = [
             f"{head}.{tail}"
             for head, struct in nested.items()
-            if struct is not None
-            for tail in struct.__struct_fields__
-        }
-        self._known = self._plain | nested.keys() | inner
+            for tail in (("NAME",) if struct is None else struct.__struct_fields__)
+        ]
+        self._names = [*sorted(names - nested.keys()), *inner]
+        self._known = {*self._names, *nested}
+        self._open = {head for head, struct in nested.items() if struct is None}
 
     @property
     def kinds(self) -> str:
@@ -224,30 +223,24 @@ class RowSchema:
 
     def is_known(self, name: str) -> bool:
         """Return whether a name, dotted if nested, belongs to a field."""
-        if name in self._known:
-            return True
-        head, _, tail = name.partition(".")
-        return bool(tail) and self._nested.get(head, _CLOSED) is None
+        return name in self._known or self._is_in_open_object(name)
 
     def is_number(self, name: str) -> bool:
         """Return whether a field may be a number as well as text."""
-        head, dotted, _ = name.partition(".")
-        is_open = bool(dotted) and self._nested.get(head, _CLOSED) is None
-        return is_open or name in self._numbers
+        return name in self._numbers or self._is_in_open_object(name)
+
+    def _is_in_open_object(self, name: str) -> bool:
+        head, _, tail = name.partition(".")
+        return head in self._open and tail != ""
 
     @property
     def expected(self) -> str:
         """All names, for a message."""
-        return ", ".join(self.names())
+        return ", ".join(self._names)
 
     def names(self) -> list[str]:
         """Return all names that a row may have, dotted if nested."""
-        inner = [
-            f"{head}.{tail}"
-            for head, struct in self._nested.items()
-            for tail in (("NAME",) if struct is None else struct.__struct_fields__)
-        ]
-        return [*sorted(self._plain), *inner]
+        return self._names.copy()
 
     def struct(self, value: Any, id_column: str | None = None, *, lenient: bool = False) -> Any:
         """

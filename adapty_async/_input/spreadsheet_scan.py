@@ -73,15 +73,10 @@ class SpreadsheetScan:
         """
         if name not in self._found:
             with self._opened() as (archive, parts):
-                self._found[name] = self._scanned(archive, parts, name)
+                if self._is_open_document:  # its sheets are scanned together
+                    raise KeyError(name)
+                self._found[name] = _open_xml(archive, parts, name)
         return self._found[name]
-
-    def _scanned(
-        self, archive: zipfile.ZipFile, parts: Mapping[str, str], name: str
-    ) -> SheetFindings:
-        if self._is_open_document:  # its sheets are scanned together
-            raise KeyError(name)
-        return _open_xml(archive, parts, name)
 
     def _require_archive(self) -> None:
         try:

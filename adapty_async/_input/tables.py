@@ -10,19 +10,16 @@ Invariants:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
-
-import msgspec
 
 from adapty_async._input.cells import UnusableCellError, id_text, number, plain, text
 from adapty_async._input.findings import Findings, escaped
+from adapty_async._input.layout import Layout, Row
 
-__all__ = ("ColumnCheck", "Table", "table_rows")
+__all__ = ("Table", "read_table")
 
-#: Receives the names of the columns, without those that are empty, and raises what is wrong with
-#: them. It returns the names that matter; None if all do.
-ColumnCheck: TypeAlias = Callable[[list[str]], Collection[str] | None]
 # Characters of a cell that cannot be used, for the failures file.
 _SHOWN_CHARACTERS = 100
 _Convert: TypeAlias = Callable[[Any], Any]
@@ -47,63 +44,53 @@ class Table(Protocol):
         ...
 
 
-class TableRow(msgspec.Struct, frozen=True):
+def read_table(table: Table, layout: Layout, findings: Findings) -> Iterator[Row]:
     """
-    A row of a table.
-
-    Attributes:
-        number: its number.
-        cells: the cells by column, without those that are missing; the beginning of the text of
-            those that cannot be used.
-        fault: why the row cannot be used; None if it can be.
-    """
-
-    number: int
-    cells: dict[str, Any]
-    fault: str | None
-
-
-def table_rows(
-    table: Table,
-    check: ColumnCheck,
-    id_column: str | None,
-    is_number: Callable[[str], bool],
-    findings: Findings,
-) -> Iterator[TableRow]:
-    """
-    Yield the rows of a table with the columns that matter.
-
-    Args:
-        table: the table.
-        check: see `ColumnCheck`.
-        id_column: the column with the ids; None if no id is checked.
-        is_number: returns whether numbers in a column stay numbers; otherwise they become text.
-        findings: counts the ids that are floats.
+    Yield the rows of an open table, with the columns that matter.
 
     Raises:
-        InvalidInputError: the check rejects the columns.
+        InvalidInputError: the layout's check rejects the columns.
     """
     names = [name.strip() for name in table.names]
-    used = check([name for name in names if name])
-    indexes = [i for i, name in enumerate(names) if name and (used is None or name in used)]
-    id_at: int | None = None
-    converters: list[tuple[str, _Convert]] = []
-    for at, index in enumerate(indexes):
-        name = names[index]
-        convert = number if is_number(name) else text
-        if name == id_column:
-            id_at, convert = at, id_text
-        converters.append((name, functools.partial(convert, exact=table.exact[index])))
+    used = layout.check_columns([name for name in names if name])
+    indexes = [index for index, name in enumerate(names) if name in used]
+    columns = [names[index] for index in indexes]
+    converters = [
+        (name, functools.partial(_converter(name, layout), exact=table.exact[index]))
+        for name, index in zip(columns, indexes, strict=True)
+    ]
+    id_at = next((at for at, name in enumerate(columns) if name == layout.id_column), None)
+    needed = layout.needed_column
     for row_number, values in table.rows(indexes):
-        row = _row(row_number, converters, values, table.label)
-        if id_at is not None and row.fault is None and isinstance(plain(values[id_at]), float):
-            findings.add("number", row_number)
-        yield row
+        cells, fault = _converted(converters, values)
+        # first, so that rows have the same positions for a reader of ids alone, such as a report
+        if needed is not None and needed not in cells:
+            findings.without_id += 1
+        elif fault is not None:
+            # not msgspec: the text of an object in a data frame may have lone surrogates
+            readable = json.dumps(cells, ensure_ascii=False, separators=(",", ":"))
+            yield Row(row_number, readable, f"{table.label}: {fault}")
+        else:
+            if id_at is not None and isinstance(plain(values[id_at]), float):
+                findings.add("number", row_number)
+            findings.add_row(row_number, cells)
+            yield Row(row_number, cells)
 
 
-def _row(
-    row_number: int, converters: Iterable[tuple[str, _Convert]], values: Sequence[Any], label: str
-) -> TableRow:
+def _converter(name: str, layout: Layout) -> Callable[..., Any]:
+    if name == layout.id_column:
+        return id_text
+    return number if layout.is_number(name) else text
+
+
+def _converted(
+    converters: Iterable[tuple[str, _Convert]], values: Sequence[Any]
+) -> tuple[dict[str, Any], str | None]:
+    """
+    Return the cells that are not missing, by column, and why the row cannot be used.
+
+    Of a cell that cannot be used it is the beginning of its text.
+    """
     cells: dict[str, Any] = {}
     fault = None
     for (name, convert), value in zip(converters, values, strict=True):
@@ -112,9 +99,9 @@ def _row(
         try:
             cell = convert(value)
         except UnusableCellError as error:
-            fault = fault or f'{label}: the cell in column "{escaped(name)}" {error}'
+            fault = fault or f'the cell in column "{escaped(name)}" {error}'
             cells[name] = str(value)[:_SHOWN_CHARACTERS]
         else:
             if cell is not None:
                 cells[name] = cell
-    return TableRow(row_number, cells, fault)
+    return cells, fault

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -62,6 +63,10 @@ V1 = ("--api", "v1", "--by", "customer-user-id")
         ("\ufeffuser_1", "invisible"),
         ("user\u00a01", "invisible"),
         ("\u200fuser_1", "invisible"),
+        ("user\x071", "invisible"),
+        ("user_1\u2028", "invisible"),
+        ("user_1\u2029", "invisible"),
+        (" user_1", None),  # a rule of ids rejects it
         ("\uff11\uff12", "unusual_digits"),
     ],
 )
@@ -79,14 +84,27 @@ def test_a_long_id_is_checked_at_once(end: str) -> None:
 def test_findings_name_lines_and_no_id() -> None:
     """Each kind is shown with its count and its first lines."""
     findings = Findings("id")
-    for line, value in enumerate(("NULL", {"id": "nan"}, "NaN", "nil", "id", "u1", {}, 7, "1.0")):
+    values: tuple[Any, ...] = (
+        "NULL",
+        {"id": "nan"},
+        "NaN",
+        "nil",
+        "id",
+        "u1",
+        {},
+        7,
+        "1.0",
+        "2.0",
+        "3.0",
+    )
+    for line, value in enumerate(values):
         findings.add_row(line, value)
-    assert findings.suspicious == {"placeholder": 4, "column_name": 1, "decimal_number": 1}
+    assert findings.suspicious == {"placeholder": 4, "column_name": 1, "decimal_number": 3}
     assert findings.lines() == [
         "These ids look damaged and may match no profile:",
         "  words for no value, such as NULL, NaN or 0: 4 (line 0, 1, 2, ...)",
         "  the name of the column, or an id with it behind, as if files were joined: 1 (line 4)",
-        "  whole numbers that became decimals, such as 100045.0: 1 (line 8)",
+        "  whole numbers that became decimals, such as 100045.0: 3 (line 8, 9, 10)",
     ]
 
 

@@ -34,8 +34,9 @@ _FORMS: tuple[Format, ...] = ("csv", "ndjson", "text")
 _INCOMPLETE = "may be incomplete: it has no line break at its end; add one, or name a file"
 
 
-def any_columns(names: list[str]) -> None:
-    """Accept a header."""
+def any_columns(names: list[str]) -> list[str]:
+    """Accept a header; all its columns matter."""
+    return names
 
 
 def rows_of(path: Path, form: Format | None = None) -> list[Row]:
@@ -121,7 +122,11 @@ def test_csv_bad_line_costs_only_itself(put: Put, line: str, reason: str) -> Non
         pytest.param(
             'u1,"' + ("x" * 2**19 + "\n") * 2 + '"', "line 2: is longer than 1048576", id="both"
         ),
+        pytest.param(
+            'u1,a"b,"Jane\nu2,x\n', "line 2: has a quote that is not closed up to", id="two-open"
+        ),
         pytest.param('u1,"a" b"\nu2,x\n', "line 2: has text behind a closing", id="text-behind"),
+        pytest.param('u1,"a" b"\r\nu2,x\r\n', "line 2: has text behind a closing", id="with-crlf"),
         pytest.param('u1,a "b\nu2,x"\n', "line 2: has a quote inside a cell", id="in-a-cell"),
         pytest.param('u1, "b\nu2,x"\n', "line 2: has a quote inside a cell", id="behind-a-blank"),
         pytest.param("u1,a\ru2,b\n", "line 2: has a carriage return", id="lone-cr"),
@@ -135,14 +140,23 @@ def test_csv_bad_line_costs_only_itself(put: Put, line: str, reason: str) -> Non
 )
 def test_csv_without_certain_ends_is_rejected(put: Put, rows: str, reason: str) -> None:
     """If it is not certain where a row ends, the file is rejected before anything is sent."""
-    with pytest.raises(InvalidInputError, match=reason):
+    with pytest.raises(InvalidInputError, match=rf"users\.csv, {reason}"):
         open_rows(str(put("users.csv", f"id,name\n{rows}")), None, any_columns)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", ", "])
+def test_csv_escapes_are_those_of_its_dialect(put: Put, delimiter: str) -> None:
+    """Whether a backslash may be an escape depends on where cells begin."""
+    content = 'id,name\nu1,"a\\"\nvictim,x\n'.replace(",", delimiter)
+    with pytest.raises(InvalidInputError, match="line 2: has a backslash"):
+        open_rows(str(put("users.csv", content)), None, any_columns)
 
 
 @pytest.mark.parametrize(
     "cell",
     [
         pytest.param('"C:\\dir\\","x"', id="path"),
+        pytest.param('"C:\\","x","D:\\"', id="paths"),
         pytest.param('"{""a"": ""x\\""y""}","x"', id="json"),
         pytest.param("a\\\\,x\\\\", id="doubled"),
         pytest.param("\\N,x", id="null"),
@@ -155,10 +169,36 @@ def test_csv_may_have_backslashes_that_are_no_escapes(put: Put, cell: str) -> No
 
 def test_csv_cell_may_be_as_long_as_a_record(put: Put) -> None:
     """A cell is not limited to what the `csv` module takes by default."""
+    csv.field_size_limit(131_072)
     long = "x" * 1_000_000
     assert rows_of(put("users.csv", f"id,name\nu1,{long}\n")) == [
         Row(2, {"id": "u1", "name": long})
     ]
+
+
+_TWO_LINES = '"' + "x" * 2**19 + "\n" + "x" * (2**19 - 3) + '"'
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param("x" * 2**20, id="of-one-line"),
+        pytest.param(_TWO_LINES, id="of-two-lines"),
+        pytest.param('"x' + "\n" * 999 + '"', id="of-1000-lines"),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", ""], ids=["ended", "at-end"])
+def test_csv_record_may_have_the_longest_length(put: Put, record: str, end: str) -> None:
+    """The line break at its end is not counted, nor are the records before it."""
+    assert rows_of(put("users.csv", f"id\nu1\n{record}{end}"))[1:] == [
+        Row(3, {"id": record.strip('"')})
+    ]
+
+
+def test_csv_record_of_two_lines_has_a_longest_length(put: Put) -> None:
+    """A record of several lines is not cut off: behind it, the end of the next one is uncertain."""
+    with pytest.raises(InvalidInputError, match="line 2: is longer than 1048576"):
+        open_rows(str(put("users.csv", f"id\n{_TWO_LINES}x\n")), None, any_columns)
 
 
 def test_csv_pipe_stops_at_a_row_without_a_certain_end(
@@ -188,6 +228,7 @@ def test_csv_first_line_may_name_the_delimiter(put: Put, line: str) -> None:
         pytest.param('"a;b;c","id"', ",", ["a;b;c", "id"], id="two-in-quotes"),
         pytest.param('id,"first\nname"', ",", ["id", "first\nname"], id="line-break"),
         pytest.param('\n\n"id"\t"a"', "\t", ["id", "a"], id="behind-blank-lines"),
+        pytest.param('id, "a,"', ",", ["id", "a,"], id="behind-a-blank"),
     ],
 )
 def test_csv_delimiter_is_found_by_the_names(
@@ -207,9 +248,11 @@ def test_csv_blank_before_the_first_cell_is_no_style(put: Put) -> None:
 
 def test_csv_rows_without_an_id_are_left_out_and_counted(put: Put) -> None:
     """Where the id may be empty, rows without one are no failures."""
-    path = put("users.csv", 'id,name\n,a\nu1,"b\nc"\n"",d\nu2,"e\n\nf"\n')
+    path = put("users.csv", 'id,name\n,a\nu1,"b\nc"\n"",d\nu2,"e\n\nf"\nu3,Jane,Doe\n')
     rows = open_rows(str(path), None, any_columns, id_column="id", id_optional=True)
-    assert [row.value["id"] for row in rows] == ["u1", "u2"]
+    *read, broken = rows
+    assert [row.value["id"] for row in read] == ["u1", "u2"]
+    assert (broken.value, broken.broken) == ("u3,Jane,Doe", "has 3 cells for 2 columns")
     assert rows.findings.as_json() == {
         "suspicious_ids": {},
         "rows_without_id": 2,
@@ -319,7 +362,7 @@ def test_csv_rejects_an_unusable_header(put: Put, content: str | bytes, match: s
 def test_csv_columns_are_checked_by_the_caller(put: Put) -> None:
     """The check is given the names, and what it raises comes through."""
 
-    def refuse(names: list[str]) -> None:
+    def refuse(names: list[str]) -> list[str]:
         raise InvalidInputError("columns", " ".join(names))
 
     with pytest.raises(InvalidInputError, match="id name"):
@@ -356,6 +399,17 @@ def test_csv_columns_are_checked_by_the_caller(put: Put) -> None:
             '{"line": 1, "item": "victim", "status": "paid", "id": "u1"}',
             Row(1, {"line": 1, "item": "victim", "status": "paid", "id": "u1"}),
             id="line-of-an-order",
+        ),
+        pytest.param(
+            '{"line": 1, "item": "victim", "status": "paid", "attempts": 1, "id": "u1"}',
+            Row(1, {"line": 1, "item": "victim", "status": "paid", "attempts": 1, "id": "u1"}),
+            id="object-with-more",
+        ),
+        pytest.param(
+            '{"line": 7, "item": {"id": "u1"}, "status": "failed", "attempts": 0,'
+            ' "error": {"type": "InvalidInputError", "field_name": "row", "rule": "unknown key"}}',
+            Row(1, {"id": "u1"}, is_failure=True),
+            id="failure-of-an-object-with-a-key-too-many",
         ),
     ],
 )
@@ -418,7 +472,10 @@ def test_a_field_that_is_there_twice_has_no_value(
         pytest.param('{"id": "u1", "note": "\\"hi\\\n"victim"\n', id="backslash-at-the-end"),
         pytest.param(b'{"id": "u1", "note": "\xff\n"victim"\n"}\n', id="not-utf-8"),
         pytest.param('{"id": "u1",\n\n "friend":\n {"id": "victim"}}\n', id="more-follows"),
-        pytest.param('"id":\n"victim"\n', id="value-follows"),
+        pytest.param('"id": \n"victim"\n', id="value-follows"),
+        pytest.param('"u1", \n"victim"\n', id="item-follows"),
+        pytest.param('{\n"victim"\n', id="object"),
+        pytest.param('[\n"victim"\n', id="list"),
     ],
 )
 def test_text_inside_json_does_not_become_a_row(put: Put, content: str | bytes) -> None:
@@ -426,6 +483,15 @@ def test_text_inside_json_does_not_become_a_row(put: Put, content: str | bytes) 
     path = put("users.ndjson", content)
     with pytest.raises(InvalidInputError, match=r"line 1: is not .* next line may belong to it"):
         open_rows(str(path), None, any_columns)
+
+
+@pytest.mark.parametrize("line", ['{"id": u1}', '["u1", u2]', '"u1"}', '"u1"]', "u1"])
+def test_json_that_ends_with_its_line_costs_only_itself(put: Put, line: str) -> None:
+    """A line that is not JSON is no reason to reject the others if nothing in it is open."""
+    assert rows_of(put("users.ndjson", f'{line}\n"u2"\n')) == [
+        Row(1, line, "is not JSON"),
+        Row(2, "u2"),
+    ]
 
 
 @settings(max_examples=100, deadline=None)
@@ -464,6 +530,11 @@ def test_text_line_is_an_id_and_blank_lines_are_none(put: Put) -> None:
     assert rows_of(put("ids.txt", content)) == [Row(1, "u1"), Row(4, " a b "), Row(6, "Müller")]
 
 
+def test_a_mark_behind_the_first_line_is_a_part_of_the_id(put: Put) -> None:
+    """Only the beginning of a file may have a byte order mark; an id is never changed."""
+    assert rows_of(put("ids.txt", "\ufeffu1\n\ufeffu2\n")) == [Row(1, "u1"), Row(2, "\ufeffu2")]
+
+
 def test_line_that_is_not_utf8_is_broken(put: Put) -> None:
     """Bytes that are no UTF-8 cost their line, which is shown as far as it can be."""
     assert rows_of(put("ids.txt", b"u1\ncaf\xe9\nu3\n")) == [
@@ -477,6 +548,8 @@ def test_line_that_is_not_utf8_is_broken(put: Put) -> None:
 def test_line_of_a_mebibyte_is_read(put: Put, end: bytes) -> None:
     """A line of exactly the longest length is a row like others."""
     assert rows_of(put("ids.txt", b"x" * 2**20 + end)) == [Row(1, "x" * 2**20)]
+    [longer] = rows_of(put("ids.txt", b"x" * (2**20 + 1) + end))
+    assert longer.broken == "is longer than 1048576 characters"
 
 
 @pytest.mark.parametrize("form", _FORMS)
@@ -489,11 +562,20 @@ def test_line_above_a_mebibyte_is_broken(put: Put, form: Format) -> None:
     assert rows_of(put("ids", content), form)[-1].line == 3
 
 
-@pytest.mark.parametrize("end", ['"\n', "\\\n"], ids=["quote", "backslash"])
-def test_long_csv_record_with_an_uncertain_end_is_rejected(put: Put, end: str) -> None:
+@pytest.mark.parametrize("length", [2**20 + 1, 3 * 2**20])
+@pytest.mark.parametrize("end", ['"\n', "\\\n", "\\\r\n"], ids=["quote", "backslash", "crlf"])
+def test_long_csv_record_with_an_uncertain_end_is_rejected(put: Put, length: int, end: str) -> None:
     """A quote or an escape far behind may make the next line a part of the long one."""
     with pytest.raises(InvalidInputError, match="line 2: is longer than 1048576"):
-        open_rows(str(put("a.csv", "id\n" + "x" * 3 * 2**20 + end)), None, any_columns)
+        open_rows(str(put("a.csv", "id\n" + "x" * length + end)), None, any_columns)
+
+
+def test_long_json_costs_only_itself(put: Put) -> None:
+    """The part of a long object that is kept has no end, but its line has one."""
+    long = json.dumps({"id": "u1", "note": "x" * 2**20})
+    bad, good = rows_of(put("users.ndjson", f'{long}\n{{"id": "u2"}}\n'))
+    assert (bad.value, bad.broken) == (long[:100], "is longer than 1048576 characters")
+    assert good == Row(2, {"id": "u2"})
 
 
 def test_long_last_line_is_broken(put: Put) -> None:
@@ -609,13 +691,25 @@ def test_half_a_row_is_not_sent(put: Put, encoding: str, added: str, *, is_whole
             list(rows)
 
 
-def test_packed_file_may_grow(put: Put) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le"])
+def test_rows_may_be_added(put: Put, encoding: str) -> None:
+    """A file may grow behind a whole row, which has a line break at its end in any encoding."""
+    path = put("ids.txt", "\ufeffu1\nu2\n".encode(encoding))
+    rows = open_rows(str(path), None, any_columns)
+    with path.open("ab") as file:
+        file.write("u3".encode(encoding))
+    assert list(rows) == [Row(1, "u1"), Row(2, "u2")]
+
+
+@pytest.mark.parametrize("count", [2, 50_000])
+def test_packed_file_may_grow(put: Put, count: int) -> None:
     """Bytes that are appended to a gzip file do not change the rows that it has."""
-    path = put("ids.txt.gz", gzip.compress(b"u1\nu2"))
+    ids = [f"u{number}" for number in range(count)]
+    path = put("ids.txt.gz", gzip.compress("\n".join(ids).encode(), compresslevel=0))
     rows = open_rows(str(path), None, any_columns)
     with path.open("ab") as file:
         file.write(gzip.compress(b"u3\n"))
-    assert list(rows) == [Row(1, "u1"), Row(2, "u2")]
+    assert [row.value for row in rows] == ids
 
 
 @pytest.fixture
@@ -694,6 +788,13 @@ def test_half_an_id_in_a_pipe_is_none(
     pieces.close()
     *_, found = open_rows("-", form, any_columns)
     assert found == last
+
+
+def test_standard_input_ends_once(pieces: socket.socket) -> None:
+    """A terminal does not have to be told a second time that the input ends."""
+    for piece in (b"u1\n", b"", b"u2\n"):
+        pieces.send(piece)
+    assert list(open_rows("-", "text", any_columns)) == [Row(1, "u1")]
 
 
 def test_pipe_may_be_non_blocking(pieces: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -783,7 +884,8 @@ _AWKWARD = st.lists(
 @given(content=_AWKWARD)
 def test_any_bytes_are_rows_or_rejected(form: Format, content: bytes) -> None:
     """Whatever the bytes are, each line that is not blank is one row, or the input is rejected."""
-    assume(not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)))
+    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+    assume(not content.startswith(marks))  # that of UTF-32 LE begins as the first one
     try:
         rows = _read(content, form)
     except InvalidInputError as error:

@@ -355,13 +355,13 @@ def test_failures_file_has_a_line_for_what_is_not_done(tmp_path: Path) -> None:
 def test_failures_file_is_an_input(put: Put, tmp_path: Path) -> None:
     """Fed back, items come out as they were, and lines that could not be read stay unreadable."""
     source = put("ids.csv", 'id,x\nu1,"é, 1"\nu2\nu3,x,y\n\xff'.encode("latin-1"))
-    rows = list(open_rows(str(source), None, lambda _: None))
+    rows = list(open_rows(str(source), None, set))
     path = tmp_path / "f.ndjson"
     with FailuresFile(path, source=str(source)) as file:
         for index, row in enumerate(rows):
             error = InvalidInputError("row", row.broken) if row.broken else server_error()
             file.record(Outcome(index, row, OutcomeStatus.FAILED, error=error))
-    again = list(open_rows(str(path), None, lambda _: None))
+    again = list(open_rows(str(path), None, set))
     assert [(row.value, row.broken) for row in again] == [(row.value, row.broken) for row in rows]
 
 
@@ -372,7 +372,7 @@ def test_a_line_of_a_failures_file_is_read_when_it_is_corrected(put: Put) -> Non
     corrected = {**unread, "item": {"id": "u2"}, "error": None}
     removed = {key: value for key, value in corrected.items() if key != "error"}
     lines = [msgspec.json.encode(one) for one in (unread, corrected, removed)]
-    rows = open_rows(str(put("f.ndjson", b"\n".join(lines))), None, lambda _: None)
+    rows = open_rows(str(put("f.ndjson", b"\n".join(lines))), None, set)
 
     assert [(row.value, row.broken) for row in rows] == [
         ("u2", "has 1 cell"),
@@ -383,11 +383,11 @@ def test_a_line_of_a_failures_file_is_read_when_it_is_corrected(put: Put) -> Non
 
 def test_row_that_was_not_reached_stays_broken_when_fed_back(put: Put, tmp_path: Path) -> None:
     """A row with a cell too few that a stopped run did not reach does not become an id."""
-    (row,) = open_rows(str(put("ids.csv", "id,x\nvictim\n")), None, lambda _: None)
+    (row,) = open_rows(str(put("ids.csv", "id,x\nvictim\n")), None, set)
     path = tmp_path / "f.ndjson"
     with FailuresFile(path, source="ids.csv") as file:
         file.record(Outcome(0, row, OutcomeStatus.NOT_SENT))
-    (again,) = open_rows(str(path), None, lambda _: None)
+    (again,) = open_rows(str(path), None, set)
     assert again.broken == "has 1 cell for 2 columns"
 
 
@@ -402,7 +402,7 @@ def test_row_that_was_not_reached_stays_broken_when_fed_back(put: Put, tmp_path:
 def test_failures_file_takes_what_was_not_utf8(put: Put, tmp_path: Path, line: bytes) -> None:
     """An unreadable line can always be written; otherwise the run would end with it."""
     source = put("ids.txt", line)
-    (row,) = open_rows(str(source), None, lambda _: None)
+    (row,) = open_rows(str(source), None, set)
     with FailuresFile(tmp_path / "f", source=str(source)) as file:
         file.record(Outcome(0, row, OutcomeStatus.FAILED))
     assert "\ufffd" in lines_of(tmp_path / "f")[0]["item"]

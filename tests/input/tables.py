@@ -25,9 +25,10 @@ def write_parquet(path: Path, cells: Cells | pa.Table, **options: Any) -> Path:
     return path
 
 
-def write_feather(path: Path, cells: Cells | pa.Table) -> Path:
+def write_feather(path: Path, cells: Cells | pa.Table, **options: Any) -> Path:
     """Write columns as an Arrow IPC file."""
-    feather.write_feather(cells if isinstance(cells, pa.Table) else pa.table(dict(cells)), path)
+    table = cells if isinstance(cells, pa.Table) else pa.table(dict(cells))
+    feather.write_feather(table, path, **options)
     return path
 
 

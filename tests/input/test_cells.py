@@ -56,6 +56,8 @@ def test_a_missing_cell_is_no_text(cell: Any) -> None:
         pytest.param(2.0**53 - 1, "9007199254740991", id="last-exact-float"),
         pytest.param(Decimal(12345678901234567890), "12345678901234567890", id="decimal"),
         pytest.param(Decimal("1E+3"), "1000", id="decimal-exponent"),
+        pytest.param(Decimal("100400.00"), "100400", id="decimal-with-a-scale"),
+        pytest.param(Decimal(f"{10**60 + 1}.0"), str(10**60 + 1), id="long-decimal"),
         pytest.param(A_UUID, str(A_UUID), id="uuid"),
         pytest.param(np.int64(7), "7", id="numpy-int"),
         pytest.param(np.float64(7), "7", id="numpy-float"),

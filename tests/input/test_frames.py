@@ -410,8 +410,19 @@ def test_runs_and_dictionaries_are_read_in_pieces() -> None:
 def test_the_last_day_is_a_date() -> None:
     """A date that stands for no end, which Python has, is read."""
     last = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
-    columns = {"customer_user_id": ["u1"], "access_level_id": ["premium"], "expires_at": [last]}
-    for frame in (pl.DataFrame(columns), pa.table(columns), pd.DataFrame(columns)):
+    columns: dict[Any, Any] = {
+        "customer_user_id": ["u1"],
+        "access_level_id": ["premium"],
+        "expires_at": [last],
+    }
+    elsewhere = pl.col("expires_at").dt.convert_time_zone("Asia/Tokyo")
+    frames = [
+        pl.DataFrame(columns),
+        pl.DataFrame(columns).with_columns(elsewhere),
+        pa.table(columns),
+        pd.DataFrame({0: ["no name"], **columns}),
+    ]
+    for frame in frames:
         ((_, grant),) = pairs_of(frame, v2.GRANT_COLUMNS)
         assert grant.expires_at == last.isoformat()
 

@@ -160,6 +160,7 @@ async def test_a_job_id_does_not_stand_for_the_content_of_a_file(
         pytest.param({}, {"id_column": "x"}, id="id-column"),
         pytest.param({}, {"columns": {"x": "customer_user_id"}}, id="columns"),
         pytest.param({}, {"ignore_unknown": True}, id="ignore-unknown"),
+        pytest.param({}, {"skip_rows_without_id": True}, id="skipped-rows"),
         pytest.param({}, {"preset": "segment", "id_column": "customer_user_id"}, id="preset"),
     ],
 )

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from adapty_async import mail, v2
@@ -267,6 +268,43 @@ def test_the_name_of_a_run_changes_with_the_mapping() -> None:
     assert plain.digest is None
     assert re.fullmatch("[0-9a-f]{12}", first.digest or "")
     assert first.digest != second.digest
+
+
+@pytest.mark.parametrize(
+    ("given", "column"),
+    [
+        pytest.param(options(constants={"store": "stripe"}), "store", id="constant"),
+        pytest.param(options(("shop", "store")), "store", id="mapped"),
+        pytest.param(options(constants={"environment": "Sandbox"}), "is_sandbox", id="other-name"),
+    ],
+)
+def test_options_take_the_place_of_a_preset(given: ColumnOptions, column: str) -> None:
+    """What the caller names counts, and the column that the preset would read is left out."""
+    export = msgspec.structs.replace(
+        given, preset="revenuecat", id_column="rc_original_app_user_id"
+    )
+    mapping = transactions(export)
+    row = REVENUECAT | {
+        "shop": "stripe",
+        "originally_purchased_at": REVENUECAT["start_time"],
+        "renew_status": "false",
+    }
+    assert column not in mapping.check(list(row))
+    assert column in mapping.ignored
+    _, found = mapping.item(row)
+    assert (found.store, found.environment) == (
+        ("play_store", "Sandbox") if column == "is_sandbox" else ("stripe", "Production")
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "column"), [((), "email"), ((("mail", "email"),), "mail")], ids=["plain", "mapped"]
+)
+def test_a_column_that_is_there_twice_is_rejected(given: Any, column: str) -> None:
+    """Which of two cells counts would be chance."""
+    mapping = RowMapping(options(*given), v2.ATTRIBUTE_COLUMNS, "customer_user_id")
+    with pytest.raises(InvalidInputError, match=f'has the column "{column}" more than once'):
+        mapping.check(["customer_user_id", column, column])
 
 
 def test_revenuecat_has_what_its_documentation_says() -> None:

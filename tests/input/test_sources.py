@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import threading
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from adapty_async import v2
 from adapty_async._input.files import require_one_file
 from adapty_async._input.findings import listed
 from adapty_async._input.items import ids_in, pairs_in
-from adapty_async._input.keys import checking_all
 from adapty_async._input.mapping import ColumnOptions, RowMapping
 from adapty_async._input.rows import Row, open_rows
 from adapty_async._input.schema import id_columns, require_distinct
@@ -108,6 +106,34 @@ def test_a_field_with_the_name_of_the_id_column_is_no_id(tmp_path: Path, suffix:
         ("email1@example.com", "x@example.com"),
         ("email2@example.com", "x@example.com"),
     ]
+
+
+def test_numbers_of_a_file_stay_numbers(tmp_path: Path) -> None:
+    """A custom attribute that is a number in a table is no text in the request."""
+    columns = {"customer_user_id": ["u1"], "custom_attributes.level": [5]}
+    file = InputFile(write_parquet(tmp_path / "users.parquet", columns))
+    items: Any = pairs_in(file, "customer_user_id", v2.ATTRIBUTE_COLUMNS)
+    [(_, found)] = items
+    assert found.custom_attributes == {"level": 5}
+
+
+def test_a_field_that_is_twice_in_an_object_costs_its_row(tmp_path: Path) -> None:
+    """Which value counts differs between readers, so a program sends none of them either."""
+    path = tmp_path / "users.ndjson"
+    path.write_text('{"customer_user_id": "u1", "email": "a@b.c", "email": "d@e.f"}\n')
+    items: Any = pairs_in(InputFile(path), "customer_user_id", v2.ATTRIBUTE_COLUMNS)
+    [row] = items
+    assert isinstance(row, UnreadableRow)
+    assert row.error.rule == 'has the key "email" more than once'
+
+
+def test_a_file_can_be_read_again(tmp_path: Path) -> None:
+    """The lines of items are those of the latest pass, also if the one before was given up."""
+    path = tmp_path / "ids.txt"
+    path.write_text("u1\n\nu2\n\nu3\n")
+    items: Any = ids_in(InputFile(path), "customer_user_id")
+    next(iter(items))
+    assert [items.line_of(position) for position, _ in enumerate(items)] == [1, 3, 5]
 
 
 @pytest.mark.parametrize(
@@ -232,30 +258,51 @@ def test_the_first_object_of_a_pipe_is_checked(tmp_path: Path) -> None:
 
     good = {"id": "u1", "received_at": "2026-01-01"}
     assert len(read_pipe("u0", good, {"id": "u2"})) == 3
-    failure = {"line": 7, "item": {"id": "u1"}, "status": "failed", "attempts": 1}
-    assert [row.value for row in read_pipe(failure)] == [{"id": "u1"}]
+    assert [row.value for row in read_pipe(_FAILURE)] == [{"id": "u1"}]
     with pytest.raises(InvalidInputError, match=r"^input: belongs to another table"):
         read_pipe({"id": "call", "received_at": "x", "user_id": "u1"})
 
 
-def test_keys_are_bounded() -> None:
-    """Data as keys does not fill the memory."""
-    seen: list[Collection[str]] = []
+_FAILURE = {"line": 7, "item": {"id": "u1"}, "status": "failed", "attempts": 1}
+
+
+@pytest.mark.parametrize(
+    ("rows", "checked"),
+    [
+        pytest.param([{"a": 1}, "u1", {"b": 1}], (["a", "b"], True, False), id="some-rows-only"),
+        pytest.param(["u1"], None, id="no-object"),
+        pytest.param([_FAILURE], (["id"], True, True), id="failures"),
+        pytest.param([_FAILURE, {"a": 1}], (["id", "a"], True, False), id="also-failures"),
+    ],
+)
+def test_the_keys_of_a_file_are_checked_together(tmp_path: Path, rows: Any, checked: Any) -> None:
+    """A key may be in some rows only; a file of failures is one with nothing else."""
+    seen = []
 
     def check(names: list[str], /, *, is_all: bool, are_failures: bool) -> None:
-        assert is_all
-        assert not are_failures
-        seen.append(names)
+        seen.append((names, is_all, are_failures))
 
-    assert len(list(checking_all([Row(1, {"a": 1}), Row(2, "x"), Row(3, {"b": 1})], check))) == 3
-    assert list(checking_all([Row(1, "x")], check)) == [Row(1, "x")]
-    assert seen == [["a", "b"]]
-    many = dict.fromkeys(map(str, range(100_001)))
+    path = tmp_path / "users.ndjson"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    open_rows(str(path), None, id_columns("id"), check_keys=check)
+    assert seen == ([] if checked is None else [checked])
+
+
+def test_keys_are_bounded(tmp_path: Path) -> None:
+    """Data as keys does not fill the memory."""
+    path = tmp_path / "users.ndjson"
+    rows = (dict.fromkeys(map(str, range(start, start + 50_000))) for start in (0, 50_000))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mapping = RowMapping(ColumnOptions(), None, "1")
+    open_rows(str(path), None, mapping.check, check_keys=mapping.check_keys)
+    with path.open("a") as file:
+        file.write('{"one more": 1}')
     with pytest.raises(InvalidInputError, match="has more than 100,000 different keys"):
-        list(checking_all([Row(1, many)], check))
+        open_rows(str(path), None, mapping.check, check_keys=mapping.check_keys)
 
 
 def _write(path: Path, ids: list[str]) -> None:
+    """Write ids; those of a table in pieces, which are read one after the other."""
     if path.suffix == ".csv":
         path.write_text("customer_user_id\n" + "".join(f"{one}\n" for one in ids))
     elif path.suffix == ".ndjson":
@@ -264,13 +311,13 @@ def _write(path: Path, ids: list[str]) -> None:
         text = "".join(f"{one}\n" for one in ids)
         path.write_bytes(gzip.compress(text.encode(), compresslevel=0, mtime=0))
     elif path.suffix == ".parquet":
-        write_parquet(path, {"customer_user_id": ids})
+        write_parquet(path, {"customer_user_id": ids}, row_group_size=1000, compression="none")
     elif path.suffix == ".arrows":
         write_stream(path, pa.table({"customer_user_id": ids}))
     elif path.suffix == ".xlsx":
         write_excel(path, [["customer_user_id"], *([one] for one in ids)])
     else:
-        write_feather(path, {"customer_user_id": ids})
+        write_feather(path, {"customer_user_id": ids}, chunksize=1000, compression="uncompressed")
 
 
 _KINDS = [".csv", ".ndjson", ".txt.gz", ".parquet", ".feather"]
@@ -292,6 +339,9 @@ def test_a_file_that_was_rewritten_is_not_read(tmp_path: Path, suffix: str) -> N
     _rewrite(path, ["anna_1", "anna_2"])
 
     assert (path.stat().st_size, path.stat().st_ino) == (size, inode)
+    with pytest.raises(InvalidInputError, match="was changed meanwhile"):
+        next(iter(items))
+    path.write_bytes(b"\n" * size)
     with pytest.raises(InvalidInputError, match="was changed meanwhile"):
         next(iter(items))
 

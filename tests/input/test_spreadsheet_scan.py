@@ -322,6 +322,21 @@ def test_a_total_below_the_ids_is_no_id(tmp_path: Path, excel: str, odf: str) ->
         )
 
 
+def test_a_fault_is_that_of_its_cell(tmp_path: Path) -> None:
+    """A cell without a position stands next to the one before it, and a row may stand for some."""
+    names = '<row r="1"><c r="B1" t="str"><v>name</v></c><c t="str"><v>id</v></c></row>'
+    error = '<row r="2"><c r="B2" t="str"><v>Jane</v></c><c t="e"><v>#N/A</v></c></row>'
+    [row] = read(write_sheet(tmp_path / "ids.xlsx", names + error))
+    assert 'the cell in column "id" has a formula error' in str(row.broken)
+
+    users = odf_row(odf_cell("<text:p>u1</text:p>"), 'table:number-rows-repeated="2"')
+    broken = odf_row(odf_cell("", 'calcext:value-type="error"'))
+    table = odf_table(ODF_HEADER + users + broken + ODF_USER)
+    *before, row, after = read(write_odf(tmp_path / "ids.ods", table))
+    assert [*before, after] == [Row(line, {"id": "u1"}) for line in (2, 3, 5)]
+    assert (row.line, "has a formula error" in str(row.broken)) == (4, True)
+
+
 @pytest.mark.parametrize(("excel", "odf"), NO_TOTALS)
 def test_the_result_of_another_formula_is_an_id(tmp_path: Path, excel: str, odf: str) -> None:
     """A formula that looks an id up, or makes it of its own row, is read as its result."""
@@ -379,7 +394,8 @@ def test_a_number_that_is_shown_with_leading_zeros_is_no_id(
 ) -> None:
     """People see 00045 and mean that user, and the file has 45, who is another one."""
     cell = '<row r="{0}"><c r="A{0}" s="1"><v>{1}</v></c></row>'
-    rows = f"{HEADER}{cell.format(2, 45)}{cell.format(3, 100045)}{text_row(4, '00045')}"
+    as_text = '<row r="4"><c r="A4" s="1" t="inlineStr"><is><t>00045</t></is></c></row>'
+    rows = f"{HEADER}{cell.format(2, 45)}{cell.format(3, 100045)}{as_text}"
     path = write_sheet(tmp_path / "ids.xlsx", rows)
     first, *others = read(rewrite(path, "xl/styles.xml", _with_format(code)))
 
@@ -695,6 +711,27 @@ def test_a_number_of_open_document_that_is_shown_in_another_way_is_no_id(
     for row in found:
         assert ("such as with leading zeros" in str(row.broken)) == is_other
         assert is_other or row.value == {"id": value}
+
+
+def test_a_cell_of_open_document_may_stand_for_several(tmp_path: Path) -> None:
+    """Equal cells next to each other are stored once, and each of them is shown in another way."""
+    names = odf_row(odf_cell("<text:p>number</text:p>") + odf_cell("<text:p>id</text:p>"))
+    cell = (
+        '<table:table-cell office:value-type="float" office:value="45"'
+        ' table:number-columns-repeated="2"><text:p>00045</text:p></table:table-cell>'
+    )
+    [row] = read(write_odf(tmp_path / "ids.ods", odf_table(names + odf_row(cell))))
+    assert "such as with leading zeros" in str(row.broken)
+
+
+def test_a_note_of_open_document_is_no_text_of_its_number(tmp_path: Path) -> None:
+    """What somebody wrote about a number is not what people see in its cell."""
+    cell = (
+        '<table:table-cell office:value-type="float" office:value="45"><office:annotation>'
+        "<text:p>VIP</text:p></office:annotation><text:p>45</text:p></table:table-cell>"
+    )
+    table = odf_table(ODF_HEADER + odf_row(cell))
+    assert read(write_odf(tmp_path / "ids.ods", table)) == [Row(2, {"id": "45"})]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_parts_of_a_csv_file_are_its_rows(
         path = written(Path(folder), "ids.csv", text.encode("utf-8-sig" if mark else "utf-8"))
         lines = Lines(path, column="id")
         plan = lines.plan(part_size)
-        whole = open_rows(str(path), None, lambda _: None, id_column="id", id_optional=True)
+        whole = open_rows(str(path), None, set, id_column="id", id_optional=True)
         expected = [(row.line, whole.identify(row)[1]) for row in whole]
 
         found = [(item.line, item.value) for item in items(lines, plan)]
@@ -83,7 +83,7 @@ def test_parts_of_text_are_its_lines(*, rows: list[str], end: str, part_size: in
         path = written(Path(folder), "ids.txt", data or b"x")
         lines = Lines(path)
         plan = lines.plan(part_size)
-        whole = open_rows(str(path), None, lambda _: None)
+        whole = open_rows(str(path), None, set)
         expected = [(row.line, row.value if row.broken is None else None) for row in whole]
         assert (
             list(zip([item.line for item in items(lines, plan)], values(lines, plan), strict=True))
