@@ -12,7 +12,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 import warnings
@@ -33,7 +32,7 @@ from adapty_async._bulk.outcome import (
 from adapty_async._bulk.settings import RunSettings, WorkerLimit
 from adapty_async._bulk.workers import PER_ITERATION, Source, Worker, WorkerPool
 from adapty_async._flow.queues import PrioritySemaphore
-from adapty_async._runtime.loop import PatientTimer, until_ended
+from adapty_async._runtime.loop import PatientTimer, despite_cancellation, until_ended
 from adapty_async.errors import AdaptyError, strip_traceback
 
 __all__ = ("BulkRun",)
@@ -395,9 +394,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             return entry
         # the source yielded it after the stop
         passing_over = asyncio.ensure_future(self._pass_over(*entry, Worker()))
-        with contextlib.suppress(asyncio.CancelledError):  # this worker ends anyway
-            await until_ended(passing_over)
-        self._deliver(passing_over.result())
+        self._deliver(await despite_cancellation(passing_over))  # this worker ends anyway
         return None
 
     def _deliver(self, outcome: Outcome[ItemT, ResultT]) -> None:

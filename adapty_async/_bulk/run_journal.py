@@ -22,7 +22,7 @@ from adapty_async._journal import (
     JournalWriter,
 )
 from adapty_async._pipeline.retry import may_have_worked
-from adapty_async._runtime.loop import until_ended
+from adapty_async._runtime.loop import despite_cancellation
 from adapty_async.errors import (
     ApiError,
     ConfigError,
@@ -481,12 +481,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
         A failure is not raised here; it is raised when the next item starts, and on `aclose`.
         """
         with contextlib.suppress(JournalError):
-            try:
-                await self._writer.flush()
-            except asyncio.CancelledError:
-                # the worker checks for it before its next item
-                with contextlib.suppress(asyncio.CancelledError):
-                    await until_ended(self._writer.flush())
+            await despite_cancellation(self._writer.flush())  # the worker sees it at its next item
 
 
 def unprocessed(index: int, item: Any, state: ItemState) -> Outcome[Any, Any]:
