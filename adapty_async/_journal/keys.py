@@ -46,6 +46,7 @@ _ADD = f"{_KEYS}INSERT INTO entry_key SELECT key, :first + n FROM wanted"  # noq
 _Found: TypeAlias = tuple[int, bool]
 # A key, and whether it is added if it is new.
 _Wanted: TypeAlias = tuple[bytes, bool]
+_Pending: TypeAlias = "tuple[_Wanted, asyncio.Future[_Found]]"
 
 
 class KeyIndex:
@@ -61,7 +62,7 @@ class KeyIndex:
         self._known: dict[bytes, int] = {}
         self._loaded = 0
         self._thread: DatabaseThread[_KeyTable] | None = None
-        self._pending: list[tuple[_Wanted, asyncio.Future[_Found]]] = []
+        self._pending: list[_Pending] = []
         self._is_looking_up = False
         self._failure: BaseException | None = None  # after it, the table is unreliable
 
@@ -138,25 +139,24 @@ class KeyIndex:
         batch, self._pending = self._pending[:_AT_ONCE], self._pending[_AT_ONCE:]
         wanted = [each for each, _ in batch]
         looking = self._table().run(lambda table: table.look_up(wanted))
+        looking.add_done_callback(lambda done: self._deliver(batch, done))
 
-        def deliver(done: asyncio.Future[list[_Found]]) -> None:
-            failure = done.exception()
-            self._failure = self._failure or failure
-            if self._failure is not None:
-                for _, future in (*batch, *self._pending):
-                    if not future.done():  # otherwise a search was cancelled
-                        future.set_exception(self._failure)
-                return
-            self._is_looking_up = bool(self._pending)
-            if self._is_looking_up:
-                self._look_up_pending()
-            for ((key, is_added), future), found in zip(batch, done.result(), strict=True):
-                if is_added and found[1] and self._on_new is not None:
-                    self._on_new(key)
-                if not future.done():
-                    future.set_result(found)
-
-        looking.add_done_callback(deliver)
+    def _deliver(self, batch: list[_Pending], done: asyncio.Future[list[_Found]]) -> None:
+        failure = done.exception()
+        self._failure = self._failure or failure
+        if self._failure is not None:
+            for _, future in (*batch, *self._pending):
+                if not future.done():  # otherwise a search was cancelled
+                    future.set_exception(self._failure)
+            return
+        self._is_looking_up = bool(self._pending)
+        if self._is_looking_up:
+            self._look_up_pending()
+        for ((key, is_added), future), found in zip(batch, done.result(), strict=True):
+            if is_added and found[1] and self._on_new is not None:
+                self._on_new(key)
+            if not future.done():
+                future.set_result(found)
 
     def _table(self) -> DatabaseThread[_KeyTable]:
         if self._thread is None:
