@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -52,10 +52,6 @@ _READERS_OF_REST = 64
 _CHECKS_WHILE_GROWING = 20
 
 
-async def _not_sent(index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, Any]:  # noqa: ARG001  the interface
-    return Outcome(index, item, OutcomeStatus.NOT_SENT)
-
-
 class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, ResultT]):
     """
     A coroutine that runs a bulk operation: await it for its `BulkReport`, or stream its outcomes.
@@ -79,8 +75,8 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         process: Process[ItemT, ResultT],
         stop_check: StopCheck,
         settings: RunSettings,
-        lifespan: Lifespan = lambda _: nullcontext(),
-        pass_over: Process[ItemT, ResultT] = _not_sent,
+        lifespan: Lifespan,
+        pass_over: Process[ItemT, ResultT],
     ) -> None:
         self._source = source
         self._process = process

@@ -236,6 +236,7 @@ class RunJournal:
     Attributes:
         by_position: items are identified by their position, not by their requests.
         digest_key: the key of the digests of requests, 32 bytes.
+        writer: the states of the items, which the journal stores.
     """
 
     def __init__(
@@ -254,7 +255,7 @@ class RunJournal:
         self._concurrency = concurrency
         self.by_position = not isinstance(self._input, AnyOrder)
         self.digest_key: bytes = run.digest(b"adapty digest", 32).digest()
-        self._writer: JournalWriter  # set by `open`, as is the next
+        self.writer: JournalWriter  # set by `open`, as is the next
         self._timer: asyncio.TimerHandle
 
     async def open(self, measured_limit: Callable[[], float | None]) -> None:
@@ -273,7 +274,7 @@ class RunJournal:
         )
         writer = JournalWriter(self._storage, concurrency=self._concurrency, size=self._size)
         await writer.open(identity, self._input.difference)
-        self._writer = writer
+        self.writer = writer
 
         def record_rate() -> None:
             writer.record_rate(measured_limit())
@@ -294,45 +295,20 @@ class RunJournal:
             JournalError: something could not be stored.
         """
         self._timer.cancel()
-        self._writer.record_rate(rate)
+        self.writer.record_rate(rate)
         if report.stop_reason is None:
-            self._writer.end_at(report.total)
-        await self._writer.close(report.stop_reason)
-
-    @property
-    def is_new(self) -> bool:
-        """Whether no earlier run used the journal."""
-        return self._writer.is_new
+            self.writer.end_at(report.total)
+        await self.writer.close(report.stop_reason)
 
     @property
     def rate(self) -> float | None:
         """The requests per second that earlier runs found; None if there is no such rate."""
-        rate = self._writer.rate
+        rate = self.writer.rate
         return None if rate is None or rate < _MIN_RATE else rate
-
-    @property
-    def lost_creations(self) -> set[bytes]:
-        """The keys of the objects that an earlier run may have created, without a response."""
-        return self._writer.lost_creations
 
     def earlier(self, position: int) -> EarlierStatus | None:
         """Return the earlier status of an item; None if it is not settled."""
-        return EARLIER.get(self._writer.state(position))
-
-    def state(self, position: int) -> ItemState:
-        """Return the last known state of an item that is identified by its position."""
-        return self._writer.state(position)
-
-    async def find(self, digest: bytes) -> ItemState:
-        """
-        Return the last known state of an item by the digest of its request, which is not added.
-
-        It is a duplicate if an equal request came earlier in this run.
-
-        Raises:
-            JournalError: the index of digests cannot be used.
-        """
-        return await self._writer.find(digest)
+        return EARLIER.get(self.writer.state(position))
 
     def release(self, position: int) -> None:
         """
@@ -341,12 +317,12 @@ class RunJournal:
         Items that are identified by their requests have none: this one has no request.
         """
         if self.by_position:
-            self._writer.release(position)
+            self.writer.release(position)
 
     def entry(self, position: int, request: Request) -> ItemEntry:
         """Return the entry of an item; nothing is stored yet."""
         must_not_repeat = request.retry_safety is not _ALWAYS
-        return ItemEntry(self._writer, position, request, must_not_repeat)
+        return ItemEntry(self.writer, position, request, must_not_repeat)
 
 
 class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers to refers to it

@@ -65,7 +65,6 @@ __all__ = (
     "reading",
 )
 
-_SIDE_FILES = ("-wal", "-shm")
 # Seconds that a write waits for a reader, if the file system has no shared memory.
 _BUSY_SECONDS = 5.0
 # Bytes of a page in the write-ahead log, its header included.
@@ -167,9 +166,9 @@ class _JournalFile:
             return content
 
     def _begin(self, identity: JournalIdentity | None, run: Run, *, is_empty: bool) -> None:
-        for suffix in ("", *_SIDE_FILES):
+        for path in files_of(self._path):
             with contextlib.suppress(FileNotFoundError):
-                Path(f"{self._path}{suffix}").chmod(PRIVATE)
+                path.chmod(PRIVATE)
         self._turn_on_log()
         set_durable(self._db, is_durable=True)
         with self._transaction():
@@ -513,8 +512,7 @@ def _verify_structure(db: sqlite3.Connection) -> None:
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """Return the paths of a journal: its file, and those that a run creates and removes."""
-    suffixes = ("", *_SIDE_FILES, "-lock", "-journal")
-    return tuple(Path(f"{path}{suffix}") for suffix in suffixes)
+    return tuple(Path(f"{path}{end}") for end in ("", "-wal", "-shm", "-lock", "-journal"))
 
 
 def belongs_to_journal(path: Path, journal: Path) -> bool:
