@@ -67,17 +67,20 @@ class JournalWriter:
         self._journal = journal
         self._group = concurrency
         self._clock = clock
-        self._run: Run  # set by `open`, as are the next four
+        self._run: Run  # set by `open`, as are the next six
         self._states: ItemStates
         self._counts: OutcomeCounter
         self._by_position: bool
         self._keys: EntryKeys
-        self.is_new = True
-        self.rate: float | None = None
+        self.is_new: bool
+        self.rate: float | None
         self.failure: JournalError | None = None
         self._loop = asyncio.get_running_loop()
         self._size = size
-        self._ahead = _ReservedAhead(concurrency, size)
+        self._next = 0  # one above the highest position in use
+        # Positions below these are reserved if their items may be sent: after the commit in
+        # progress, and in the journal. Others have an entry of their own.
+        self._reserved = self._stored = 0
         self._next_counts = -math.inf  # the loop's time at which counts are stored again
         self._ended = 0  # outcomes that are in no commit yet
         self._entries: list[asyncio.Future[None]] = []  # waiters for the next commit
@@ -148,12 +151,12 @@ class JournalWriter:
         process, but not a loss of power. An item that failed needs another one.
         """
         needs_entry = self._states.is_unsent(position)
-        if position in self._ahead.stored and not needs_entry:
+        if position < self._stored and not needs_entry:
             return None
         if self.failure is None:
             if self._by_position:
-                self._ahead.use(position)
-            if position in self._ahead.requested and not (needs_entry or self._is_closing):
+                self._next = max(self._next, position + 1)
+            if position < self._reserved and not (needs_entry or self._is_closing):
                 future = self._loop.create_future()
                 self._committing_entries.append(future)
                 return future
@@ -248,18 +251,12 @@ class JournalWriter:
     def _future_of(self, waiting: list[asyncio.Future[None]]) -> asyncio.Future[None]:
         # one future per waiter, since the cancellation of a waiter cancels its future
         future = self._loop.create_future()
-        failure = self._rejection(is_entry=waiting is self._entries)
-        if failure is not None:
-            _settle([future], failure)
+        if self._is_closed or (self._is_closing and waiting is self._entries):
+            _settle([future], JournalError("the journal is closed"))
         else:
             waiting.append(future)
             self._schedule()
         return future
-
-    def _rejection(self, *, is_entry: bool) -> JournalError | None:
-        if self._is_closed or (is_entry and self._is_closing):
-            return JournalError("the journal is closed")
-        return self.failure if is_entry else None
 
     def _arm(self) -> None:
         self._timer = self._loop.call_later(GROUP_SECONDS, self._expire)
@@ -271,20 +268,33 @@ class JournalWriter:
 
     def _schedule(self) -> None:
         """Schedule a commit after this iteration of the loop, or after the current commit."""
-        if not (self._is_scheduled or self._is_closing):
+        if not self._is_scheduled:
             self._is_scheduled = True
             if self._committing is None:
                 self._loop.call_soon(self._commit)
 
     def _commit(self) -> None:
-        if self._is_scheduled and self._committing is None and not self._is_closing:
+        if not self._is_closing:
             self._is_scheduled = False
-            if self.failure is None and (added := self._ahead.extend()):
-                self._states.reserve(added.start, added.stop)
+            if self.failure is None and self._next:
+                self._reserve_ahead()
             self._begin_commit()
 
+    def _reserve_ahead(self) -> None:
+        """
+        Reserve up to a group of positions more than is in use.
+
+        Earlier positions are not reserved: a resumed run may start after millions of settled items.
+        """
+        begin, end = max(self._next, self._reserved), self._next + self._group
+        if self._size is not None:
+            end = min(end, self._size)
+        if begin < end:
+            self._states.reserve(begin, end)
+            self._reserved = end
+
     def _begin_commit(self) -> asyncio.Future[JournalError | None]:
-        changes, durable, reserved = self._changes(), self._must_be_durable, self._ahead.requested
+        changes, durable, reserved = self._changes(), self._must_be_durable, self._reserved
         entries, flushes = self._entries, self._flushes
         self._committing_entries, self._entries, self._flushes = entries, [], []
         self._must_be_durable, self._ended = False, 0
@@ -298,7 +308,7 @@ class JournalWriter:
                 self._restore(changes)
             self.failure = self.failure or failure or done.result()
             is_usable = self.failure is None and not self._is_closing
-            self._ahead.stored = reserved if is_usable else range(0)
+            self._stored = reserved if is_usable else 0
             _settle(entries, self.failure)
             _settle(flushes, failure)
             self._schedule_next()
@@ -322,12 +332,7 @@ class JournalWriter:
             return
         if self._is_scheduled:
             self._loop.call_soon(self._commit)
-        elif self._timer is None and (
-            self._ended
-            or self._states.has_changed
-            or self._counts.has_changed
-            or not self._is_durable
-        ):
+        elif self._timer is None and (self._states.has_changed or not self._is_durable):
             self._arm()
 
     def _changes(self) -> Changes:
@@ -377,7 +382,7 @@ class JournalWriter:
     async def _store_end(self, stop_reason: str | None) -> None:
         """Make the last commit; a cancellation is raised after that."""
         self._is_closing = True
-        self._ahead.stored = range(0)  # unused reservations are withdrawn
+        self._stored = 0  # unused reservations are withdrawn
         if self._timer is not None:
             self._timer.cancel()
         try:
@@ -388,44 +393,6 @@ class JournalWriter:
             self._run.ended_at, self._run.stop_reason = self._clock(), stop_reason
             self._must_be_durable = self._is_closed = True
             await until_ended(self._begin_commit())
-
-
-class _ReservedAhead:
-    """
-    The positions that are reserved ahead of their items, in groups of the concurrency.
-
-    Attributes:
-        stored: the positions with a stored entry.
-        requested: the same, after the commit in progress.
-    """
-
-    def __init__(self, group: int, size: int | None) -> None:
-        self._group = group
-        self._size = size
-        self._next = 0  # one above the highest position in use
-        self.stored = self.requested = range(0)
-
-    def use(self, position: int) -> None:
-        """Record that an item is about to be sent."""
-        if position >= self._next:
-            self._next = position + 1
-
-    def extend(self) -> range:
-        """
-        Request up to a group more than is in use, and return the positions that this adds.
-
-        Earlier positions are not reserved: a resumed run may start after millions of settled items.
-        """
-        first, begin = self.requested.start, self.requested.stop
-        end = self._next + self._group
-        if self._size is not None:
-            end = max(self._next, min(end, self._size))
-        if not self._next or end <= begin:
-            return range(0)
-        if self._next > begin:
-            first = begin = self._next
-        self.requested = range(first, end)
-        return range(begin, end)
 
 
 async def _raise(error: Exception) -> JournalError | None:
