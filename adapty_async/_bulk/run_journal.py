@@ -34,15 +34,11 @@ from adapty_async.errors import (
 
 __all__ = (
     "EARLIER",
-    "AnyOrder",
     "Digester",
-    "FileOfJob",
     "InputIdentity",
     "ItemEntry",
-    "JobId",
     "RunIdentity",
     "RunJournal",
-    "input_of",
     "may_be_done",
     "unprocessed",
 )
@@ -89,49 +85,31 @@ class InputIdentity(Protocol):
         ...
 
 
-class JobId(msgspec.Struct, frozen=True):
-    """An input that the caller identifies by a job id."""
+class _Input(msgspec.Struct, frozen=True):
+    """An input that a file, a job id or both identify; without them, it may come in any order."""
 
-    job_id: str
+    file: InputIdentity | None
+    job_id: str | None
 
-    def identity(self) -> dict[str, Any]:
-        """Return the job id."""
-        return {"job_id": self.job_id}
-
-    def difference(self, earlier: dict[str, Any]) -> str | None:
-        """Compare the job ids."""
-        known = earlier.get("job_id")
-        return None if known == self.job_id else f"job_id {known!r} there, {self.job_id!r} here"
-
-
-class FileOfJob(msgspec.Struct, frozen=True):
-    """An input file with a job id; a resumed run compares both."""
-
-    file: InputIdentity
-    job: JobId
+    @property
+    def has_order(self) -> bool:
+        """Whether positions identify the items; otherwise digests of their requests do."""
+        return self.file is not None or self.job_id is not None
 
     def identity(self) -> dict[str, Any]:
         """Return the description of the file, with the job id."""
-        return self.file.identity() | self.job.identity()
+        described = {} if self.file is None else self.file.identity()
+        return described if self.job_id is None else described | {"job_id": self.job_id}
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
         """Compare the job ids, and the files."""
-        return self.job.difference(earlier) or self.file.difference(earlier)
+        known = earlier.get("job_id")
+        if self.job_id not in (None, known):
+            return f"job_id {known!r} there, {self.job_id!r} here"
+        return None if self.file is None else self.file.difference(earlier)
 
 
-class AnyOrder:
-    """An input in any order; digests of the requests identify its items."""
-
-    def identity(self) -> dict[str, Any]:
-        """Return an empty description."""
-        return {}
-
-    def difference(self, earlier: dict[str, Any]) -> str | None:  # noqa: ARG002  nothing to compare
-        """Return None: no difference is known."""
-        return None
-
-
-def input_of(items: object, job_id: str | None) -> InputIdentity:
+def _input_of(items: object, job_id: str | None) -> _Input:
     """
     Return the identity of an input, by which a resumed run compares it.
 
@@ -146,9 +124,7 @@ def input_of(items: object, job_id: str | None) -> InputIdentity:
                 "job_id needs items in the same order each time, which a set does not have: sort "
                 "them, or leave job_id out"
             )
-        job = JobId(job_id)
-        return FileOfJob(items, job) if isinstance(items, InputIdentity) else job
-    return items if isinstance(items, InputIdentity) else AnyOrder()
+    return _Input(items if isinstance(items, InputIdentity) else None, job_id)
 
 
 class RunIdentity(msgspec.Struct, frozen=True):
@@ -250,10 +226,10 @@ class RunJournal:
         _require_utf8(run.operation, job_id or "")
         self._storage = storage
         self._identity = run
-        self._input = input_of(items, job_id)
+        self._input = _input_of(items, job_id)
         self._size = len(items) if isinstance(items, Sized) else None
         self._concurrency = concurrency
-        self.by_position = not isinstance(self._input, AnyOrder)
+        self.by_position = self._input.has_order
         self.digest_key: bytes = run.digest(b"adapty digest", 32).digest()
         self.writer: JournalWriter  # set by `open`, as is the next
         self._timer: asyncio.TimerHandle

@@ -60,20 +60,16 @@ class KeyIndex:
     def __init__(self, on_new: Callable[[bytes], object] | None = None) -> None:
         self._on_new = on_new
         self._known: dict[bytes, int] = {}
-        self._loaded = 0
         self._thread: DatabaseThread[_KeyTable] | None = None
         self._pending: list[_Pending] = []
         self._is_looking_up = False
         self._failure: BaseException | None = None  # after it, the table is unreliable
 
-    @property
-    def count(self) -> int:
-        """The number of keys that were loaded."""
-        return self._loaded
-
-    def load(self, keys: Iterable[bytes]) -> None:
+    def load(self, keys: Iterable[bytes]) -> int:
         """
-        Add the keys of earlier runs, in their order, in batches. Blocks; not in the event loop.
+        Add the keys of earlier runs, in their order, in batches, and return their number.
+
+        It blocks, so it must not be called in the event loop.
 
         Raises:
             JournalError: there is no room for the temporary database.
@@ -81,12 +77,13 @@ class KeyIndex:
         numbered = enumerate(_split(keys))
         for ordinal, key in itertools.islice(numbered, _IN_MEMORY):
             self._known[key] = ordinal
-        self._loaded = len(self._known)
+        count = len(self._known)
         while rows := [(key, ordinal) for ordinal, key in itertools.islice(numbered, _BATCH)]:
             self._table().run_blocking(partial(_KeyTable.load, rows=rows))
-            self._loaded += len(rows)
+            count += len(rows)
         if self._thread is not None:
             self._thread.run_blocking(_KeyTable.sort)
+        return count
 
     async def claim(self, key: bytes) -> _Found:
         """
@@ -210,8 +207,7 @@ class EntryKeys:
                 if int.from_bytes(key[OBJECT_KEY_SIZE:]) in unclear:
                     self.lost_creations.add(key[:OBJECT_KEY_SIZE])
             return
-        self._index.load(self._with_lost(keys, deque(sorted(unclear))))
-        self._first = self._index.count
+        self._first = self._index.load(self._with_lost(keys, deque(sorted(unclear))))
         self._seen = bytearray(self._first)
 
     def _with_lost(self, batches: Iterable[bytes], unclear: deque[int]) -> Iterator[bytes]:

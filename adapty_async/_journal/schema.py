@@ -198,7 +198,7 @@ def verify_schema(db: sqlite3.Connection) -> bool:
 
 def write_identity(db: sqlite3.Connection, identity: JournalIdentity) -> None:
     """Write the identity of a journal, which replaces an earlier one."""
-    described = msgspec.json.encode(identity.input, order="deterministic").decode()
+    described = msgspec.json.encode(identity.input).decode()
     row = (1, identity.operation, identity.origin, identity.account, identity.keys, described)
     _insert(db, "identity", row)
 

@@ -226,7 +226,6 @@ class _JournalFile:
         """
         with contextlib.closing(self), _named(self._path, "cannot be written"):
             self._require_in_place()
-            set_durable(self._db, is_durable=True)
             try:
                 self._db.execute("PRAGMA journal_mode = DELETE")
             except sqlite3.OperationalError as error:

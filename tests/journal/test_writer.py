@@ -529,7 +529,7 @@ async def test_a_killed_run_leaves_what_the_next_one_can_take_back(
     killed = await writer_on(storage.journal(), identity)
     killed.update(4, ItemState.DONE)
     killed.add_creation(3, b"object 1")
-    await asyncio.gather(killed.start(3), *filter(None, map(killed.reserve, (5, 6))))
+    await asyncio.gather(killed.start(3), *filter(None, map(killed.reserve, (2, 5, 6))))
     left = Observed(storage.kill())
     await killed.close()
 
@@ -540,7 +540,8 @@ async def test_a_killed_run_leaves_what_the_next_one_can_take_back(
         writer.release(position)
     writer.end_at(5)
     await writer.close()
-    assert [stored(left, position) for position in range(3, 7)] == [
+    assert [stored(left, position) for position in range(2, 7)] == [
+        ItemState.RESERVED,
         ItemState.STARTED,
         ItemState.DONE,
         behind,
@@ -635,7 +636,9 @@ async def test_items_by_key_get_positions_in_the_order_they_come(journal: Observ
     writer = await writer_on(journal, BY_KEY)
     assert [await writer.claim(key_of(n)) for n in (9, 10, 8, 9, 8, 7)] == [2, 3, 1, None, None, 0]
     await writer.start(3)
-    assert journal.committed[-1][0].first_key == 3
+    assert await writer.claim(key_of(11)) == 4
+    await writer.start(4)
+    assert [changes.first_key for changes, _ in journal.committed[-2:]] == [3, 4]
     assert stored(journal, 0) is ItemState.FAILED
     await writer.close()
     writer = await writer_on(journal, BY_KEY)
@@ -667,9 +670,11 @@ async def test_keys_of_a_failed_commit_are_stored_later(journal: Observed) -> No
     for number in (0, 1):
         await writer.claim(key_of(number))
     journal.failures = [FULL]
-    with pytest.raises(JournalError, match="no space left"):
-        await writer.flush()
+    flushed = writer.flush()
+    await loop_turns(1)
     await writer.claim(key_of(2))
+    with pytest.raises(JournalError, match="no space left"):
+        await flushed
     with pytest.raises(JournalError, match="no space left"):
         await writer.close()
     writer = await writer_on(journal, BY_KEY)
