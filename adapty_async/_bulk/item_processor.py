@@ -145,7 +145,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
                 self._is_resumed = not journal.writer.is_new
                 if self._is_resumed and self._by_position and self._seen is None:
                     self._earlier = journal.earlier
-                self._lost_creations |= journal.writer.lost_creations
+                self._lost_creations |= journal.writer.keys.lost_creations
                 if journal.rate is not None:
                     limiters.expect(journal.rate)
                 yield

@@ -331,7 +331,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
         Raises:
             JournalError: the index of digests cannot be used.
         """
-        position = await self._writer.claim(digest)
+        position = await self._writer.keys.claim(digest)
         if position is None:
             return False
         self._position = position
@@ -386,7 +386,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
     def create(self) -> None:
         """Make the next entry one of a request that must not be retried, with its object's key."""
         self._begun, self._must_not_repeat = False, True
-        self._writer.add_creation(self._position, self.object_key)
+        self._writer.keys.add_creation(self._position, self.object_key)
 
     def created(self) -> None:
         """

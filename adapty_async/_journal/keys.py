@@ -250,7 +250,11 @@ class EntryKeys:
         self._new += key
 
     def add_creation(self, position: int, object_key: bytes) -> None:
-        """Add the key of an item, identified by its position, that creates an object."""
+        """
+        Add the key of an object that an item creates.
+
+        By digest, the item's own key begins with it.
+        """
         if self._by_position:
             self._add(object_key + position.to_bytes(KEY_SIZE - OBJECT_KEY_SIZE))
 

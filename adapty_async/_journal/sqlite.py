@@ -171,7 +171,8 @@ class _JournalFile:
                 path.chmod(PRIVATE)
         self._turn_on_log()
         set_durable(self._db, is_durable=True)
-        with self._transaction():
+        with self._db:  # which commits
+            self._db.execute("BEGIN IMMEDIATE")
             if is_empty:
                 create_schema(self._db)
             if identity is not None:
@@ -181,23 +182,13 @@ class _JournalFile:
         if trouble is not None:
             raise trouble
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-
     def commit(self, changes: Changes, *, durable: bool) -> JournalError | None:
         """Store changes; return an error if there may be no space for more."""
         with _named(self._path, "cannot be written"):
             self._require_in_place()
             set_durable(self._db, is_durable=durable)
-            with self._transaction():
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
                 write_changes(self._db, changes)
         rows = len(changes.spans) + len(changes.minutes) + len(changes.reasons)
         self._pages += 2 * rows + _PAGES_PER_ITEM + len(changes.new_keys) // 2048

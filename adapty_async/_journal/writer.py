@@ -54,6 +54,7 @@ class JournalWriter:
         is_new: no earlier run used the journal.
         rate: requests per second that earlier runs found; None if they found none.
         failure: why no more write-ahead entries can be stored; None if they can.
+        keys: the entry keys; new ones are stored with the next entry.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class JournalWriter:
         self._states: ItemStates
         self._counts: OutcomeCounter
         self._by_position: bool
-        self._keys: EntryKeys
+        self.keys: EntryKeys
         self.is_new: bool
         self.rate: float | None
         self.failure: JournalError | None = None
@@ -102,33 +103,19 @@ class JournalWriter:
             JournalError: it belongs to another run, is in use, is damaged, or is no journal.
         """
         self._by_position = identity.keys == "position"
-        self._keys = EntryKeys(by_position=self._by_position)
+        self.keys = EntryKeys(by_position=self._by_position)
         try:
-            resumed = await self._journal.open(identity, check, self._keys.load)
+            resumed = await self._journal.open(identity, check, self.keys.load)
         except BaseException:
-            self._keys.close()
+            self.keys.close()
             raise
         self._run, self._states = resumed.run, ItemStates(resumed.spans)
         self._counts = OutcomeCounter(resumed.run.number, self._clock)
         self.is_new, self.rate = resumed.is_new, resumed.rate
 
-    @property
-    def lost_creations(self) -> set[bytes]:
-        """The keys of the objects that an earlier run may have created, without a response."""
-        return self._keys.lost_creations
-
     def state(self, position: int) -> ItemState:
         """Return the last known state of an item."""
         return self._states.get(position)
-
-    async def claim(self, key: bytes) -> int | None:
-        """
-        Return the position of the item with a key; None if this run claimed the key before.
-
-        Raises:
-            JournalError: the index of keys cannot be used.
-        """
-        return await self._keys.claim(key)
 
     async def find(self, key: bytes) -> ItemState:
         """
@@ -137,7 +124,7 @@ class JournalWriter:
         Raises:
             JournalError: the index of keys cannot be used.
         """
-        found = await self._keys.find(key)
+        found = await self.keys.find(key)
         if found is None:
             return ItemState.NONE
         position, is_claimed = found
@@ -173,14 +160,6 @@ class JournalWriter:
             self._states.set(position, ItemState.STARTED)
             self._must_be_durable = True
         return self._future_of(self._entries)
-
-    def add_creation(self, position: int, object_key: bytes) -> None:
-        """
-        Add the key of an object that an item creates, with the next entry.
-
-        By digest, the item's own key begins with it.
-        """
-        self._keys.add_creation(position, object_key)
 
     def retract(self, position: int) -> None:
         """Record that the server certainly did not process a request that must not be retried."""
@@ -336,7 +315,7 @@ class JournalWriter:
             self._arm()
 
     def _changes(self) -> Changes:
-        first_key, new_keys = self._keys.pop_new()
+        first_key, new_keys = self.keys.pop_new()
         changes = Changes(spans=self._states.pop_changes(), first_key=first_key, new_keys=new_keys)
         now = self._loop.time()
         is_empty = not (changes.spans or new_keys)  # a durable commit needs a change
@@ -350,7 +329,7 @@ class JournalWriter:
     def _restore(self, changes: Changes) -> None:
         """Restore the changes of a failed commit, for the next commit."""
         self._states.restore(changes.spans)
-        self._keys.restore(changes.first_key, changes.new_keys)
+        self.keys.restore(changes.first_key, changes.new_keys)
         self._counts.restore(changes)
 
     async def close(self, stop_reason: str | None = None) -> None:
@@ -369,7 +348,7 @@ class JournalWriter:
         except asyncio.CancelledError as error:
             cancelled = error
         finally:
-            self._keys.close()
+            self.keys.close()
         try:
             await self._journal.close()
         except JournalError as error:

@@ -146,7 +146,7 @@ class Items:
         """Begin an item, and end the one that has been in flight for the longest time."""
         position = number * self._step
         if self._identity is BY_KEY:
-            assert await self._writer.claim(key_of(number)) == number
+            assert await self._writer.keys.claim(key_of(number)) == number
         waiting = self._writer.reserve(position)
         if waiting is not None:
             await waiting

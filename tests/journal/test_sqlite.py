@@ -232,7 +232,7 @@ async def test_no_id_and_no_key_is_in_the_bytes(tmp_path: Path, identity: object
     storage = InFile(tmp_path)
     writer = await writer_on(storage.journal(), msgspec.structs.replace(identity, account="digest"))
     for number in range(50):
-        await writer.claim(key_of(number))
+        await writer.keys.claim(key_of(number))
         waiting = writer.reserve(number)
         if waiting is not None:
             await waiting

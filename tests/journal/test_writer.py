@@ -528,14 +528,14 @@ async def test_a_killed_run_leaves_what_the_next_one_can_take_back(
     storage = InMemory()
     killed = await writer_on(storage.journal(), identity)
     killed.update(4, ItemState.DONE)
-    killed.add_creation(3, b"object 1")
+    killed.keys.add_creation(3, b"object 1")
     await asyncio.gather(killed.start(3), *filter(None, map(killed.reserve, (2, 5, 6))))
     left = Observed(storage.kill())
     await killed.close()
 
     writer = JournalWriter(left, concurrency=4, size=size, clock=lambda: NOW)
     await writer.open(identity, accept)
-    assert writer.lost_creations == ({b"object 1"} if identity is IDENTITY else set())
+    assert writer.keys.lost_creations == ({b"object 1"} if identity is IDENTITY else set())
     for position in (4, 6):
         writer.release(position)
     writer.end_at(5)
@@ -624,7 +624,7 @@ async def test_a_failed_opening_releases_the_keys() -> None:
 async def test_items_by_key_get_positions_in_the_order_they_come(journal: Observed) -> None:
     """A key that comes twice in a run is a duplicate; a resumed run finds the position of each."""
     writer = await writer_on(journal, BY_KEY)
-    assert [await writer.claim(key_of(n)) for n in (7, 8, 7, 9)] == [0, 1, None, 2]
+    assert [await writer.keys.claim(key_of(n)) for n in (7, 8, 7, 9)] == [0, 1, None, 2]
     for position in (0, 1, 2):
         waiting = writer.reserve(position)
         assert waiting is not None
@@ -634,15 +634,22 @@ async def test_items_by_key_get_positions_in_the_order_they_come(journal: Observ
     writer.update(1, ItemState.DONE)
     await writer.close()
     writer = await writer_on(journal, BY_KEY)
-    assert [await writer.claim(key_of(n)) for n in (9, 10, 8, 9, 8, 7)] == [2, 3, 1, None, None, 0]
+    assert [await writer.keys.claim(key_of(n)) for n in (9, 10, 8, 9, 8, 7)] == [
+        2,
+        3,
+        1,
+        None,
+        None,
+        0,
+    ]
     await writer.start(3)
-    assert await writer.claim(key_of(11)) == 4
+    assert await writer.keys.claim(key_of(11)) == 4
     await writer.start(4)
     assert [changes.first_key for changes, _ in journal.committed[-2:]] == [3, 4]
     assert stored(journal, 0) is ItemState.FAILED
     await writer.close()
     writer = await writer_on(journal, BY_KEY)
-    assert [await writer.claim(key_of(n)) for n in (10, 7)] == [3, 0]
+    assert [await writer.keys.claim(key_of(n)) for n in (10, 7)] == [3, 0]
     await writer.close()
 
 
@@ -650,7 +657,7 @@ async def test_an_item_is_found_by_its_key(journal: Observed) -> None:
     """A key that this run has claimed is one of a duplicate, and a search claims nothing."""
     writer = await writer_on(journal, BY_KEY)
     for number, state in enumerate((ItemState.DONE, ItemState.UNKNOWN)):
-        assert await writer.claim(key_of(number)) == number
+        assert await writer.keys.claim(key_of(number)) == number
         writer.update(number, state)
     assert await writer.find(key_of(1)) is ItemState.DUPLICATE
     await writer.close()
@@ -658,7 +665,7 @@ async def test_an_item_is_found_by_its_key(journal: Observed) -> None:
     for _ in range(2):
         found = [await writer.find(key_of(n)) for n in range(3)]
         assert found == [ItemState.DONE, ItemState.UNKNOWN, ItemState.NONE]
-    assert [await writer.claim(key_of(n)) for n in (1, 2)] == [1, 2]
+    assert [await writer.keys.claim(key_of(n)) for n in (1, 2)] == [1, 2]
     found = [await writer.find(key_of(n)) for n in range(3)]
     assert found == [ItemState.DONE, ItemState.DUPLICATE, ItemState.DUPLICATE]
     await writer.close()
@@ -668,17 +675,17 @@ async def test_keys_of_a_failed_commit_are_stored_later(journal: Observed) -> No
     """A commit that failed loses no key and no position."""
     writer = await writer_on(journal, BY_KEY)
     for number in (0, 1):
-        await writer.claim(key_of(number))
+        await writer.keys.claim(key_of(number))
     journal.failures = [FULL]
     flushed = writer.flush()
     await loop_turns(1)
-    await writer.claim(key_of(2))
+    await writer.keys.claim(key_of(2))
     with pytest.raises(JournalError, match="no space left"):
         await flushed
     with pytest.raises(JournalError, match="no space left"):
         await writer.close()
     writer = await writer_on(journal, BY_KEY)
-    assert [await writer.claim(key_of(n)) for n in (2, 0, 1)] == [2, 0, 1]
+    assert [await writer.keys.claim(key_of(n)) for n in (2, 0, 1)] == [2, 0, 1]
     await writer.close()
 
 
