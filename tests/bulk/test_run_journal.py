@@ -384,6 +384,7 @@ async def test_a_create_that_was_in_flight_in_a_crash_is_never_sent_again(
         assert len(api.sent) - before == count
         assert [(each.index, each.item) for each in report.failures] == [(0, "u0"), (1, "u1")]
         assert report.unknown == 2
+        assert [states(journal)[position] for position in range(2)] == [ItemState.UNKNOWN] * 2
         for failure in report.failures:
             assert isinstance(failure.error, ConnectionLostError)
             assert str(failure.error) == (
@@ -403,6 +404,28 @@ async def test_a_create_whose_response_was_lost_is_never_sent_again(journal: Pat
     assert statuses(first) == {"done": 1, "failed": 1, "unknown": 1}
     assert statuses(second) == {"done": 1, "skipped": 1, "unknown": 1}
     assert api.sent == ["u1"]
+
+
+async def test_a_lost_request_that_creates_what_is_missing_is_never_sent_again(
+    journal: Path,
+) -> None:
+    """An operation that must not be retried stays unknown, though it looks for its object first."""
+    call = Operation(
+        Endpoint(name="x.add", method="POST", path="/x/", decode=bytes),
+        if_missing=create_profile(customer_user_id="u1"),
+        is_done_by_creation=False,
+    )
+    sent: list[Request] = []
+
+    async def transport(request: Request) -> Response:
+        sent.append(request)
+        raise ConnectionLostError("the server is gone")
+
+    for _ in range(2):
+        adapty = AdaptyClient(KEY, transport=transport)
+        report = await adapty.bulk([call], journal=journal, job_id="j")
+        assert statuses(report) == {"unknown": 1}
+        assert len(sent) == 1
 
 
 @pytest.fixture
