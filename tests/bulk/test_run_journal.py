@@ -340,6 +340,18 @@ async def test_an_input_without_a_length_keeps_no_reservation_behind_its_end(jou
     assert states(journal) == dict.fromkeys(range(2), ItemState.DONE)
 
 
+async def test_a_run_that_stops_early_keeps_what_may_have_been_sent(journal: Path) -> None:
+    """Items behind the one at which it stops are not behind the end of its input."""
+
+    def start(transport: Any, items: list[str], *rest: Any, **options: Any) -> BulkRun[str, None]:
+        return erase(transport, iter(items), *rest, **options)
+
+    await crash(start, ids(3), journal)
+    report = await start(Api({"*": REFUSED}), ids(3), journal, concurrency=1, fail_fast=True)
+    assert report.stop_reason is StopReason.FAIL_FAST
+    assert [states(journal)[position] for position in (1, 2)] == [ItemState.RESERVED] * 2
+
+
 async def test_a_list_that_became_shorter_keeps_what_may_have_been_sent(journal: Path) -> None:
     """A run reserves nothing behind the end of a list, so those items were in it."""
     await crash(erase, ["u0", "u1"], journal)
