@@ -260,6 +260,16 @@ async def test_a_single_outcome_is_durable_soon(writer: JournalWriter, journal: 
     await writer.close()
 
 
+async def test_a_reservation_is_durable_soon(writer: JournalWriter, journal: Observed) -> None:
+    """A request may take long, and the next run has to know of it after a loss of power, too."""
+    waiting = writer.reserve(0)
+    assert waiting is not None
+    await waiting
+    assert not journal.committed[-1][1]
+    await until(lambda: journal.committed[-1][1])
+    await writer.close()
+
+
 async def test_a_flush_makes_durable_what_a_group_has_stored(
     writer: JournalWriter, journal: Observed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
