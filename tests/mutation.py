@@ -53,6 +53,11 @@ MODULES = {
     "_journal/schema": ("bulk/test_run_journal", "journal/test_schema"),
     "_journal/sqlite": ("bulk/test_run_journal", "journal/test_sqlite", "journal/test_conformance"),
     "_journal/writer": ("bulk/test_run_journal", "journal/test_writer"),
+    "_journal/changes": ("journal/test_changes", "journal/test_writer"),
+    "_journal/keys": ("journal/test_keys", "journal/test_writer"),
+    "_journal/schema": ("journal/test_conformance", "journal/test_schema"),
+    "_journal/sqlite": ("journal/test_sqlite", "journal/test_conformance", "journal/test_files"),
+    "_journal/writer": ("journal/test_writer",),
     "_pipeline/layers": (
         "pipeline/test_compose",
         "pipeline/test_limit",

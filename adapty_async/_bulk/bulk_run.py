@@ -12,12 +12,11 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -33,7 +32,7 @@ from adapty_async._bulk.outcome import (
 from adapty_async._bulk.settings import RunSettings, WorkerLimit
 from adapty_async._bulk.workers import PER_ITERATION, Source, Worker, WorkerPool
 from adapty_async._flow.queues import PrioritySemaphore
-from adapty_async._runtime.loop import PatientTimer, until_ended
+from adapty_async._runtime.loop import PatientTimer, despite_cancellation, until_ended
 from adapty_async.errors import AdaptyError, strip_traceback
 
 __all__ = ("BulkRun",)
@@ -51,10 +50,6 @@ StopCheck: TypeAlias = Callable[[Outcome[Any, Any]], StopReason | None]
 _READERS_OF_REST = 64
 # Checks of a run, after it has spawned workers, in the interval of one.
 _CHECKS_WHILE_GROWING = 20
-
-
-async def _not_sent(index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, Any]:  # noqa: ARG001  the interface
-    return Outcome(index, item, OutcomeStatus.NOT_SENT)
 
 
 class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, ResultT]):
@@ -80,8 +75,8 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         process: Process[ItemT, ResultT],
         stop_check: StopCheck,
         settings: RunSettings,
-        lifespan: Lifespan = lambda _: nullcontext(),
-        pass_over: Process[ItemT, ResultT] = _not_sent,
+        lifespan: Lifespan,
+        pass_over: Process[ItemT, ResultT],
     ) -> None:
         self._source = source
         self._process = process
@@ -395,9 +390,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             return entry
         # the source yielded it after the stop
         passing_over = asyncio.ensure_future(self._pass_over(*entry, Worker()))
-        with contextlib.suppress(asyncio.CancelledError):  # this worker ends anyway
-            await until_ended(passing_over)
-        self._deliver(passing_over.result())
+        self._deliver(await despite_cancellation(passing_over))  # this worker ends anyway
         return None
 
     def _deliver(self, outcome: Outcome[ItemT, ResultT]) -> None:

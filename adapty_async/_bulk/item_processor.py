@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, Unpack
 
 import msgspec
@@ -142,10 +142,10 @@ class ItemProcessor(Generic[ItemT, ResultT]):
                 return
             await journal.open(limiters.measured_limit)
             try:
-                self._is_resumed = not journal.is_new
+                self._is_resumed = not journal.writer.is_new
                 if self._is_resumed and self._by_position and self._seen is None:
                     self._earlier = journal.earlier
-                self._lost_creations |= journal.lost_creations
+                self._lost_creations |= journal.writer.keys.lost_creations
                 if journal.rate is not None:
                     limiters.expect(journal.rate)
                 yield
@@ -170,7 +170,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         """Return the last known state of an item; nothing is added to the journal."""
         state, journal = ItemState.NONE, self._journal
         if journal is not None and self._by_position:
-            state = journal.state(index)
+            state = journal.writer.state(index)
         if not self._identifies:
             return state
         try:
@@ -180,7 +180,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             return state
         if self._seen is None:
             assert journal is not None  # noqa: S101  it identifies items by digests
-            return await journal.find(digest)
+            return await journal.writer.find(digest)
         if self._is_resumed:  # earlier runs may have settled this item, and not its duplicates
             _, is_new = await self._seen.claim(digest)
         else:
@@ -209,7 +209,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             if not self._keyed_lock.try_acquire(lock_key):
                 await self._keyed_lock.acquire(lock_key)
             state = worker.call
-            response = await self._send(operation, request, entry, state)
+            response = await self._pipeline(self._creating_once(operation, request, entry), state)
             result = self._layers.decode(operation, response)
             outcome = _done(index, item, state, response, result, self._clock() - started)
         except BaseException as error:  # noqa: BLE001  the item's outcome, or the end of the run
@@ -312,19 +312,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         error = entry.recall()
         return None if error is None else Outcome(index, item, OutcomeStatus.UNKNOWN, error=error)
 
-    def _send(
-        self,
-        operation: Operation[Any],
-        request: Request,
-        entry: ItemEntry | None,
-        state: CallState,
-    ) -> Awaitable[Response]:
-        """Send a request through the pipeline; see `_without_second_creation`."""
-        if request.if_missing is not None:
-            request = self._without_second_creation(operation, request, entry)
-        return self._pipeline(request, state)
-
-    def _without_second_creation(
+    def _creating_once(
         self, operation: Operation[Any], request: Request, entry: ItemEntry | None
     ) -> Request:
         """
@@ -333,6 +321,8 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         Several items may be about one object, such as the purchases of a profile. After a lost
         creation the server may still create the object, although it does not find it yet.
         """
+        if request.if_missing is None:
+            return request
         object_key = self._digester.object_key(operation, request)
         if entry is not None:
             entry.object_key = object_key

@@ -17,7 +17,6 @@ from __future__ import annotations
 import array
 import asyncio
 import bisect
-import concurrent.futures
 import contextlib
 import datetime as dt
 import errno
@@ -26,6 +25,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -34,9 +34,10 @@ from msgspec import UNSET, UnsetType
 
 from adapty_async._api.codec import plain
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
+from adapty_async._runtime.database import DatabaseThread
 from adapty_async._runtime.files import PRIVATE, flush_folder, is_at, try_lock
 from adapty_async._runtime.fork import register_fork_handler
-from adapty_async._runtime.loop import until_ended
+from adapty_async._runtime.loop import despite_cancellation, until_ended
 from adapty_async.errors import InvalidInputError, JournalError, name_or_none
 
 __all__ = ("Entry", "OutcomeLine", "OutcomesFile", "OutcomesLog", "error_facts", "parse_line")
@@ -402,8 +403,7 @@ class OutcomesFile:
         self._writing: asyncio.Future[None] | None = None
         # set by `open`
         self._loop: asyncio.AbstractEventLoop
-        self._disk: concurrent.futures.ThreadPoolExecutor
-        self._job: concurrent.futures.Future[Any]  # the current or last work of the thread
+        self._thread: DatabaseThread[OutcomesLog]
         self._log: OutcomesLog
         self._on_failure: Callable[[], object]
 
@@ -418,13 +418,12 @@ class OutcomesFile:
             JournalError: the file is in use, is not an outcomes file, or cannot be used.
         """
         self._loop, self._on_failure = asyncio.get_running_loop(), on_failure
-        self._disk = concurrent.futures.ThreadPoolExecutor(1, "adapty-outcomes")
-        self._job = opening = self._disk.submit(OutcomesLog, self.path, by_id=self._by_id)
+        opened = partial(OutcomesLog, self.path, by_id=self._by_id)
+        self._thread = DatabaseThread(opened, "adapty-outcomes", "the outcomes file")
         try:
-            self._log = await asyncio.wrap_future(opening)
+            self._log = await self._thread.run(lambda log: log)
         except BaseException:
-            opening.add_done_callback(_close_opened)  # in that thread, since the loop may end first
-            self._disk.shutdown(wait=False)
+            self._thread.stop()  # after the opening has ended
             raise
         register_fork_handler(self)
 
@@ -449,12 +448,7 @@ class OutcomesFile:
 
         A failure of the disk ends the run, and is not raised here.
         """
-        try:
-            await self.flushed()
-        except asyncio.CancelledError:
-            # the worker sees it at its next item
-            with contextlib.suppress(asyncio.CancelledError):
-                await until_ended(self.flushed())
+        await despite_cancellation(self.flushed())  # the worker sees it at its next item
 
     def flushed(self) -> asyncio.Future[None]:
         """Return a future that is done when all outcomes are written, or the disk has failed."""
@@ -472,13 +466,13 @@ class OutcomesFile:
             BaseException: a defect was the reason.
         """
         if self._loop.is_closed():  # pending outcomes are lost, as in a crash
-            self._job.add_done_callback(lambda _: self._log.close())  # or after the current write
+            self._thread.stop()
             return
         try:
             await until_ended(self.flushed())
         finally:
-            closing = asyncio.wrap_future(self._disk.submit(self._log.close))
-            self._disk.shutdown(wait=False)
+            closing = self._thread.run(OutcomesLog.close)
+            self._thread.stop()
             await until_ended(closing)  # the next run may open the file at once
         if self.failure is not None:
             raise self.failure
@@ -504,8 +498,7 @@ class OutcomesFile:
             if self._waiting or is_due or len(self._pending) >= _GROUP:
                 self._write()
 
-        self._job = self._disk.submit(self._log.write, entries)
-        self._writing = asyncio.wrap_future(self._job, loop=self._loop)
+        self._writing = self._thread.run(lambda log: log.write(entries))
         self._writing.add_done_callback(written)
 
     def _record_failure(self, error: BaseException | None) -> None:
@@ -526,9 +519,3 @@ def _wake(waiting: Iterable[asyncio.Future[None]]) -> None:
     for future in waiting:
         if not future.done():
             future.set_result(None)
-
-
-def _close_opened(opening: concurrent.futures.Future[OutcomesLog]) -> None:
-    """Close a file whose opener was cancelled."""
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()

@@ -22,7 +22,7 @@ from adapty_async._journal import (
     JournalWriter,
 )
 from adapty_async._pipeline.retry import may_have_worked
-from adapty_async._runtime.loop import until_ended
+from adapty_async._runtime.loop import despite_cancellation
 from adapty_async.errors import (
     ApiError,
     ConfigError,
@@ -34,15 +34,11 @@ from adapty_async.errors import (
 
 __all__ = (
     "EARLIER",
-    "AnyOrder",
     "Digester",
-    "FileOfJob",
     "InputIdentity",
     "ItemEntry",
-    "JobId",
     "RunIdentity",
     "RunJournal",
-    "input_of",
     "may_be_done",
     "unprocessed",
 )
@@ -89,49 +85,31 @@ class InputIdentity(Protocol):
         ...
 
 
-class JobId(msgspec.Struct, frozen=True):
-    """An input that the caller identifies by a job id."""
+class _Input(msgspec.Struct, frozen=True):
+    """An input that a file, a job id or both identify; without them, it may come in any order."""
 
-    job_id: str
+    file: InputIdentity | None
+    job_id: str | None
 
-    def identity(self) -> dict[str, Any]:
-        """Return the job id."""
-        return {"job_id": self.job_id}
-
-    def difference(self, earlier: dict[str, Any]) -> str | None:
-        """Compare the job ids."""
-        known = earlier.get("job_id")
-        return None if known == self.job_id else f"job_id {known!r} there, {self.job_id!r} here"
-
-
-class FileOfJob(msgspec.Struct, frozen=True):
-    """An input file with a job id; a resumed run compares both."""
-
-    file: InputIdentity
-    job: JobId
+    @property
+    def has_order(self) -> bool:
+        """Whether positions identify the items; otherwise digests of their requests do."""
+        return self.file is not None or self.job_id is not None
 
     def identity(self) -> dict[str, Any]:
         """Return the description of the file, with the job id."""
-        return self.file.identity() | self.job.identity()
+        described = {} if self.file is None else self.file.identity()
+        return described if self.job_id is None else described | {"job_id": self.job_id}
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
         """Compare the job ids, and the files."""
-        return self.job.difference(earlier) or self.file.difference(earlier)
+        known = earlier.get("job_id")
+        if self.job_id not in (None, known):
+            return f"job_id {known!r} there, {self.job_id!r} here"
+        return None if self.file is None else self.file.difference(earlier)
 
 
-class AnyOrder:
-    """An input in any order; digests of the requests identify its items."""
-
-    def identity(self) -> dict[str, Any]:
-        """Return an empty description."""
-        return {}
-
-    def difference(self, earlier: dict[str, Any]) -> str | None:  # noqa: ARG002  nothing to compare
-        """Return None: no difference is known."""
-        return None
-
-
-def input_of(items: object, job_id: str | None) -> InputIdentity:
+def _input_of(items: object, job_id: str | None) -> _Input:
     """
     Return the identity of an input, by which a resumed run compares it.
 
@@ -146,9 +124,7 @@ def input_of(items: object, job_id: str | None) -> InputIdentity:
                 "job_id needs items in the same order each time, which a set does not have: sort "
                 "them, or leave job_id out"
             )
-        job = JobId(job_id)
-        return FileOfJob(items, job) if isinstance(items, InputIdentity) else job
-    return items if isinstance(items, InputIdentity) else AnyOrder()
+    return _Input(items if isinstance(items, InputIdentity) else None, job_id)
 
 
 class RunIdentity(msgspec.Struct, frozen=True):
@@ -236,6 +212,7 @@ class RunJournal:
     Attributes:
         by_position: items are identified by their position, not by their requests.
         digest_key: the key of the digests of requests, 32 bytes.
+        writer: the states of the items, which the journal stores.
     """
 
     def __init__(
@@ -249,12 +226,12 @@ class RunJournal:
         _require_utf8(run.operation, job_id or "")
         self._storage = storage
         self._identity = run
-        self._input = input_of(items, job_id)
+        self._input = _input_of(items, job_id)
         self._size = len(items) if isinstance(items, Sized) else None
         self._concurrency = concurrency
-        self.by_position = not isinstance(self._input, AnyOrder)
+        self.by_position = self._input.has_order
         self.digest_key: bytes = run.digest(b"adapty digest", 32).digest()
-        self._writer: JournalWriter  # set by `open`, as is the next
+        self.writer: JournalWriter  # set by `open`, as is the next
         self._timer: asyncio.TimerHandle
 
     async def open(self, measured_limit: Callable[[], float | None]) -> None:
@@ -273,7 +250,7 @@ class RunJournal:
         )
         writer = JournalWriter(self._storage, concurrency=self._concurrency, size=self._size)
         await writer.open(identity, self._input.difference)
-        self._writer = writer
+        self.writer = writer
 
         def record_rate() -> None:
             writer.record_rate(measured_limit())
@@ -294,45 +271,20 @@ class RunJournal:
             JournalError: something could not be stored.
         """
         self._timer.cancel()
-        self._writer.record_rate(rate)
+        self.writer.record_rate(rate)
         if report.stop_reason is None:
-            self._writer.end_at(report.total)
-        await self._writer.close(report.stop_reason)
-
-    @property
-    def is_new(self) -> bool:
-        """Whether no earlier run used the journal."""
-        return self._writer.is_new
+            self.writer.end_at(report.total)
+        await self.writer.close(report.stop_reason)
 
     @property
     def rate(self) -> float | None:
         """The requests per second that earlier runs found; None if there is no such rate."""
-        rate = self._writer.rate
+        rate = self.writer.rate
         return None if rate is None or rate < _MIN_RATE else rate
-
-    @property
-    def lost_creations(self) -> set[bytes]:
-        """The keys of the objects that an earlier run may have created, without a response."""
-        return self._writer.lost_creations
 
     def earlier(self, position: int) -> EarlierStatus | None:
         """Return the earlier status of an item; None if it is not settled."""
-        return EARLIER.get(self._writer.state(position))
-
-    def state(self, position: int) -> ItemState:
-        """Return the last known state of an item that is identified by its position."""
-        return self._writer.state(position)
-
-    async def find(self, digest: bytes) -> ItemState:
-        """
-        Return the last known state of an item by the digest of its request, which is not added.
-
-        It is a duplicate if an equal request came earlier in this run.
-
-        Raises:
-            JournalError: the index of digests cannot be used.
-        """
-        return await self._writer.find(digest)
+        return EARLIER.get(self.writer.state(position))
 
     def release(self, position: int) -> None:
         """
@@ -341,12 +293,12 @@ class RunJournal:
         Items that are identified by their requests have none: this one has no request.
         """
         if self.by_position:
-            self._writer.release(position)
+            self.writer.release(position)
 
     def entry(self, position: int, request: Request) -> ItemEntry:
         """Return the entry of an item; nothing is stored yet."""
         must_not_repeat = request.retry_safety is not _ALWAYS
-        return ItemEntry(self._writer, position, request, must_not_repeat)
+        return ItemEntry(self.writer, position, request, must_not_repeat)
 
 
 class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers to refers to it
@@ -379,7 +331,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
         Raises:
             JournalError: the index of digests cannot be used.
         """
-        position = await self._writer.claim(digest)
+        position = await self._writer.keys.claim(digest)
         if position is None:
             return False
         self._position = position
@@ -434,7 +386,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
     def create(self) -> None:
         """Make the next entry one of a request that must not be retried, with its object's key."""
         self._begun, self._must_not_repeat = False, True
-        self._writer.add_creation(self._position, self.object_key)
+        self._writer.keys.add_creation(self._position, self.object_key)
 
     def created(self) -> None:
         """
@@ -481,12 +433,7 @@ class ItemEntry(msgspec.Struct, eq=False, gc=False):  # nothing that it refers t
         A failure is not raised here; it is raised when the next item starts, and on `aclose`.
         """
         with contextlib.suppress(JournalError):
-            try:
-                await self._writer.flush()
-            except asyncio.CancelledError:
-                # the worker checks for it before its next item
-                with contextlib.suppress(asyncio.CancelledError):
-                    await until_ended(self._writer.flush())
+            await despite_cancellation(self._writer.flush())  # the worker sees it at its next item
 
 
 def unprocessed(index: int, item: Any, state: ItemState) -> Outcome[Any, Any]:

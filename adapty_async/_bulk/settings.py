@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypedDict, TypeVar
@@ -109,11 +108,11 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     concurrency: int
-    worker_limit: WorkerLimit | None = None
+    worker_limit: WorkerLimit | None
     fail_fast: bool
     ordered: bool
     drain: float
     on_outcome: Callable[[Any], object] | None
-    stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
-    patience: Callable[[], float] = lambda: math.inf
-    check_interval: float = 1.0
+    stopping: asyncio.Event
+    patience: Callable[[], float]
+    check_interval: float

@@ -148,11 +148,6 @@ class OutcomeCounter:
         found.items += 1
         self._changed.add(key)
 
-    @property
-    def has_changed(self) -> bool:
-        """Whether a commit has to store anything."""
-        return bool(self._minutes or self._changed or self._outcomes)
-
     def pop_changes(self) -> tuple[list[Minute], list[Reason]]:
         """Return the counts that changed since the last call."""
         if self._outcomes:

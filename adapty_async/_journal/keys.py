@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from adapty_async._journal.model import KEY_SIZE, SPAN_SIZE, ItemState, Spans
 from adapty_async._runtime.database import DatabaseThread, explain
-from adapty_async._runtime.loop import until_ended
+from adapty_async._runtime.loop import despite_cancellation
 from adapty_async.errors import JournalError
 
 __all__ = ("OBJECT_KEY_SIZE", "EntryKeys", "KeyIndex")
@@ -42,7 +42,11 @@ _FIND = (
 _ADD = f"{_KEYS}INSERT INTO entry_key SELECT key, :first + n FROM wanted"  # noqa: S608
 
 
-_PendingClaim: TypeAlias = "tuple[bytes, asyncio.Future[tuple[int, bool]]]"
+# The ordinal of a key, and whether the key is new.
+_Found: TypeAlias = tuple[int, bool]
+# A key, and whether it is added if it is new.
+_Wanted: TypeAlias = tuple[bytes, bool]
+_Pending: TypeAlias = "tuple[_Wanted, asyncio.Future[_Found]]"
 
 
 class KeyIndex:
@@ -56,21 +60,16 @@ class KeyIndex:
     def __init__(self, on_new: Callable[[bytes], object] | None = None) -> None:
         self._on_new = on_new
         self._known: dict[bytes, int] = {}
-        self._loaded = 0
         self._thread: DatabaseThread[_KeyTable] | None = None
-        self._pending: list[_PendingClaim] = []
-        self._is_claiming = False
-        self._searches: list[tuple[bytes, asyncio.Future[int | None]]] = []
+        self._pending: list[_Pending] = []
+        self._is_looking_up = False
         self._failure: BaseException | None = None  # after it, the table is unreliable
 
-    @property
-    def count(self) -> int:
-        """The number of keys that were loaded."""
-        return self._loaded
-
-    def load(self, keys: Iterable[bytes]) -> None:
+    def load(self, keys: Iterable[bytes]) -> int:
         """
-        Add the keys of earlier runs, in their order, in batches. Blocks; not in the event loop.
+        Add the keys of earlier runs, in their order, in batches, and return their number.
+
+        It blocks, so it must not be called in the event loop.
 
         Raises:
             JournalError: there is no room for the temporary database.
@@ -78,14 +77,15 @@ class KeyIndex:
         numbered = enumerate(_split(keys))
         for ordinal, key in itertools.islice(numbered, _IN_MEMORY):
             self._known[key] = ordinal
-        self._loaded = len(self._known)
+        count = len(self._known)
         while rows := [(key, ordinal) for ordinal, key in itertools.islice(numbered, _BATCH)]:
             self._table().run_blocking(partial(_KeyTable.load, rows=rows))
-            self._loaded += len(rows)
+            count += len(rows)
         if self._thread is not None:
             self._thread.run_blocking(_KeyTable.sort)
+        return count
 
-    async def claim(self, key: bytes) -> tuple[int, bool]:
+    async def claim(self, key: bytes) -> _Found:
         """
         Return the ordinal of a key and whether it is new, and add a new key.
 
@@ -105,18 +105,7 @@ class KeyIndex:
             if self._on_new is not None:
                 self._on_new(key)
             return ordinal, True
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[tuple[int, bool]] = loop.create_future()
-        self._pending.append((key, future))
-        if not self._is_claiming:  # with all others of this iteration of the loop
-            self._is_claiming = True
-            loop.call_soon(self._claim_pending)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            with contextlib.suppress(asyncio.CancelledError):
-                await until_ended(future)
-            return future.result()
+        return await despite_cancellation(self._look_up((key, True)))
 
     async def find(self, key: bytes) -> int | None:
         """
@@ -130,50 +119,41 @@ class KeyIndex:
         ordinal = self._known.get(key)
         if ordinal is not None or self._thread is None:
             return ordinal
-        future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._searches.append((key, future))
-        if len(self._searches) == 1:  # with all others of this iteration of the loop
-            future.get_loop().call_soon(self._search, self._thread)
-        return await future
+        ordinal, is_new = await self._look_up((key, False))
+        return None if is_new else ordinal
 
-    def _search(self, thread: DatabaseThread[_KeyTable]) -> None:
-        searches, self._searches = self._searches, []
+    def _look_up(self, wanted: _Wanted) -> asyncio.Future[_Found]:
+        """Look a key up in the table, with all others of this iteration of the loop."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_Found] = loop.create_future()
+        self._pending.append((wanted, future))
+        if not self._is_looking_up:
+            self._is_looking_up = True
+            loop.call_soon(self._look_up_pending)
+        return future
 
-        def found(done: asyncio.Future[dict[int, int]]) -> None:
-            failure = done.exception()
-            for number, (_, future) in enumerate(searches):
-                if future.done():  # it was cancelled
-                    continue
-                if failure is None:
-                    future.set_result(done.result().get(number))
-                else:
-                    future.set_exception(failure)
+    def _look_up_pending(self) -> None:
+        batch, self._pending = self._pending[:_AT_ONCE], self._pending[_AT_ONCE:]
+        wanted = [each for each, _ in batch]
+        looking = self._table().run(lambda table: table.look_up(wanted))
+        looking.add_done_callback(lambda done: self._deliver(batch, done))
 
-        keys = [key for key, _ in searches]
-        thread.run(lambda table: table.find(keys)).add_done_callback(found)
-
-    def _claim_pending(self) -> None:
-        claims, self._pending = self._pending[:_AT_ONCE], self._pending[_AT_ONCE:]
-        keys = [key for key, _ in claims]
-        finding = self._table().run(lambda table: table.claim(keys))
-        finding.add_done_callback(lambda done: self._deliver(claims, done))
-
-    def _deliver(
-        self, claims: list[_PendingClaim], done: asyncio.Future[list[tuple[int, bool]]]
-    ) -> None:
+    def _deliver(self, batch: list[_Pending], done: asyncio.Future[list[_Found]]) -> None:
         failure = done.exception()
         self._failure = self._failure or failure
         if self._failure is not None:
-            for _, future in (*claims, *self._pending):
-                future.set_exception(self._failure)
+            for _, future in (*batch, *self._pending):
+                if not future.done():  # otherwise a search was cancelled
+                    future.set_exception(self._failure)
             return
-        self._is_claiming = bool(self._pending)
-        if self._is_claiming:
-            self._claim_pending()
-        for (key, future), found in zip(claims, done.result(), strict=True):
-            if found[1] and self._on_new is not None:
+        self._is_looking_up = bool(self._pending)
+        if self._is_looking_up:
+            self._look_up_pending()
+        for ((key, is_added), future), found in zip(batch, done.result(), strict=True):
+            if is_added and found[1] and self._on_new is not None:
                 self._on_new(key)
-            future.set_result(found)
+            if not future.done():
+                future.set_result(found)
 
     def _table(self) -> DatabaseThread[_KeyTable]:
         if self._thread is None:
@@ -227,8 +207,7 @@ class EntryKeys:
                 if int.from_bytes(key[OBJECT_KEY_SIZE:]) in unclear:
                     self.lost_creations.add(key[:OBJECT_KEY_SIZE])
             return
-        self._index.load(self._with_lost(keys, deque(sorted(unclear))))
-        self._first = self._index.count
+        self._first = self._index.load(self._with_lost(keys, deque(sorted(unclear))))
         self._seen = bytearray(self._first)
 
     def _with_lost(self, batches: Iterable[bytes], unclear: deque[int]) -> Iterator[bytes]:
@@ -271,7 +250,11 @@ class EntryKeys:
         self._new += key
 
     def add_creation(self, position: int, object_key: bytes) -> None:
-        """Add the key of an item, identified by its position, that creates an object."""
+        """
+        Add the key of an object that an item creates.
+
+        By digest, the item's own key begins with it.
+        """
         if self._by_position:
             self._add(object_key + position.to_bytes(KEY_SIZE - OBJECT_KEY_SIZE))
 
@@ -339,23 +322,23 @@ class _KeyTable:
             self._db.execute("INSERT INTO entry_key SELECT key, ordinal FROM loaded ORDER BY key")
             self._db.execute("DROP TABLE loaded")
 
-    def claim(self, keys: list[bytes]) -> list[tuple[int, bool]]:
-        """Return the ordinal of each key and whether it is new, and add the new keys."""
-        found = self.find(keys)
+    def look_up(self, wanted: list[_Wanted]) -> list[_Found]:
+        """Return the ordinal of each key and whether it is new, and add new keys as wanted."""
+        ordinals = self._ordinals([key for key, _ in wanted])
         new: dict[bytes, int] = {}
-        claims: list[tuple[int, bool]] = []
-        for number, key in enumerate(keys):
-            ordinal = found.get(number, new.get(key))
-            claims.append((self._count + len(new), True) if ordinal is None else (ordinal, False))
-            if ordinal is None:
+        found: list[_Found] = []
+        for number, (key, is_added) in enumerate(wanted):
+            ordinal = ordinals.get(number, new.get(key))
+            found.append((self._count + len(new), True) if ordinal is None else (ordinal, False))
+            if ordinal is None and is_added:
                 new[key] = self._count + len(new)
         if new:
             with _named():
                 self._db.execute(_ADD, _values(new, first=self._count))
             self._count += len(new)
-        return claims
+        return found
 
-    def find(self, keys: list[bytes]) -> dict[int, int]:
+    def _ordinals(self, keys: list[bytes]) -> dict[int, int]:
         """Return the ordinals of keys by their number in the list; new keys are left out."""
         with _named():
             text = self._db.execute(_FIND, _values(keys)).fetchone()[0]

@@ -27,7 +27,6 @@ __all__ = (
     "Run",
     "Spans",
     "adopted",
-    "differences",
     "require_same_run",
     "resumed",
     "state_at",
@@ -124,23 +123,6 @@ class JournalIdentity(msgspec.Struct, frozen=True, kw_only=True):
     input: dict[str, Any]
 
 
-def differences(found: JournalIdentity, wanted: JournalIdentity, check: InputCheck) -> str:
-    """Return the differences between two identities as text; empty if a run may resume."""
-    texts = [
-        f"{name}: {getattr(found, name)} there, {getattr(wanted, name)} here"
-        for name in ("operation", "origin")
-        if getattr(found, name) != getattr(wanted, name)
-    ]
-    if found.keys != wanted.keys:
-        there, here = _KEYS.get(found.keys, found.keys), _KEYS.get(wanted.keys, wanted.keys)
-        texts.append(f"keys: {there} there, {here} here")
-    if found.account != wanted.account:
-        texts.append("account: another key")
-    if found.keys == wanted.keys and (difference := check(found.input)):
-        texts.append(f"input: {difference}")
-    return "; ".join(texts)
-
-
 def require_same_run(
     name: str, found: JournalIdentity, wanted: JournalIdentity, check: InputCheck
 ) -> None:
@@ -150,9 +132,20 @@ def require_same_run(
     Raises:
         JournalError: it belongs to another run; the message lists the differences.
     """
-    different = differences(found, wanted, check)
-    if different:
-        raise JournalError(f"the journal {name} belongs to another run; {different}")
+    texts = [
+        f"{field}: {getattr(found, field)} there, {getattr(wanted, field)} here"
+        for field in ("operation", "origin")
+        if getattr(found, field) != getattr(wanted, field)
+    ]
+    if found.keys != wanted.keys:
+        there, here = _KEYS.get(found.keys, found.keys), _KEYS.get(wanted.keys, wanted.keys)
+        texts.append(f"keys: {there} there, {here} here")
+    if found.account != wanted.account:
+        texts.append("account: another key")
+    if found.keys == wanted.keys and (difference := check(found.input)):
+        texts.append(f"input: {difference}")
+    if texts:
+        raise JournalError(f"the journal {name} belongs to another run; {'; '.join(texts)}")
 
 
 class Run(msgspec.Struct, kw_only=True):

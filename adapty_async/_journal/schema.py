@@ -32,14 +32,12 @@ __all__ = (
     "create_schema",
     "read_identity",
     "read_keys",
-    "read_minutes",
-    "read_reasons",
     "read_runs",
     "read_spans",
+    "read_structs",
     "verify_schema",
     "write_changes",
     "write_identity",
-    "write_span",
 )
 
 StructT = TypeVar("StructT", Run, Minute, Reason)
@@ -126,27 +124,14 @@ _KEYS_IN_ROW = 4096
 _pack = msgspec.msgpack.encode
 
 
-def _insertion(table: str, columns: int) -> str:
-    return f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * (columns + 1))})"  # noqa: S608
+def _checksum(table: str, row: Sequence[Any]) -> int:
+    return crc32(_pack((table, *row)))
 
 
-# The statements that insert a row, or replace it, by table.
-_INSERT = {
-    "identity": _insertion("identity", 6),
-    "run": _insertion("run", len(Run.__struct_fields__)),
-    "span": _insertion("span", 2),
-    "entry_key": _insertion("entry_key", 2),
-    "minute": _insertion("minute", len(Minute.__struct_fields__)),
-    "reason": _insertion("reason", len(Reason.__struct_fields__)),
-}
-
-
-def _sealed(table: str, row: Sequence[Any]) -> tuple[Any, ...]:
-    return (*row, crc32(_pack((table, *row))))
-
-
-def _insert(db: sqlite3.Connection, table: str, rows: Sequence[Sequence[Any]]) -> None:
-    db.executemany(_INSERT[table], [_sealed(table, row) for row in rows])
+def _insert(db: sqlite3.Connection, table: str, row: Sequence[Any]) -> None:
+    """Insert a row with its checksum, or replace the row with the same key."""
+    values = f"(?{', ?' * len(row)})"
+    db.execute(f"INSERT OR REPLACE INTO {table} VALUES {values}", (*row, _checksum(table, row)))  # noqa: S608  ours
 
 
 def _rows(db: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
@@ -157,19 +142,28 @@ def _rows(db: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
         DamageError: a row is damaged.
     """
     for *row, checksum in db.execute(f"SELECT * FROM {table}"):  # noqa: S608  ours
-        try:
-            is_whole = crc32(_pack((table, *row))) == checksum
-        except (UnicodeEncodeError, OverflowError):  # pragma: no cover  SQLite yields no such value
-            is_whole = False
-        if not is_whole:
+        if _checksum(table, row) != checksum:
             raise DamageError(f"a row of the table {table} is damaged")
         yield tuple(row)
 
 
-def _structs(db: sqlite3.Connection, table: str, kind: type[StructT]) -> list[StructT]:
-    """Return the rows of a table whose columns are the fields of a struct, in their order."""
+def _insert_struct(db: sqlite3.Connection, value: Run | Minute | Reason) -> None:
+    kind = type(value)
+    # as SQLite reads them: a whole number in a REAL column is a float
+    typed = msgspec.convert(msgspec.structs.asdict(value), kind)
+    _insert(db, kind.__name__.lower(), msgspec.structs.astuple(typed))
+
+
+def read_structs(db: sqlite3.Connection, kind: type[StructT]) -> list[StructT]:
+    """
+    Return the rows of the table that a struct is named for, in the order of their keys.
+
+    Raises:
+        DamageError: a row is damaged.
+    """
     names = kind.__struct_fields__
-    return [kind(**dict(zip(names, row, strict=True))) for row in _rows(db, table)]
+    rows = _rows(db, kind.__name__.lower())
+    return [kind(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 def create_schema(db: sqlite3.Connection) -> None:
@@ -204,9 +198,9 @@ def verify_schema(db: sqlite3.Connection) -> bool:
 
 def write_identity(db: sqlite3.Connection, identity: JournalIdentity) -> None:
     """Write the identity of a journal, which replaces an earlier one."""
-    described = msgspec.json.encode(identity.input, order="deterministic").decode()
+    described = msgspec.json.encode(identity.input).decode()
     row = (1, identity.operation, identity.origin, identity.account, identity.keys, described)
-    _insert(db, "identity", [row])
+    _insert(db, "identity", row)
 
 
 def read_identity(db: sqlite3.Connection) -> JournalIdentity:
@@ -229,41 +223,17 @@ def read_identity(db: sqlite3.Connection) -> JournalIdentity:
     )
 
 
-def _row(value: Run | Minute | Reason) -> tuple[Any, ...]:
-    """Return the fields as SQLite reads them: a whole number in a REAL column is a float."""
-    fields = msgspec.structs.asdict(value)
-    return msgspec.structs.astuple(msgspec.convert(fields, type(value)))
-
-
 def write_changes(db: sqlite3.Connection, changes: Changes) -> None:
     """Write changes within the current transaction."""
-    if changes.run is not None:
-        _insert(db, "run", [_row(changes.run)])
-    if changes.spans:
-        spans = [(n * SPAN_SIZE, states.decode()) for n, states in changes.spans.items()]
-        _insert(db, "span", spans)
+    for number, states in changes.spans.items():
+        _insert(db, "span", (number * SPAN_SIZE, states.decode()))
     size = _KEYS_IN_ROW * KEY_SIZE
     for start in range(0, len(changes.new_keys), size):
         first = changes.first_key + start // KEY_SIZE
-        _insert(db, "entry_key", [(first, changes.new_keys[start : start + size])])
-    if changes.minutes:
-        _insert(db, "minute", [_row(each) for each in changes.minutes])
-    if changes.reasons:
-        _insert(db, "reason", [_row(each) for each in changes.reasons])
-
-
-def write_span(db: sqlite3.Connection, changes: Changes) -> bool:
-    """
-    Write changes that consist of one span, in one statement; return whether they do.
-
-    Most commits consist of one span. An explicit transaction would take twice the time.
-    """
-    others = changes.run or changes.new_keys or changes.minutes or changes.reasons
-    if len(changes.spans) != 1 or others:
-        return False
-    ((number, states),) = changes.spans.items()
-    db.execute(_INSERT["span"], _sealed("span", (number * SPAN_SIZE, states.decode())))
-    return True
+        _insert(db, "entry_key", (first, changes.new_keys[start : start + size]))
+    counts: list[Run | Minute | Reason] = [*changes.minutes, *changes.reasons]
+    for value in counts if changes.run is None else (changes.run, *counts):
+        _insert_struct(db, value)
 
 
 def read_runs(db: sqlite3.Connection) -> list[Run]:
@@ -273,7 +243,7 @@ def read_runs(db: sqlite3.Connection) -> list[Run]:
     Raises:
         DamageError: a row is damaged or missing.
     """
-    runs = _structs(db, "run", Run)
+    runs = read_structs(db, Run)
     if [run.number for run in runs] != list(range(1, len(runs) + 1)):
         raise DamageError("the table run lacks a row")
     return runs
@@ -308,23 +278,3 @@ def read_keys(db: sqlite3.Connection) -> Iterator[bytes]:
             raise DamageError("the table entry_key lacks a row")
         expected += len(keys) // KEY_SIZE
         yield keys
-
-
-def read_minutes(db: sqlite3.Connection) -> list[Minute]:
-    """
-    Return the counts of every minute, by run and time.
-
-    Raises:
-        DamageError: a row is damaged.
-    """
-    return _structs(db, "minute", Minute)
-
-
-def read_reasons(db: sqlite3.Connection) -> list[Reason]:
-    """
-    Return the reasons of every run.
-
-    Raises:
-        DamageError: a row is damaged.
-    """
-    return _structs(db, "reason", Reason)

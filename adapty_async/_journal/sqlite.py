@@ -30,6 +30,8 @@ from adapty_async._journal.model import (
     InputCheck,
     JournalIdentity,
     LoadKeys,
+    Minute,
+    Reason,
     Resumed,
     Run,
     adopted,
@@ -40,14 +42,12 @@ from adapty_async._journal.schema import (
     create_schema,
     read_identity,
     read_keys,
-    read_minutes,
-    read_reasons,
     read_runs,
     read_spans,
+    read_structs,
     verify_schema,
     write_changes,
     write_identity,
-    write_span,
 )
 from adapty_async._runtime.database import DatabaseThread, code_of, explain, set_durable
 from adapty_async._runtime.files import PRIVATE, flush_folder, is_at, status_of
@@ -66,7 +66,6 @@ __all__ = (
     "reading",
 )
 
-_SIDE_FILES = ("-wal", "-shm")
 # Seconds that a write waits for a reader, if the file system has no shared memory.
 _BUSY_SECONDS = 5.0
 # Bytes of a page in the write-ahead log, its header included.
@@ -157,9 +156,9 @@ class _JournalFile:
                 found = read_identity(self._db)
                 earlier = read_runs(self._db)
                 spans = dict(read_spans(self._db))
-                known = adopted(found, identity, read_reasons(self._db), spans)
+                known = adopted(found, identity, read_structs(self._db, Reason), spans)
                 require_same_run(str(self._path), known, identity, check)
-                read_minutes(self._db)
+                read_structs(self._db, Minute)
                 load_keys(read_keys(self._db), spans)
             content = resumed(earlier, spans, clock())
             self._begin(identity if found != identity else None, content.run, is_empty=is_empty)
@@ -168,12 +167,13 @@ class _JournalFile:
             return content
 
     def _begin(self, identity: JournalIdentity | None, run: Run, *, is_empty: bool) -> None:
-        for suffix in ("", *_SIDE_FILES):
+        for path in files_of(self._path):
             with contextlib.suppress(FileNotFoundError):
-                Path(f"{self._path}{suffix}").chmod(PRIVATE)
+                path.chmod(PRIVATE)
         self._turn_on_log()
         set_durable(self._db, is_durable=True)
-        with self._transaction():
+        with self._db:  # which commits
+            self._db.execute("BEGIN IMMEDIATE")
             if is_empty:
                 create_schema(self._db)
             if identity is not None:
@@ -183,25 +183,14 @@ class _JournalFile:
         if trouble is not None:
             raise trouble
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-
     def commit(self, changes: Changes, *, durable: bool) -> JournalError | None:
         """Store changes; return an error if there may be no space for more."""
         with _named(self._path, "cannot be written"):
             self._require_in_place()
             set_durable(self._db, is_durable=durable)
-            if not write_span(self._db, changes):
-                with self._transaction():
-                    write_changes(self._db, changes)
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                write_changes(self._db, changes)
         rows = len(changes.spans) + len(changes.minutes) + len(changes.reasons)
         self._pages += 2 * rows + _PAGES_PER_ITEM + len(changes.new_keys) // 2048
         return self._checkpoint() if self._pages > _CHECKPOINT_PAGES else None
@@ -229,7 +218,6 @@ class _JournalFile:
         """
         with contextlib.closing(self), _named(self._path, "cannot be written"):
             self._require_in_place()
-            set_durable(self._db, is_durable=True)
             try:
                 self._db.execute("PRAGMA journal_mode = DELETE")
             except sqlite3.OperationalError as error:
@@ -374,7 +362,6 @@ class SqliteJournal:
 
 
 _MAGIC = b"SQLite format 3\0"
-_OLD_MAGIC = b"adapty-async journal "
 
 
 class FileLock:
@@ -485,13 +472,8 @@ def _classified(path: Path) -> Iterator[None]:
 
 def _require_database(path: Path) -> None:
     with path.open("rb") as file:
-        head = file.read(len(_OLD_MAGIC))
-    if head.startswith(_OLD_MAGIC):
-        raise DamageError(
-            "it is a journal of a development version, which this release cannot read;"
-            " start a new journal"
-        )
-    if head and not head.startswith(_MAGIC):
+        head = file.read(len(_MAGIC))
+    if head not in (b"", _MAGIC):
         raise DamageError("it is not a journal of this library")
 
 
@@ -515,14 +497,7 @@ def connected(path: Path, options: str, *, timeout: float) -> sqlite3.Connection
 
 
 def _verify_structure(db: sqlite3.Connection) -> None:
-    """
-    Validate the structure of the database.
-
-    Raises:
-        DamageError: it is damaged.
-    """
-    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
+    if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise DamageError("it is damaged")
 
 
@@ -532,7 +507,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
     A reader may name the journal by a link.
     """
-    name, suffixes = os.path.realpath(path), ("", *_SIDE_FILES, "-lock", "-journal")
+    name, suffixes = os.path.realpath(path), ("", "-wal", "-shm", "-lock", "-journal")
     return tuple(Path(f"{name}{suffix}") for suffix in suffixes)
 
 

@@ -8,13 +8,7 @@ from pathlib import Path
 import msgspec
 
 from adapty_async._journal.model import ItemState, JournalIdentity, Minute, Reason, Run
-from adapty_async._journal.schema import (
-    read_identity,
-    read_minutes,
-    read_reasons,
-    read_runs,
-    read_spans,
-)
+from adapty_async._journal.schema import read_identity, read_runs, read_spans, read_structs
 from adapty_async._journal.sqlite import is_in_use, reading
 
 __all__ = ("OUTCOMES", "JournalSummary", "read_journal", "summarise")
@@ -116,7 +110,7 @@ def read_journal(path: Path) -> tuple[JournalSummary, dict[int, bytes]]:
                 if state is not ItemState.NONE
             },
             runs=tuple(read_runs(db)),
-            minutes=tuple(read_minutes(db)),
-            reasons=tuple(read_reasons(db)),
+            minutes=tuple(read_structs(db, Minute)),
+            reasons=tuple(read_structs(db, Reason)),
         )
     return summary, spans

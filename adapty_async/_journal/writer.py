@@ -54,6 +54,7 @@ class JournalWriter:
         is_new: no earlier run used the journal.
         rate: requests per second that earlier runs found; None if they found none.
         failure: why no more write-ahead entries can be stored; None if they can.
+        keys: the entry keys; new ones are stored with the next entry.
     """
 
     def __init__(
@@ -67,17 +68,20 @@ class JournalWriter:
         self._journal = journal
         self._group = concurrency
         self._clock = clock
-        self._run: Run  # set by `open`, as are the next four
+        self._run: Run  # set by `open`, as are the next six
         self._states: ItemStates
         self._counts: OutcomeCounter
         self._by_position: bool
-        self._keys: EntryKeys
-        self.is_new = True
-        self.rate: float | None = None
+        self.keys: EntryKeys
+        self.is_new: bool
+        self.rate: float | None
         self.failure: JournalError | None = None
         self._loop = asyncio.get_running_loop()
         self._size = size
-        self._ahead = _ReservedAhead(concurrency, size)
+        self._next = 0  # one above the highest position in use
+        # Positions below these are reserved if their items may be sent: after the commit in
+        # progress, and in the journal. Others have an entry of their own.
+        self._reserved = self._stored = 0
         self._next_counts = -math.inf  # the loop's time at which counts are stored again
         self._ended = 0  # outcomes that are in no commit yet
         self._entries: list[asyncio.Future[None]] = []  # waiters for the next commit
@@ -99,33 +103,19 @@ class JournalWriter:
             JournalError: it belongs to another run, is in use, is damaged, or is no journal.
         """
         self._by_position = identity.keys == "position"
-        self._keys = EntryKeys(by_position=self._by_position)
+        self.keys = EntryKeys(by_position=self._by_position)
         try:
-            resumed = await self._journal.open(identity, check, self._keys.load)
+            resumed = await self._journal.open(identity, check, self.keys.load)
         except BaseException:
-            self._keys.close()
+            self.keys.close()
             raise
         self._run, self._states = resumed.run, ItemStates(resumed.spans)
         self._counts = OutcomeCounter(resumed.run.number, self._clock)
         self.is_new, self.rate = resumed.is_new, resumed.rate
 
-    @property
-    def lost_creations(self) -> set[bytes]:
-        """The keys of the objects that an earlier run may have created, without a response."""
-        return self._keys.lost_creations
-
     def state(self, position: int) -> ItemState:
         """Return the last known state of an item."""
         return self._states.get(position)
-
-    async def claim(self, key: bytes) -> int | None:
-        """
-        Return the position of the item with a key; None if this run claimed the key before.
-
-        Raises:
-            JournalError: the index of keys cannot be used.
-        """
-        return await self._keys.claim(key)
 
     async def find(self, key: bytes) -> ItemState:
         """
@@ -134,7 +124,7 @@ class JournalWriter:
         Raises:
             JournalError: the index of keys cannot be used.
         """
-        found = await self._keys.find(key)
+        found = await self.keys.find(key)
         if found is None:
             return ItemState.NONE
         position, is_claimed = found
@@ -148,12 +138,12 @@ class JournalWriter:
         process, but not a loss of power. An item that failed needs another one.
         """
         needs_entry = self._states.is_unsent(position)
-        if position in self._ahead.stored and not needs_entry:
+        if position < self._stored and not needs_entry:
             return None
         if self.failure is None:
             if self._by_position:
-                self._ahead.use(position)
-            if position in self._ahead.requested and not (needs_entry or self._is_closing):
+                self._next = max(self._next, position + 1)
+            if position < self._reserved and not (needs_entry or self._is_closing):
                 future = self._loop.create_future()
                 self._committing_entries.append(future)
                 return future
@@ -170,14 +160,6 @@ class JournalWriter:
             self._states.set(position, ItemState.STARTED)
             self._must_be_durable = True
         return self._future_of(self._entries)
-
-    def add_creation(self, position: int, object_key: bytes) -> None:
-        """
-        Add the key of an object that an item creates, with the next entry.
-
-        By digest, the item's own key begins with it.
-        """
-        self._keys.add_creation(position, object_key)
 
     def retract(self, position: int) -> None:
         """Record that the server certainly did not process a request that must not be retried."""
@@ -248,18 +230,12 @@ class JournalWriter:
     def _future_of(self, waiting: list[asyncio.Future[None]]) -> asyncio.Future[None]:
         # one future per waiter, since the cancellation of a waiter cancels its future
         future = self._loop.create_future()
-        failure = self._rejection(is_entry=waiting is self._entries)
-        if failure is not None:
-            _settle([future], failure)
+        if self._is_closed or (self._is_closing and waiting is self._entries):
+            _settle([future], JournalError("the journal is closed"))
         else:
             waiting.append(future)
             self._schedule()
         return future
-
-    def _rejection(self, *, is_entry: bool) -> JournalError | None:
-        if self._is_closed or (is_entry and self._is_closing):
-            return JournalError("the journal is closed")
-        return self.failure if is_entry else None
 
     def _arm(self) -> None:
         self._timer = self._loop.call_later(GROUP_SECONDS, self._expire)
@@ -271,20 +247,33 @@ class JournalWriter:
 
     def _schedule(self) -> None:
         """Schedule a commit after this iteration of the loop, or after the current commit."""
-        if not (self._is_scheduled or self._is_closing):
+        if not self._is_scheduled:
             self._is_scheduled = True
             if self._committing is None:
                 self._loop.call_soon(self._commit)
 
     def _commit(self) -> None:
-        if self._is_scheduled and self._committing is None and not self._is_closing:
+        if not self._is_closing:
             self._is_scheduled = False
-            if self.failure is None and (added := self._ahead.extend()):
-                self._states.reserve(added.start, added.stop)
+            if self.failure is None and self._next:
+                self._reserve_ahead()
             self._begin_commit()
 
+    def _reserve_ahead(self) -> None:
+        """
+        Reserve up to a group of positions more than is in use.
+
+        Earlier positions are not reserved: a resumed run may start after millions of settled items.
+        """
+        begin, end = max(self._next, self._reserved), self._next + self._group
+        if self._size is not None:
+            end = min(end, self._size)
+        if begin < end:
+            self._states.reserve(begin, end)
+            self._reserved = end
+
     def _begin_commit(self) -> asyncio.Future[JournalError | None]:
-        changes, durable, reserved = self._changes(), self._must_be_durable, self._ahead.requested
+        changes, durable, reserved = self._changes(), self._must_be_durable, self._reserved
         entries, flushes = self._entries, self._flushes
         self._committing_entries, self._entries, self._flushes = entries, [], []
         self._must_be_durable, self._ended = False, 0
@@ -298,7 +287,7 @@ class JournalWriter:
                 self._restore(changes)
             self.failure = self.failure or failure or done.result()
             is_usable = self.failure is None and not self._is_closing
-            self._ahead.stored = reserved if is_usable else range(0)
+            self._stored = reserved if is_usable else 0
             _settle(entries, self.failure)
             _settle(flushes, failure)
             self._schedule_next()
@@ -322,16 +311,11 @@ class JournalWriter:
             return
         if self._is_scheduled:
             self._loop.call_soon(self._commit)
-        elif self._timer is None and (
-            self._ended
-            or self._states.has_changed
-            or self._counts.has_changed
-            or not self._is_durable
-        ):
+        elif self._timer is None and (self._states.has_changed or not self._is_durable):
             self._arm()
 
     def _changes(self) -> Changes:
-        first_key, new_keys = self._keys.pop_new()
+        first_key, new_keys = self.keys.pop_new()
         changes = Changes(spans=self._states.pop_changes(), first_key=first_key, new_keys=new_keys)
         now = self._loop.time()
         is_empty = not (changes.spans or new_keys)  # a durable commit needs a change
@@ -345,7 +329,7 @@ class JournalWriter:
     def _restore(self, changes: Changes) -> None:
         """Restore the changes of a failed commit, for the next commit."""
         self._states.restore(changes.spans)
-        self._keys.restore(changes.first_key, changes.new_keys)
+        self.keys.restore(changes.first_key, changes.new_keys)
         self._counts.restore(changes)
 
     async def close(self, stop_reason: str | None = None) -> None:
@@ -364,7 +348,7 @@ class JournalWriter:
         except asyncio.CancelledError as error:
             cancelled = error
         finally:
-            self._keys.close()
+            self.keys.close()
         try:
             await self._journal.close()
         except JournalError as error:
@@ -377,7 +361,7 @@ class JournalWriter:
     async def _store_end(self, stop_reason: str | None) -> None:
         """Make the last commit; a cancellation is raised after that."""
         self._is_closing = True
-        self._ahead.stored = range(0)  # unused reservations are withdrawn
+        self._stored = 0  # unused reservations are withdrawn
         if self._timer is not None:
             self._timer.cancel()
         try:
@@ -388,44 +372,6 @@ class JournalWriter:
             self._run.ended_at, self._run.stop_reason = self._clock(), stop_reason
             self._must_be_durable = self._is_closed = True
             await until_ended(self._begin_commit())
-
-
-class _ReservedAhead:
-    """
-    The positions that are reserved ahead of their items, in groups of the concurrency.
-
-    Attributes:
-        stored: the positions with a stored entry.
-        requested: the same, after the commit in progress.
-    """
-
-    def __init__(self, group: int, size: int | None) -> None:
-        self._group = group
-        self._size = size
-        self._next = 0  # one above the highest position in use
-        self.stored = self.requested = range(0)
-
-    def use(self, position: int) -> None:
-        """Record that an item is about to be sent."""
-        if position >= self._next:
-            self._next = position + 1
-
-    def extend(self) -> range:
-        """
-        Request up to a group more than is in use, and return the positions that this adds.
-
-        Earlier positions are not reserved: a resumed run may start after millions of settled items.
-        """
-        first, begin = self.requested.start, self.requested.stop
-        end = self._next + self._group
-        if self._size is not None:
-            end = max(self._next, min(end, self._size))
-        if not self._next or end <= begin:
-            return range(0)
-        if self._next > begin:
-            first = begin = self._next
-        self.requested = range(first, end)
-        return range(begin, end)
 
 
 async def _raise(error: Exception) -> JournalError | None:

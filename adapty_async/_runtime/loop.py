@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
@@ -16,7 +17,16 @@ import msgspec
 
 from adapty_async._runtime.fork import keep_inherited, register_fork_handler
 
-__all__ = ("Loop", "LoopLocal", "PatientTimer", "Timing", "in_thread", "result_of", "until_ended")
+__all__ = (
+    "Loop",
+    "LoopLocal",
+    "PatientTimer",
+    "Timing",
+    "despite_cancellation",
+    "in_thread",
+    "result_of",
+    "until_ended",
+)
 
 T = TypeVar("T")
 
@@ -100,6 +110,16 @@ async def result_of(task: asyncio.Future[T]) -> T:
     except asyncio.CancelledError as cancelled:
         raise cancelled from task.exception()
     return task.result()
+
+
+async def despite_cancellation(task: asyncio.Future[T]) -> T:
+    """Wait until a task ends, and return its result; a cancellation of the caller is not raised."""
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with contextlib.suppress(asyncio.CancelledError):
+            await until_ended(task)
+        return task.result()
 
 
 async def in_thread(call: Callable[[], T]) -> T:

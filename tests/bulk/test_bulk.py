@@ -985,15 +985,21 @@ def plain_run(
 ) -> BulkRun[str, None]:
     """Return a run of a function that makes no call."""
     settings: dict[str, Any] = {"concurrency": 10, "fail_fast": False, "ordered": False}
-    settings |= {"drain": 1.0, "on_outcome": None}
-    more = {
-        name: changes.pop(name)
-        for name in ("lifespan", "pass_over", "stop_check")
-        if name in changes
-    }
-    stop_check = more.pop("stop_check", lambda _: None)
-    run_settings = RunSettings(**{**settings, **changes})
-    return BulkRun(source_of(items), process, stop_check, run_settings, **more)
+    settings |= {"drain": 1.0, "on_outcome": None, "worker_limit": None}
+    settings |= {"stopping": asyncio.Event(), "patience": lambda: math.inf, "check_interval": 1.0}
+    return BulkRun(
+        source_of(items),
+        process,
+        changes.pop("stop_check", lambda _: None),
+        lifespan=changes.pop("lifespan", lambda _: contextlib.nullcontext()),
+        pass_over=changes.pop("pass_over", not_sent),
+        settings=RunSettings(**{**settings, **changes}),
+    )
+
+
+async def not_sent(index: int, item: str, _: Worker) -> Outcome[str, None]:
+    """Be not processed."""
+    return Outcome(index, item, OutcomeStatus.NOT_SENT)
 
 
 async def sent(index: int, item: str, _: Worker) -> Outcome[str, None]:

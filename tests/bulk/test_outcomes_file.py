@@ -357,6 +357,20 @@ async def test_what_cannot_be_built_is_identified_by_itself(path: Path) -> None:
     assert [line["id"] for line in lines(path)] == ["u1", "u2", None, None, "u3", None]
 
 
+async def test_a_skipped_item_does_not_have_the_id_of_the_one_before_it(path: Path) -> None:
+    """A worker that has sent an item before it skips one by its position names each by its own."""
+    options = {**BY, "journal": path.with_name("run.db"), "job_id": "j", "concurrency": 1}
+    async with fake([(400, {}, b"{}"), (204, {}, b"")]) as client:
+        await client.v1.profiles.bulk_delete(["a", "b"], **options)
+    async with fake() as client:
+        await client.v1.profiles.bulk_delete(["a", "b"], **options, outcomes=path)
+
+    assert [(line["id"], line["status"]) for line in lines(path)] == [
+        ("a", "done"),
+        ("b", "skipped"),
+    ]
+
+
 async def test_a_resumed_run_appends_and_leaves_results_as_they_are(
     sandbox: Sandbox, adapty: AdaptyClient, path: Path
 ) -> None:

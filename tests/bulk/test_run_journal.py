@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import json
 import re
@@ -11,6 +12,7 @@ import stat
 import subprocess
 import sys
 import threading
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
 from pathlib import Path
@@ -34,8 +36,9 @@ from adapty_async import (
     Outcome,
     OutcomeStatus,
     RetryPolicy,
+    v2,
 )
-from adapty_async._api.call import Request, Response
+from adapty_async._api.call import Request, Response, RetrySafety
 from adapty_async._bulk import run_journal as _run_journal
 from adapty_async._bulk.run_journal import RunIdentity
 from adapty_async._journal import JournalWriter
@@ -337,6 +340,18 @@ async def test_an_input_without_a_length_keeps_no_reservation_behind_its_end(jou
     assert states(journal) == dict.fromkeys(range(2), ItemState.DONE)
 
 
+async def test_a_run_that_stops_early_keeps_what_may_have_been_sent(journal: Path) -> None:
+    """Items behind the one at which it stops are not behind the end of its input."""
+
+    def start(transport: Any, items: list[str], *rest: Any, **options: Any) -> BulkRun[str, None]:
+        return erase(transport, iter(items), *rest, **options)
+
+    await crash(start, ids(3), journal)
+    report = await start(Api({"*": REFUSED}), ids(3), journal, concurrency=1, fail_fast=True)
+    assert report.stop_reason is StopReason.FAIL_FAST
+    assert [states(journal)[position] for position in (1, 2)] == [ItemState.RESERVED] * 2
+
+
 async def test_a_list_that_became_shorter_keeps_what_may_have_been_sent(journal: Path) -> None:
     """A run reserves nothing behind the end of a list, so those items were in it."""
     await crash(erase, ["u0", "u1"], journal)
@@ -353,6 +368,18 @@ async def test_an_invalid_item_of_a_resumed_run_by_digest_fails(journal: Path) -
         assert statuses(report) == expected
 
     assert states(journal) == {0: ItemState.DONE}
+
+
+async def test_an_invalid_item_by_digest_takes_no_reservation_of_another(journal: Path) -> None:
+    """Its position in the input is no position in the journal, where a killed run sent an item."""
+
+    def start(*arguments: Any, **options: Any) -> BulkRun[str, Any]:
+        return erase(*arguments, **options, job_id=None)
+
+    await crash(start, ["u0"], journal)
+    assert states(journal) == {0: ItemState.RESERVED}
+    assert statuses(await start(Api(), [" u1"], journal)) == {"failed": 1}
+    assert states(journal) == {0: ItemState.RESERVED}
 
 
 async def test_a_response_that_was_lost_makes_the_next_404_a_success(journal: Path) -> None:
@@ -384,6 +411,7 @@ async def test_a_create_that_was_in_flight_in_a_crash_is_never_sent_again(
         assert len(api.sent) - before == count
         assert [(each.index, each.item) for each in report.failures] == [(0, "u0"), (1, "u1")]
         assert report.unknown == 2
+        assert [states(journal)[position] for position in range(2)] == [ItemState.UNKNOWN] * 2
         for failure in report.failures:
             assert isinstance(failure.error, ConnectionLostError)
             assert str(failure.error) == (
@@ -403,6 +431,79 @@ async def test_a_create_whose_response_was_lost_is_never_sent_again(journal: Pat
     assert statuses(first) == {"done": 1, "failed": 1, "unknown": 1}
     assert statuses(second) == {"done": 1, "skipped": 1, "unknown": 1}
     assert api.sent == ["u1"]
+
+
+async def test_a_request_after_a_creation_is_one_that_may_be_retried(journal: Path) -> None:
+    """Once its object is created, a killed run sends the item again from the start."""
+    call = Operation(
+        Endpoint(
+            name="x.add",
+            method="POST",
+            path="/x/",
+            decode=bytes,
+            retry_safety=RetrySafety.ALWAYS,
+        ),
+        if_missing=create_profile(customer_user_id="u1"),
+        is_done_by_creation=False,
+    )
+    replies, found = [MISSING, CREATED, CREATED], []
+
+    async def transport(_request: Request) -> Response:
+        found.append(states(journal)[0])
+        return replies.pop(0)
+
+    adapty = AdaptyClient(KEY, transport=transport)
+    assert statuses(await adapty.bulk([call], journal=journal, job_id="j")) == {"done": 1}
+    assert found == [ItemState.RESERVED, ItemState.STARTED, ItemState.RESERVED]
+
+
+async def test_an_object_that_is_missing_was_not_changed_by_a_lost_attempt(journal: Path) -> None:
+    """A write that ends with "not found" has certainly failed, whatever came before."""
+    replies: list[Response | None] = [None, MISSING]
+
+    async def transport(_request: Request) -> Response:
+        reply = replies.pop(0)
+        if reply is None:
+            raise ConnectionLostError("the server is gone")
+        return reply
+
+    call = v2.update_profile(v2.ProfileAttributes(), customer_user_id="u1")
+    retry = RetryPolicy(attempts=2, wait_initial=0.001)
+    adapty = AdaptyClient(KEY, transport=transport, retry=retry)
+    assert statuses(await adapty.bulk([call], journal=journal, job_id="j")) == {"failed": 1}
+    assert states(journal) == {0: ItemState.FAILED}
+
+
+async def test_a_run_that_has_ended_holds_no_journal() -> None:
+    """Nothing records a rate, or keeps the storage in memory, after that."""
+    storage = MemoryJournal()
+    left = weakref.ref(storage)
+    await erase(Api({"*": DELETED}), ids(3), storage)
+    del storage
+    gc.collect()
+    assert left() is None
+
+
+async def test_a_lost_request_that_creates_what_is_missing_is_never_sent_again(
+    journal: Path,
+) -> None:
+    """An operation that must not be retried stays unknown, though it looks for its object first."""
+    call = Operation(
+        Endpoint(name="x.add", method="POST", path="/x/", decode=bytes),
+        if_missing=create_profile(customer_user_id="u1"),
+        is_done_by_creation=False,
+    )
+    sent: list[Request] = []
+
+    async def transport(request: Request) -> Response:
+        sent.append(request)
+        raise ConnectionLostError("the server is gone")
+
+    for _ in range(2):
+        adapty = AdaptyClient(KEY, transport=transport)
+        report = await adapty.bulk([call], journal=journal, job_id="j")
+        assert statuses(report) == {"unknown": 1}
+        assert len(sent) == 1
 
 
 @pytest.fixture

@@ -25,13 +25,7 @@ from adapty_async._journal import (
     SqliteJournal,
 )
 from adapty_async._journal.model import LoadKeys, Spans
-from adapty_async._journal.schema import (
-    read_keys,
-    read_minutes,
-    read_reasons,
-    read_runs,
-    read_spans,
-)
+from adapty_async._journal.schema import read_keys, read_runs, read_spans, read_structs
 from adapty_async._journal.sqlite import reading
 from adapty_async.errors import JournalError
 
@@ -209,8 +203,8 @@ class InFile:
                 read_runs(db),
                 dict(read_spans(db)),
                 b"".join(read_keys(db)),
-                read_minutes(db),
-                read_reasons(db),
+                read_structs(db, Minute),
+                read_structs(db, Reason),
             )
 
     def note(self, *, durable: bool) -> None:

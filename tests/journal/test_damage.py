@@ -129,6 +129,17 @@ def test_a_bit_of_a_closed_journal_is_damage_or_has_no_effect(
     assert found.count(None) > len(used) / 2
 
 
+async def test_each_table_is_verified_by_runs_and_readers(tmp_path: Path, killed: Files) -> None:
+    """Damage is a row with another byte, and a page that hides rows, each of which is whole."""
+    whole = read(killed.put(tmp_path, log=b""))
+    for page in range(0, len(killed.database), 4096):
+        rows = page + (100 if page == 0 else 0) + 4  # the low byte of their number
+        for at, bit in ((rows, 0), (rows, 1), (rows, 2), (page + 4095, 0)):
+            storage = killed.put(tmp_path, log=b"", database=flipped(killed.database, at, bit))
+            assert read(storage) in (None, whole), at
+            assert await resumed(storage) in (None, whole), at
+
+
 async def test_a_bit_of_the_log_is_damage_or_has_no_effect(tmp_path: Path, killed: Files) -> None:
     """A flipped bit in the write-ahead log of a killed run does not undo any commit."""
     assert read(killed.put(tmp_path, log=flipped(killed.log, 50_000, 3))) is None

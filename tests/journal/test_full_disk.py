@@ -146,7 +146,7 @@ class Items:
         """Begin an item, and end the one that has been in flight for the longest time."""
         position = number * self._step
         if self._identity is BY_KEY:
-            assert await self._writer.claim(key_of(number)) == number
+            assert await self._writer.keys.claim(key_of(number)) == number
         waiting = self._writer.reserve(position)
         if waiting is not None:
             await waiting
@@ -213,3 +213,22 @@ async def test_the_outcome_of_each_started_item_has_room(
         assert failure is not None or not is_read
     disk.free()
     await items.check()
+
+
+async def test_each_item_in_flight_has_space_for_a_commit(disk: Disk) -> None:
+    """Outcomes that are stored one by one fit on a full disk, while a reader needs the log."""
+    path = disk.folder / "run.db"
+    journal = SqliteJournal(path, owed=700)
+    await reopened(journal)
+    reader = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+    with contextlib.closing(reader):
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM span").fetchone()
+        disk.fill()
+        for number in range(700):
+            await journal.commit(Changes(spans={number: span("d")}), durable=False)
+    disk.free()
+    await journal.close()
+    journal = SqliteJournal(path, owed=700)
+    assert len((await reopened(journal)).spans) == 700
+    await journal.close()

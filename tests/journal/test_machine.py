@@ -127,7 +127,7 @@ class Machine(RuleBasedStateMachine):
         if self.identity is IDENTITY:
             return number
         if number not in self.positions:
-            position = self.runner.run(self.writer.claim(entry_key_of(number)))
+            position = self.runner.run(self.writer.keys.claim(entry_key_of(number)))
             assert position is not None
             assert position not in self.positions.values()
             self.positions[number] = position
@@ -193,7 +193,7 @@ class Machine(RuleBasedStateMachine):
 
         async def started() -> None:
             if creates:
-                self.writer.add_creation(position, object_key)
+                self.writer.keys.add_creation(position, object_key)
             await self.writer.start(position)
 
         object_key = entry_key_of(number)[:8]
@@ -323,7 +323,7 @@ class Machine(RuleBasedStateMachine):
             found = self.writer.state(self.position(number))
             assert found in allowed(item), number
             self.items[number] = Item(found)
-        lost = self.writer.lost_creations
+        lost = self.writer.keys.lost_creations
         if self.identity is BY_KEY:  # every key begins with that of an object
             assert lost == self.unclear(set(self.items))
         else:

@@ -35,7 +35,7 @@ async def run(path, first, keys):
     await writer.open(BY_KEY if keys else IDENTITY, accept)
     tell("open")
     for number in range(first, first + 100_000):
-        position = await writer.claim(key_of(number)) if keys else number
+        position = await writer.keys.claim(key_of(number)) if keys else number
         before = writer.state(position)
         if before is ItemState.DONE:
             tell(f"skip {number}")
@@ -102,7 +102,7 @@ async def main(path):
         writer = JournalWriter(SqliteJournal(path, owed=16), concurrency=8)
         await writer.open(BY_KEY, accept)
         for number in range(first, end):
-            position = await writer.claim(key_of(number))
+            position = await writer.keys.claim(key_of(number))
             if number % 10_000 < 10:
                 await writer.start(position)
                 writer.update(position, ItemState.DONE)

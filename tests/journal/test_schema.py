@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapty_async._journal import Changes, ItemState, Run
+from adapty_async._journal import Changes, ItemState, Minute, Run
 from adapty_async._journal.model import DamageError, validate_states
 from adapty_async._journal.schema import (
     _insert,
     create_schema,
     read_identity,
     read_keys,
-    read_minutes,
     read_runs,
     read_spans,
+    read_structs,
     verify_schema,
     write_changes,
     write_identity,
@@ -78,7 +78,7 @@ def test_a_span_that_begins_at_an_odd_position_is_damage(
     db: sqlite3.Connection, first: int
 ) -> None:
     """Spans begin at multiples of 512."""
-    _insert(db, "span", [(first, span("d").decode())])
+    _insert(db, "span", (first, span("d").decode()))
     with pytest.raises(DamageError, match="a row of the table span is damaged"):
         list(read_spans(db))
 
@@ -102,8 +102,8 @@ CHANGED = {
 def test_a_row_that_somebody_has_changed_is_damage(db: sqlite3.Connection, statement: str) -> None:
     """A row that was changed with another program does not count."""
     write_changes(db, Changes(spans={0: span("f")}))
-    _insert(db, "minute", [(1, 2, 3.0, 4.0, *range(9))])
-    assert len(read_minutes(db)) == len(list(read_spans(db))) == 1
+    _insert(db, "minute", (1, 2, 3.0, 4.0, *range(9)))
+    assert len(read_structs(db, Minute)) == len(list(read_spans(db))) == 1
     db.execute(statement)
     with pytest.raises(DamageError, match=r"a row of the table (span|minute) is damaged"):
-        read_minutes(db).extend(read_spans(db))  # type: ignore[arg-type]
+        read_structs(db, Minute).extend(read_spans(db))  # type: ignore[arg-type]

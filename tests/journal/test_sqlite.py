@@ -10,6 +10,7 @@ import resource
 import sqlite3
 import threading
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from adapty_async._journal import Changes, ItemState, Run, SqliteJournal, summarise
 from adapty_async._journal.model import Spans
+from adapty_async._journal.sqlite import FileLock
 from adapty_async.errors import JournalError
 from tests._support import CANARY_EMAIL, CANARY_KEY
 from tests.journal.support import (
@@ -230,7 +232,7 @@ async def test_no_id_and_no_key_is_in_the_bytes(tmp_path: Path, identity: object
     storage = InFile(tmp_path)
     writer = await writer_on(storage.journal(), msgspec.structs.replace(identity, account="digest"))
     for number in range(50):
-        await writer.claim(key_of(number))
+        await writer.keys.claim(key_of(number))
         waiting = writer.reserve(number)
         if waiting is not None:
             await waiting
@@ -245,3 +247,62 @@ async def test_no_id_and_no_key_is_in_the_bytes(tmp_path: Path, identity: object
         assert CANARY_KEY.encode() not in content
         assert CANARY_EMAIL.encode() not in content
     assert summarise(storage.path).runs[0].last_at == NOW
+
+
+async def test_the_name_of_a_new_journal_survives_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is flushed before the first item; a journal without a name protects none."""
+    flushed: list[os.stat_result] = []
+    flush = os.fsync
+
+    def record(handle: int) -> None:
+        flushed.append(os.fstat(handle))
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    folder = os.stat(tmp_path).st_ino  # noqa: PTH116  nothing else runs
+    for _ in range(2):  # the second run finds it
+        journal = SqliteJournal(tmp_path / "run.db", owed=OWED)
+        await reopened(journal)
+        await journal.close()
+        assert [each.st_ino for each in flushed] == [folder]
+
+
+def test_a_lock_on_a_file_that_its_owner_has_removed_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that opens the lock file just before its removal locks the next one, as others do."""
+    path = tmp_path / "run.db"
+    held = [FileLock(path)]
+    connect = sqlite3.connect
+
+    def connect_late(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        made: sqlite3.Connection = connect(*arguments, **options)
+        while held:
+            held.pop().close()
+        return made
+
+    monkeypatch.setattr(sqlite3, "connect", connect_late)
+    second = FileLock(path)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        FileLock(path)
+    second.close()
+
+
+def test_a_lock_file_is_removed_before_its_lock_is_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the removal could take the file of a run that has just locked it."""
+    released: list[bool] = []
+
+    class Watched(sqlite3.Connection):
+        def close(self) -> None:
+            released.append((tmp_path / "run.db-lock").exists())
+            super().close()
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Watched))
+    lock = FileLock(tmp_path / "run.db")
+    released.clear()
+    lock.close()
+    assert released == [False]

@@ -11,6 +11,7 @@ import pytest
 from adapty_async._journal import (
     Changes,
     ItemState,
+    JournalIdentity,
     JournalWriter,
     MemoryJournal,
     Reason,
@@ -249,11 +250,53 @@ async def test_as_many_outcomes_as_the_concurrency_are_committed_at_once(
 async def test_a_single_outcome_is_durable_soon(writer: JournalWriter, journal: Observed) -> None:
     """An outcome that no other follows is committed by the timer, and counted."""
     writer.update(0, ItemState.DONE, requests=1)
+    writer.update(1, ItemState.DUPLICATE)
     await until(lambda: journal.committed)
     changes, durable = journal.committed[0]
     assert durable
-    assert changes.spans == {0: span("d")}
-    assert [minute.done for minute in changes.minutes] == [1]
+    assert changes.spans == {0: span("d=")}
+    (minute,) = changes.minutes
+    assert (minute.done, minute.duplicate, minute.requests, minute.throttled) == (1, 1, 1, 0)
+    await writer.close()
+
+
+async def test_a_reservation_is_durable_soon(writer: JournalWriter, journal: Observed) -> None:
+    """A request may take long, and the next run has to know of it after a loss of power, too."""
+    waiting = writer.reserve(0)
+    assert waiting is not None
+    await waiting
+    assert not journal.committed[-1][1]
+    await until(lambda: journal.committed[-1][1])
+    await writer.close()
+
+
+async def test_a_flush_makes_durable_what_a_group_has_stored(
+    writer: JournalWriter, journal: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a commit of its own, with a change; a further group waits for no disk, nor counts."""
+    monkeypatch.setattr(_writer, "GROUP_SECONDS", 1.0)
+    for position in range(4):
+        writer.update(position, ItemState.DONE)
+    await loop_turns(5)
+    await writer.flush()
+    for position in range(4):
+        writer.update(position, ItemState.FAILED)
+    await loop_turns(5)
+    assert [durable for _, durable in journal.committed] == [False, True, False]
+    assert [changes.run is not None for changes, _ in journal.committed] == [True, True, False]
+    await writer.close()
+
+
+async def test_nothing_is_committed_once_all_is_durable(
+    writer: JournalWriter, journal: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose items all wait writes nothing."""
+    monkeypatch.setattr(_writer, "GROUP_SECONDS", 0.0)
+    writer.update(0, ItemState.DONE)
+    await until(lambda: journal.committed and journal.committed[-1][1])
+    commits = len(journal.committed)
+    await loop_turns(20)
+    assert len(journal.committed) == commits
     await writer.close()
 
 
@@ -463,7 +506,57 @@ async def test_a_closed_journal_takes_reservations_back(journal: Observed) -> No
     assert states == [ItemState.DONE, ItemState.NONE, ItemState.FAILED, ItemState.NONE]
     run = journal.committed[-1][0].run
     assert run is not None
-    assert (run.number, run.ended_at, run.stop_reason) == (2, NOW, "too many failures")
+    assert (run.number, run.last_at, run.ended_at) == (2, NOW, NOW)
+    assert run.stop_reason == "too many failures"
+
+
+async def test_a_journal_that_cannot_be_closed_is_an_error(journal: Observed) -> None:
+    """The last flush may fail, too."""
+
+    class Broken(Observed):
+        async def close(self) -> None:
+            raise FULL
+
+    writer = await writer_on(Broken(InMemory()))
+    with pytest.raises(JournalError, match="no space left"):
+        await writer.close()
+
+
+@pytest.mark.parametrize(
+    ("identity", "size", "behind"),
+    [
+        (IDENTITY, None, ItemState.NONE),
+        (IDENTITY, 9, ItemState.RESERVED),
+        (BY_KEY, None, ItemState.RESERVED),
+    ],
+    ids=["any size", "nine", "by key"],
+)
+async def test_a_killed_run_leaves_what_the_next_one_can_take_back(
+    identity: JournalIdentity, size: int | None, behind: ItemState
+) -> None:
+    """An item that cannot be sent, and those behind the end, lose their reservations alone."""
+    storage = InMemory()
+    killed = await writer_on(storage.journal(), identity)
+    killed.update(4, ItemState.DONE)
+    killed.keys.add_creation(3, b"object 1")
+    await asyncio.gather(killed.start(3), *filter(None, map(killed.reserve, (2, 5, 6))))
+    left = Observed(storage.kill())
+    await killed.close()
+
+    writer = JournalWriter(left, concurrency=4, size=size, clock=lambda: NOW)
+    await writer.open(identity, accept)
+    assert writer.keys.lost_creations == ({b"object 1"} if identity is IDENTITY else set())
+    for position in (4, 6):
+        writer.release(position)
+    writer.end_at(5)
+    await writer.close()
+    assert [stored(left, position) for position in range(2, 7)] == [
+        ItemState.RESERVED,
+        ItemState.STARTED,
+        ItemState.DONE,
+        behind,
+        ItemState.NONE,
+    ]
 
 
 async def test_a_closed_writer_lets_nobody_wait(writer: JournalWriter, journal: Observed) -> None:
@@ -541,20 +634,32 @@ async def test_a_failed_opening_releases_the_keys() -> None:
 async def test_items_by_key_get_positions_in_the_order_they_come(journal: Observed) -> None:
     """A key that comes twice in a run is a duplicate; a resumed run finds the position of each."""
     writer = await writer_on(journal, BY_KEY)
-    assert [await writer.claim(key_of(n)) for n in (7, 8, 7, 9)] == [0, 1, None, 2]
+    assert [await writer.keys.claim(key_of(n)) for n in (7, 8, 7, 9)] == [0, 1, None, 2]
     for position in (0, 1, 2):
         waiting = writer.reserve(position)
         assert waiting is not None
         await waiting
         assert stored(journal, position) is ItemState.RESERVED
+    writer.update(0, ItemState.FAILED)
     writer.update(1, ItemState.DONE)
     await writer.close()
     writer = await writer_on(journal, BY_KEY)
-    assert [await writer.claim(key_of(n)) for n in (9, 10, 8, 9, 8, 7)] == [2, 3, 1, None, None, 0]
-    assert writer.state(1) is ItemState.DONE
+    assert [await writer.keys.claim(key_of(n)) for n in (9, 10, 8, 9, 8, 7)] == [
+        2,
+        3,
+        1,
+        None,
+        None,
+        0,
+    ]
+    await writer.start(3)
+    assert await writer.keys.claim(key_of(11)) == 4
+    await writer.start(4)
+    assert [changes.first_key for changes, _ in journal.committed[-2:]] == [3, 4]
+    assert stored(journal, 0) is ItemState.FAILED
     await writer.close()
     writer = await writer_on(journal, BY_KEY)
-    assert [await writer.claim(key_of(n)) for n in (10, 7)] == [3, 0]
+    assert [await writer.keys.claim(key_of(n)) for n in (10, 7)] == [3, 0]
     await writer.close()
 
 
@@ -562,7 +667,7 @@ async def test_an_item_is_found_by_its_key(journal: Observed) -> None:
     """A key that this run has claimed is one of a duplicate, and a search claims nothing."""
     writer = await writer_on(journal, BY_KEY)
     for number, state in enumerate((ItemState.DONE, ItemState.UNKNOWN)):
-        assert await writer.claim(key_of(number)) == number
+        assert await writer.keys.claim(key_of(number)) == number
         writer.update(number, state)
     assert await writer.find(key_of(1)) is ItemState.DUPLICATE
     await writer.close()
@@ -570,7 +675,7 @@ async def test_an_item_is_found_by_its_key(journal: Observed) -> None:
     for _ in range(2):
         found = [await writer.find(key_of(n)) for n in range(3)]
         assert found == [ItemState.DONE, ItemState.UNKNOWN, ItemState.NONE]
-    assert [await writer.claim(key_of(n)) for n in (1, 2)] == [1, 2]
+    assert [await writer.keys.claim(key_of(n)) for n in (1, 2)] == [1, 2]
     found = [await writer.find(key_of(n)) for n in range(3)]
     assert found == [ItemState.DONE, ItemState.DUPLICATE, ItemState.DUPLICATE]
     await writer.close()
@@ -580,15 +685,17 @@ async def test_keys_of_a_failed_commit_are_stored_later(journal: Observed) -> No
     """A commit that failed loses no key and no position."""
     writer = await writer_on(journal, BY_KEY)
     for number in (0, 1):
-        await writer.claim(key_of(number))
+        await writer.keys.claim(key_of(number))
     journal.failures = [FULL]
+    flushed = writer.flush()
+    await loop_turns(1)
+    await writer.keys.claim(key_of(2))
     with pytest.raises(JournalError, match="no space left"):
-        await writer.flush()
-    await writer.claim(key_of(2))
+        await flushed
     with pytest.raises(JournalError, match="no space left"):
         await writer.close()
     writer = await writer_on(journal, BY_KEY)
-    assert [await writer.claim(key_of(n)) for n in (2, 0, 1)] == [2, 0, 1]
+    assert [await writer.keys.claim(key_of(n)) for n in (2, 0, 1)] == [2, 0, 1]
     await writer.close()
 
 
