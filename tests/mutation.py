@@ -48,11 +48,6 @@ MODULES = {
     "_input/mapping": ("cli/test_v2", "input/test_mapping"),
     "_input/records": ("cli/test_input",),
     "_input/rows": ("cli/test_input",),
-    "_journal/changes": ("bulk/test_run_journal", "journal/test_changes"),
-    "_journal/keys": ("bulk/test_run_journal", "journal/test_keys"),
-    "_journal/schema": ("bulk/test_run_journal", "journal/test_schema"),
-    "_journal/sqlite": ("bulk/test_run_journal", "journal/test_sqlite", "journal/test_conformance"),
-    "_journal/writer": ("bulk/test_run_journal", "journal/test_writer"),
     "_journal/changes": ("journal/test_changes", "journal/test_writer"),
     "_journal/keys": ("journal/test_keys", "journal/test_writer"),
     "_journal/schema": ("journal/test_conformance", "journal/test_schema"),
@@ -65,35 +60,32 @@ MODULES = {
         "test_statistics",
     ),
     "_pipeline/retry": ("pipeline/test_retry", "v2/test_creation"),
-    "access": ("test_access",),
-    "export/_files": ("export/test_files",),
-    "export/_sinks": ("export/test_sinks",),
-    "webhooks/_mail": ("webhooks/test_mail",),
-    "webhooks/_parse": ("webhooks/test_parse", "webhooks/test_mail"),
-    "webhooks/_receiver": ("webhooks/test_receiver", "webhooks/test_frameworks"),
-    "webhooks/_store": ("webhooks/test_store", "webhooks/test_receiver"),
-    "sandbox/_mail": ("sandbox/test_mail",),
-    "sandbox/_v1": ("sandbox/test_v1",),
-    "sandbox/_v2_currencies": ("sandbox/test_v2_app", "contract/test_sandbox"),
-    "sandbox/_web": ("sandbox/test_web", "contract/test_sandbox"),
     "_report/check": (
         "cli/test_journal_commands",
         "report/test_figures",
         "report/test_write_report",
     ),
     "_report/outcomes": ("report/test_outcomes", "report/test_write_report"),
+    "access": ("test_access",),
+    "export/_files": ("export/test_files",),
+    "export/_sinks": ("export/test_sinks",),
     "integrations/opentelemetry": ("integrations/test_opentelemetry",),
     "integrations/prometheus": ("integrations/test_prometheus",),
+    "sandbox/_mail": ("sandbox/test_mail",),
+    "sandbox/_v1": ("sandbox/test_v1",),
+    "sandbox/_v2_currencies": ("sandbox/test_v2_app", "contract/test_sandbox"),
+    "sandbox/_web": ("sandbox/test_web", "contract/test_sandbox"),
+    "webhooks/_mail": ("webhooks/test_mail",),
+    "webhooks/_parse": ("webhooks/test_parse", "webhooks/test_mail"),
+    "webhooks/_receiver": ("webhooks/test_receiver", "webhooks/test_frameworks"),
+    "webhooks/_store": ("webhooks/test_store", "webhooks/test_receiver"),
 }
-#: Tests in other processes, which run the unchanged code, and tests of frames and methods, which
-#: find those of mutmut.
-ELSEWHERE = (
-    "bulk/test_run_journal.py::test_a_full_disk_ends_the_run",
-    "webhooks/test_receiver.py::test_a_receiver_shows_no_secret",
-#: Tests in other processes, which run the unchanged code, and those that read the documents.
+#: Tests in other processes, which run the unchanged code, those that read the documents, and those
+#: of frames and methods, which find mutmut's.
 ELSEWHERE = (
     "bulk/test_run_journal.py::test_a_full_disk_ends_the_run",
     "input/test_mapping.py::test_a_preset_maps_to_fields_that_exist",
+    "webhooks/test_receiver.py::test_a_receiver_shows_no_secret",
 )
 HERE = Path(".mutation")
 

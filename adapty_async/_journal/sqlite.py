@@ -362,6 +362,7 @@ class SqliteJournal:
 
 
 _MAGIC = b"SQLite format 3\0"
+_OLD_MAGIC = b"adapty-async journal "
 
 
 class FileLock:
@@ -472,8 +473,13 @@ def _classified(path: Path) -> Iterator[None]:
 
 def _require_database(path: Path) -> None:
     with path.open("rb") as file:
-        head = file.read(len(_MAGIC))
-    if head not in (b"", _MAGIC):
+        head = file.read(len(_OLD_MAGIC))
+    if head.startswith(_OLD_MAGIC):
+        raise DamageError(
+            "it is a journal of a development version, which this release cannot read;"
+            " start a new journal"
+        )
+    if head and not head.startswith(_MAGIC):
         raise DamageError("it is not a journal of this library")
 
 

@@ -480,6 +480,9 @@ def test_a_journal_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     [
         pytest.param("a user's own file\n", "is not a journal", id="something else"),
         pytest.param("", "holds nothing yet", id="empty"),
+        pytest.param(
+            "adapty-async journal 1\n", "a journal of a development version", id="an older one"
+        ),
     ],
 )
 def test_status_of_what_is_no_journal_is_rejected(

@@ -94,6 +94,10 @@ async def refused(path: Path, match: str) -> None:
 OTHER = {
     "a text": (b"user_1\nuser_2\n", "it is not a journal of this library"),
     "a short text": (b"\n", "it is not a journal of this library"),
+    "a journal of a development version": (
+        b"adapty-async journal 5\n" + bytes(5000),
+        "it is a journal of a development version, which this release cannot read; start a new",
+    ),
     "a text that begins as a database": (b"SQLite format 3\0" + b"x" * 9000, "it is damaged"),
     "the first half of a database's header": (b"SQLite format 3\0" + bytes(20), "it is damaged"),
 }
