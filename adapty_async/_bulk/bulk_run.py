@@ -35,8 +35,6 @@ from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._runtime.loop import PatientTimer, despite_cancellation, until_ended
 from adapty_async.errors import AdaptyError, strip_traceback
 
-__all__ = ("BulkRun",)
-
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 

@@ -39,8 +39,6 @@ from adapty_async._pipeline.layers import Executor, build
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import ConfigError
 
-__all__ = ("BulkExecutor", "require_known")
-
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 

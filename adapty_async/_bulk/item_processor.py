@@ -47,12 +47,6 @@ from adapty_async.errors import (
     strip_traceback,
 )
 
-__all__ = (
-    "ItemProcessor",
-    "Items",
-    "StartBulk",
-)
-
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 

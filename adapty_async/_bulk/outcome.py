@@ -26,16 +26,6 @@ from adapty_async.errors import (
     name_or_none,
 )
 
-__all__ = (
-    "BulkReport",
-    "EarlierStatus",
-    "Outcome",
-    "OutcomeStatus",
-    "ReportBuilder",
-    "StopPolicy",
-    "StopReason",
-)
-
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 

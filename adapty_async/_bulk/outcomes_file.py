@@ -40,8 +40,6 @@ from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.loop import despite_cancellation, until_ended
 from adapty_async.errors import InvalidInputError, JournalError, name_or_none
 
-__all__ = ("Entry", "OutcomeLine", "OutcomesFile", "OutcomesLog", "error_facts", "parse_line")
-
 # Maximum seconds until a line is written, apart from the time that the disk takes.
 _WRITE_SECONDS = 0.1
 # Pending lines that are written without waiting for the timer.

@@ -18,8 +18,6 @@ from adapty_async._bulk.outcome import Outcome
 from adapty_async._bulk.outcomes_file import Entry, OutcomesFile
 from adapty_async._bulk.workers import Worker
 
-__all__ = ("Identify", "OutcomesPath", "Recording", "id_of", "numbering_of")
-
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 

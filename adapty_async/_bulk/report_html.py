@@ -15,8 +15,6 @@ import msgspec
 from adapty_async._html import Content, Element, element, html
 from adapty_async._runtime.words import counted, duration_text
 
-__all__ = ("COLORS", "Figures", "report_html")
-
 #: The colour of each status, whose contrast is at least 3:1 on white and on black (WCAG 2, 1.4.11).
 COLORS: Mapping[str, str] = {
     "done": "#2da44e",

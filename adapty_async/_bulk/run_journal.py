@@ -32,17 +32,6 @@ from adapty_async.errors import (
     NotFoundError,
 )
 
-__all__ = (
-    "EARLIER",
-    "Digester",
-    "InputIdentity",
-    "ItemEntry",
-    "RunIdentity",
-    "RunJournal",
-    "may_be_done",
-    "unprocessed",
-)
-
 # Constants, since the lookup of an enumeration member takes 0.1 µs in Python 3.11.
 _ALWAYS = RetrySafety.ALWAYS
 _DONE = OutcomeStatus.DONE

@@ -12,16 +12,6 @@ import msgspec
 from adapty_async._bulk.outcome import Outcome
 from adapty_async._journal import Journal
 
-__all__ = (
-    "DRAIN_SECONDS",
-    "MAX_CONCURRENCY",
-    "MAX_OUTAGE",
-    "MOST_WORKERS",
-    "BulkOptions",
-    "RunSettings",
-    "WorkerLimit",
-)
-
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 

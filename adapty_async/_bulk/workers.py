@@ -20,8 +20,6 @@ from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("PER_ITERATION", "Source", "Worker", "WorkerPool", "source_of")
-
 ItemT = TypeVar("ItemT")
 ItemT_co = TypeVar("ItemT_co", covariant=True)
 

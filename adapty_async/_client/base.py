@@ -36,8 +36,6 @@ from adapty_async.statistics import HttpPath, Statistics
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ("BaseClient", "bulk_with_key", "original_of")
-
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 

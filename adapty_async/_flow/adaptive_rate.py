@@ -35,8 +35,6 @@ from adapty_async._flow.rate_state import (
     Timeline,
 )
 
-__all__ = ("AdaptiveRateLimiter", "Reservation")
-
 # Initial requests per second; low enough for the smallest account.
 _START = 20.0
 # The bounds of the rate, in requests per second.

@@ -30,16 +30,6 @@ from adapty_async.errors import (
 )
 from adapty_async.statistics import BucketStatistics
 
-__all__ = (
-    "RECHECK",
-    "BucketLimiter",
-    "BucketState",
-    "CallLimiter",
-    "Verdict",
-    "acquire_or_release",
-    "too_late",
-)
-
 P = ParamSpec("P")
 WaitT = TypeVar("WaitT")
 

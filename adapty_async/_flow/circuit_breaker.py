@@ -22,18 +22,6 @@ from adapty_async.errors import (
 )
 from adapty_async.statistics import CircuitState
 
-__all__ = (
-    "IN_FLIGHT",
-    "CircuitBreaker",
-    "OutageTimer",
-    "RetryBudget",
-    "Sign",
-    "WakefulClock",
-    "cannot_be_the_api",
-    "is_transient",
-    "sign_of",
-)
-
 #: The error code of a 409: an earlier attempt with the same idempotency key is in progress.
 IN_FLIGHT = "idempotency_in_flight"
 # The statuses below 500 that are transient, and those of 5xx that are not.

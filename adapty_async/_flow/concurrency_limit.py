@@ -20,8 +20,6 @@ from adapty_async.errors import (
     RequestTimeoutError,
 )
 
-__all__ = ("INITIAL_CONCURRENCY", "ConcurrencyLimit")
-
 #: Maximum requests in flight when a run starts.
 INITIAL_CONCURRENCY = 64
 # Requests in flight that even the slowest service gets.

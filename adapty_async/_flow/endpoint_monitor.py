@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ("EndpointMonitor", "Suspicion")
-
 # 429 responses to one operation without a success, and successes of others meanwhile, that show a
 # limit of its own, unless the others are throttled too, up to a share of their successes: a bucket
 # that is overloaded rejects all operations alike.

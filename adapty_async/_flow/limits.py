@@ -32,15 +32,6 @@ from adapty_async._runtime.loop import Timing
 from adapty_async.errors import AdaptyError, CircuitOpenError, DeadlineError
 from adapty_async.statistics import BucketStatistics
 
-__all__ = (
-    "LimiterRegistry",
-    "RunLimiter",
-    "RunLimits",
-    "check_interval",
-    "remaining_patience",
-    "wakeful_clock",
-)
-
 
 class LimiterRegistry:
     """

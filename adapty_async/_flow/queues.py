@@ -15,8 +15,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-__all__ = ("KeyedLock", "PrioritySemaphore", "RunOrder", "WaitQueue")
-
 
 class PrioritySemaphore:
     """

@@ -8,8 +8,6 @@ from typing import Protocol
 
 from adapty_async._flow.queues import RunOrder
 
-__all__ = ("CLOCK_RESOLUTION", "FixedRateLimiter", "RateSource")
-
 #: Seconds that are not worth a wait; some clocks resolve no shorter time.
 CLOCK_RESOLUTION = 1e-6
 

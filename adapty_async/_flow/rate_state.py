@@ -21,17 +21,6 @@ import msgspec
 
 from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION
 
-__all__ = (
-    "BETA_SEARCH",
-    "SAFETY_SHARE",
-    "CubicCurve",
-    "PauseState",
-    "RateSnapshot",
-    "Throttling",
-    "ThroughputMeter",
-    "Timeline",
-)
-
 #: The share of a measured limit that is used at first, so that the server's burst fills up again.
 SAFETY_SHARE = 0.97
 #: The share of the rate that remains after a cut without a measurement. The first search overshoots

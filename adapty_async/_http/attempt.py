@@ -47,27 +47,6 @@ from adapty_async.errors import (
     strip_traceback,
 )
 
-__all__ = (
-    "CONNECTIONS",
-    "DESYNCHRONISED",
-    "LARGE_BODY",
-    "SWITCHING",
-    "Kept",
-    "ReadBody",
-    "SendOnce",
-    "Target",
-    "TimeoutScheduler",
-    "failure_of",
-    "may_be_unread",
-    "next_block",
-    "read",
-    "read_now",
-    "read_whole",
-    "target_of",
-    "translate",
-    "use",
-)
-
 #: Makes one attempt.
 SendOnce: TypeAlias = Layer
 #: The protocols of one session over which a request went before.

@@ -44,14 +44,6 @@ from adapty_async._http.attempt import (
 from adapty_async._http.session_sender import session_sender
 from adapty_async.errors import ConnectError
 
-__all__ = (
-    "TESTED",
-    "DirectSender",
-    "Stamp",
-    "fastest_sender",
-    "why_standard",
-)
-
 #: The releases of aiohttp with which the conformance suite has passed. Another one may have changed
 #: the parts that `DirectSender` uses in a way that causes no error.
 TESTED = frozenset({"3.14.3", "3.14.4", "3.14.5"})

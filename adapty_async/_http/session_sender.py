@@ -39,15 +39,6 @@ from adapty_async._http.attempt import (
 )
 from adapty_async.errors import ConnectError, ConnectionLostError
 
-__all__ = (
-    "PROXY_SCHEMES",
-    "SESSION_OPTIONS",
-    "DesyncGuardRequest",
-    "Reply",
-    "given_session_sender",
-    "session_sender",
-)
-
 
 class _Attempt(msgspec.Struct):
     """

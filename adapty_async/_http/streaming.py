@@ -26,8 +26,6 @@ from adapty_async.errors import (
     name_or_none,
 )
 
-__all__ = ("STREAMED", "Sink", "read_into")
-
 #: The headers of a request whose body is read by `read_into`: it knows no other compression.
 STREAMED = {"Accept-Encoding": "gzip"}
 

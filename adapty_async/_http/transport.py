@@ -36,8 +36,6 @@ from adapty_async.errors import (
 )
 from adapty_async.statistics import HttpPath
 
-__all__ = ("Transport",)
-
 logger = logging.getLogger("adapty_async")
 
 # Seconds between two checks whether the loop of another thread still runs.

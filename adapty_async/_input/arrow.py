@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow import parquet
 
-__all__ = (
-    "ArrowTable",
-    "array_cells",
-    "column_table",
-    "exact_of",
-    "open_arrow",
-    "open_parquet",
-    "stream_table",
-)
-
 _Read: TypeAlias = "Callable[[list[str]], Iterable[pa.RecordBatch]]"
 
 # Rows that are converted at once.

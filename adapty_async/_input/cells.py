@@ -20,24 +20,6 @@ from typing import Any
 
 import msgspec
 
-__all__ = (
-    "EXACT_DOUBLE",
-    "EXACT_HALF",
-    "EXACT_SINGLE",
-    "LONG_CELL",
-    "MAX_CELL_BYTES",
-    "ODD_CELL",
-    "FaultyCell",
-    "NoIdCell",
-    "UnusableCellError",
-    "exact_float",
-    "id_text",
-    "number",
-    "plain",
-    "read_cells",
-    "text",
-)
-
 #: From this number on, a float of 64 bits does not hold each whole number.
 EXACT_DOUBLE = 2.0**53
 #: The same for 32 bits.

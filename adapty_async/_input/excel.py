@@ -17,8 +17,6 @@ from adapty_async._input.spreadsheet_scan import SpreadsheetScan
 from adapty_async._runtime.extras import require
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("open_excel",)
-
 # From this number on, a spreadsheet has rounded a whole number.
 _EXACT = 1e15
 _DATE = "is a date or a time, perhaps made of an id by a spreadsheet"

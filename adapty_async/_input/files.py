@@ -30,18 +30,6 @@ import msgspec
 
 from adapty_async.errors import InvalidInputError
 
-__all__ = (
-    "JOINED",
-    "Extent",
-    "FileBytes",
-    "extent_of",
-    "is_read_once",
-    "known_encoding",
-    "open_text",
-    "require_one_file",
-    "require_utf8_name",
-)
-
 #: Completes the name of a file of which no reader would return all rows.
 JOINED = (
     "consists of several files that were joined, of which only one would be read: pass each of "

@@ -13,8 +13,6 @@ from typing import Any
 
 from adapty_async._runtime.words import counted
 
-__all__ = ("Findings", "escaped", "kind_of", "listed", "shown")
-
 # Line numbers that are shown of a kind.
 _SHOWN_LINES = 3
 # Names of columns in a message: a table may have thousands.

@@ -6,8 +6,6 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-__all__ = ("difference", "fingerprint")
-
 _PIECE = 1024 * 1024
 # gzip, and the byte order marks of UTF-16 and UTF-32, where a byte LF may be half a letter.
 _NO_LINES = (b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff")

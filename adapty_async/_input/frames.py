@@ -25,8 +25,6 @@ from adapty_async._input.cells import (
 from adapty_async._input.tables import Table
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("DataFrame", "frame_table", "is_frame")
-
 # Rows that are converted at once.
 _PIECE_ROWS = 1024
 _LABEL = "the data frame"

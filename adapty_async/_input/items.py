@@ -24,18 +24,6 @@ from adapty_async._input.schema import ColumnSchema
 from adapty_async._input.tables import Table, read_table
 from adapty_async.errors import InvalidInputError
 
-__all__ = (
-    "InputFile",
-    "TableItems",
-    "TableSource",
-    "UnreadableRow",
-    "checked",
-    "ids_in",
-    "pairs_in",
-    "require_no_table",
-    "structs_in",
-)
-
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 

@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ("duplicate_key", "is_unfinished")
-
 # A JSON string; the group is empty if it has no end. No part is tried twice, so time is linear.
 _JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.?)*+("?)', re.DOTALL)
 

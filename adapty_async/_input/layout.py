@@ -10,17 +10,6 @@ import msgspec
 
 from adapty_async.errors import InvalidInputError
 
-__all__ = (
-    "TABLE_FORMATS",
-    "ColumnCheck",
-    "Format",
-    "KeyCheck",
-    "Layout",
-    "Row",
-    "format_of",
-    "require_format",
-)
-
 Format: TypeAlias = Literal["csv", "ndjson", "text", "parquet", "arrow", "excel"]
 
 #: The formats of tables, whose cells have types.

@@ -30,8 +30,6 @@ from adapty_async._input.schema import (
 )
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("ColumnOptions", "RowMapping", "preset_of")
-
 
 class ColumnOptions(msgspec.Struct, frozen=True, kw_only=True):
     """

@@ -15,8 +15,6 @@ import msgspec
 
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("PRESETS", "Preset", "utc")
-
 _NO_OFFSET = re.compile(r"([0-9-]{10})(?:[T ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?))?")
 
 

@@ -22,8 +22,6 @@ import msgspec
 
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("RECORD_CHARACTERS", "CsvReader", "Header", "LineReader", "Record", "TextStream")
-
 #: Characters of a record, its last line break not counted.
 RECORD_CHARACTERS = 1024 * 1024
 # A cell with more lines than that is a quote that was not closed.

@@ -55,18 +55,6 @@ from adapty_async._input.tables import Table, read_table
 from adapty_async._runtime.words import counted
 from adapty_async.errors import InvalidInputError
 
-__all__ = (
-    "TABLE_FORMATS",
-    "Format",
-    "Layout",
-    "Row",
-    "RowReader",
-    "Rows",
-    "SizedRows",
-    "format_of",
-    "open_rows",
-)
-
 # Exactly these keys: "line", "item" and "status" alone may be the columns of an order. The error
 # may be removed by a correction.
 _FAILURE_KEYS = frozenset({"line", "item", "status", "attempts"})

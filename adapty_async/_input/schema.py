@@ -15,16 +15,6 @@ from adapty_async._input.findings import escaped, listed, shown
 from adapty_async._input.layout import ColumnCheck
 from adapty_async.errors import InvalidInputError
 
-__all__ = (
-    "ColumnSchema",
-    "RowSchema",
-    "id_columns",
-    "id_from",
-    "iso_date_time",
-    "require_distinct",
-    "rows_of",
-)
-
 _FLAGS = frozenset({"analytics_disabled", "is_family_shared", "renew_status"})
 _WHOLE_NUMBERS = frozenset({"att_status"})
 _WORDS = {"true": True, "false": False}

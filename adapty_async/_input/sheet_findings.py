@@ -8,21 +8,6 @@ import msgspec
 
 from adapty_async._input.cells import FaultyCell
 
-__all__ = (
-    "DAMAGED",
-    "ERROR",
-    "MAX_CELLS",
-    "MAX_COLUMNS",
-    "MOST_DIGITS",
-    "TOTAL",
-    "Extent",
-    "SheetFindings",
-    "UnreadableSheetError",
-    "column_letters",
-    "positive",
-    "shown_digits",
-)
-
 #: A sheet may have this many cells, empty ones in between included, since all are in memory.
 MAX_CELLS = 50_000_000
 # Cells with errors of a sheet; each is remembered.

@@ -27,8 +27,6 @@ from adapty_async._input.sheet_findings import (
     shown_digits,
 )
 
-__all__ = ("OpenDocumentReader", "SheetReader", "StyleReader", "XmlHandler", "read_xml")
-
 _PIECE = 1 << 20
 # expat reads an unfinished tag or comment again with each piece, so its length is limited.
 _MAX_TOKEN = 16 * _PIECE

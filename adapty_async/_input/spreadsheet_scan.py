@@ -28,8 +28,6 @@ from adapty_async._input.sheet_xml import (
 )
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("SpreadsheetScan",)
-
 #: The parts of a spreadsheet may have this many bytes, uncompressed.
 _MAX_SIZE = 2 << 30
 _ENCRYPTED = 0x1  # a flag of a part

@@ -18,8 +18,6 @@ from adapty_async._input.cells import UnusableCellError, id_text, number, plain,
 from adapty_async._input.findings import Findings, escaped
 from adapty_async._input.layout import Layout, Row
 
-__all__ = ("Table", "read_table")
-
 # Characters of a cell that cannot be used, for the failures file.
 _SHOWN_CHARACTERS = 100
 _Convert: TypeAlias = Callable[[Any], Any]

@@ -17,8 +17,6 @@ from adapty_async._journal.model import (
     Spans,
 )
 
-__all__ = ("ItemStates", "OutcomeCounter", "WhyNot")
-
 #: The class or documented code of an error, and the status of the last response or 0.
 WhyNot: TypeAlias = tuple[str, int]
 # The state of an item that ended, its requests, and the throttled ones among them.

@@ -16,8 +16,6 @@ from adapty_async._runtime.database import DatabaseThread, explain
 from adapty_async._runtime.loop import despite_cancellation
 from adapty_async.errors import JournalError
 
-__all__ = ("OBJECT_KEY_SIZE", "EntryKeys", "KeyIndex")
-
 #: Bytes of the key of an object that a call creates if it is missing.
 OBJECT_KEY_SIZE = KEY_SIZE // 2
 

@@ -15,8 +15,6 @@ from typing import BinaryIO, NamedTuple
 
 from adapty_async._journal.model import DamageError
 
-__all__ = ("verify_log",)
-
 _MASK = (1 << 32) - 1
 _HEADER = 32
 _FRAME_HEADER = 24

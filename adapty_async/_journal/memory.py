@@ -21,8 +21,6 @@ from adapty_async._journal.model import (
 )
 from adapty_async.errors import JournalError
 
-__all__ = ("MemoryJournal",)
-
 
 class MemoryJournal:
     """

@@ -10,29 +10,6 @@ import msgspec
 
 from adapty_async.errors import AuthenticationError, JournalError
 
-__all__ = (
-    "KEY_SIZE",
-    "SPAN_SIZE",
-    "STATES",
-    "Changes",
-    "DamageError",
-    "InputCheck",
-    "ItemState",
-    "Journal",
-    "JournalIdentity",
-    "LoadKeys",
-    "Minute",
-    "Reason",
-    "Resumed",
-    "Run",
-    "Spans",
-    "adopted",
-    "require_same_run",
-    "resumed",
-    "state_at",
-    "validate_states",
-)
-
 #: Items of a span.
 SPAN_SIZE = 512
 #: Bytes of an entry key.

@@ -7,8 +7,6 @@ from typing import Self
 
 import msgspec
 
-__all__ = ("RunName",)
-
 _NAME = re.compile(
     r"(?P<what>.*?)(?: by (?P<by>(?:external|customer|profile)[a-z_-]*id|email))?"
     r"(?:, column (?P<column>.*?))?(?:, columns (?P<columns>[0-9a-f]{12}))?"

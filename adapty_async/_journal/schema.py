@@ -28,18 +28,6 @@ from adapty_async._journal.model import (
 )
 from adapty_async._runtime.database import JOURNAL_ID
 
-__all__ = (
-    "create_schema",
-    "read_identity",
-    "read_keys",
-    "read_runs",
-    "read_spans",
-    "read_structs",
-    "verify_schema",
-    "write_changes",
-    "write_identity",
-)
-
 StructT = TypeVar("StructT", Run, Minute, Reason)
 
 # The version of the tables. Formats 1 to 5 were not SQLite databases, and no release wrote them.

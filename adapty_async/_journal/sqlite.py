@@ -54,18 +54,6 @@ from adapty_async._runtime.files import PRIVATE, flush_folder, is_at, status_of
 from adapty_async._runtime.loop import result_of
 from adapty_async.errors import JournalError
 
-__all__ = (
-    "FileLock",
-    "SqliteJournal",
-    "belongs_to_journal",
-    "connected",
-    "copy_journal",
-    "files_of",
-    "is_in_use",
-    "log_of",
-    "reading",
-)
-
 # Seconds that a write waits for a reader, if the file system has no shared memory.
 _BUSY_SECONDS = 5.0
 # Bytes of a page in the write-ahead log, its header included.

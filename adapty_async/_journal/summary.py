@@ -11,8 +11,6 @@ from adapty_async._journal.model import ItemState, JournalIdentity, Minute, Reas
 from adapty_async._journal.schema import read_identity, read_runs, read_spans, read_structs
 from adapty_async._journal.sqlite import is_in_use, reading
 
-__all__ = ("OUTCOMES", "JournalSummary", "read_journal", "summarise")
-
 #: The states that are outcomes, which are counted by the minute.
 OUTCOMES = tuple(state for state in ItemState if state.name.lower() in Minute.__struct_fields__)
 

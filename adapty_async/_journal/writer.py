@@ -34,8 +34,6 @@ from adapty_async._journal.model import (
 from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import JournalError
 
-__all__ = ("GROUP_SECONDS", "JournalWriter")
-
 #: Maximum seconds until an outcome is committed.
 GROUP_SECONDS = 0.05
 

@@ -48,18 +48,6 @@ from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.config import RetryPolicy, positive
 from adapty_async.errors import AdaptyError, ConnectError, DecodeError
 
-__all__ = (
-    "CallOptions",
-    "Executor",
-    "ItemCounter",
-    "LimitLayer",
-    "PipelineConfig",
-    "build",
-    "check",
-    "with_middleware",
-    "without_state",
-)
-
 ResultT = TypeVar("ResultT")
 
 

@@ -16,8 +16,6 @@ from adapty_async._api.call import CallState, Layer, Request, Response, request_
 from adapty_async.errors import name_or_none
 from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, Hook
 
-__all__ = ("Emitter", "observe", "observe_attempts")
-
 logger = logging.getLogger("adapty_async")
 
 

@@ -42,16 +42,6 @@ from adapty_async.errors import (
 )
 from adapty_async.hooks import RetryScheduled
 
-__all__ = (
-    "Creation",
-    "is_refusal",
-    "is_requeued",
-    "lost_creation",
-    "may_have_worked",
-    "may_retry",
-    "retry",
-)
-
 logger = logging.getLogger("adapty_async")
 logger.addHandler(logging.NullHandler())
 

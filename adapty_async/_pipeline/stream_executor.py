@@ -13,8 +13,6 @@ from adapty_async._http.streaming import Sink
 from adapty_async._pipeline.layers import Executor
 from adapty_async._runtime.loop import in_thread
 
-__all__ = ("SendInto", "StreamExecutor", "whole")
-
 ResultT = TypeVar("ResultT")
 
 

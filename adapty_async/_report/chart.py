@@ -16,8 +16,6 @@ from adapty_async._html import Content, Element, element
 from adapty_async._report.figures import Interval, RunFigures
 from adapty_async._runtime.words import counted, duration_text
 
-__all__ = ("TimeScale", "bar_of_states", "chart_over_time")
-
 # Maximum width of all shortened pauses together, as a share of the time in runs.
 _PAUSE_SHARE = 0.3
 _TOP, _RUNS, _PLOT, _BOTTOM = 16, 18, 150, 40

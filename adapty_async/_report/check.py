@@ -9,8 +9,6 @@ import msgspec
 from adapty_async._journal import Spans, state_at
 from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesFile
 
-__all__ = ("Check", "InputRow", "MissingLine", "check", "listed")
-
 _SHOWN = 10
 _NOTHING = "none"
 

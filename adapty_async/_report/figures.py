@@ -11,25 +11,12 @@ from typing import Any
 
 import msgspec
 
-from adapty_async._input.rows import TABLE_FORMATS
+from adapty_async._input.layout import TABLE_FORMATS
 from adapty_async._journal import OUTCOMES, JournalSummary, Minute, Run, RunName, log_of
 from adapty_async._report.check import Check
 from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary, name_of
 from adapty_async._version import __version__
 from adapty_async.errors import JournalError
-
-__all__ = (
-    "Interval",
-    "JournalFile",
-    "ReasonFigures",
-    "Report",
-    "RunFigures",
-    "as_json",
-    "figures_of",
-    "intervals",
-    "journal_file",
-    "run_figures",
-)
 
 # The version of the keys of a report as JSON; keys may be added without another one.
 _FORMAT = 1

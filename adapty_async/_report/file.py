@@ -8,8 +8,6 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ("require_replaceable", "write_file")
-
 # The first bytes of a report: of the page, and of the JSON.
 _FIRST_BYTES = (b"<!DOCTYPE html>", b'{\n  "report": ')
 

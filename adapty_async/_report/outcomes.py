@@ -17,8 +17,6 @@ from adapty_async._bulk.outcomes_file import OutcomeLine, parse_line
 from adapty_async._journal import ItemState, JournalSummary, RunName
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary", "name_of")
-
 #: The states of items for which nothing is left to do.
 FINAL = frozenset({"done", "absent", "duplicate"})
 _TABLE = """CREATE TABLE outcome (

@@ -14,8 +14,6 @@ from adapty_async._report.figures import Report, RunFigures
 from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary
 from adapty_async._runtime.words import counted, duration_text, each_of
 
-__all__ = ("page", "verdict")
-
 # The meaning of each state of an item; ``none`` without a record.
 _STATES = {
     "done": "The server performed the operation.",

@@ -17,17 +17,6 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async.errors import JournalError
 
-__all__ = (
-    "JOURNAL_ID",
-    "DatabaseThread",
-    "code_of",
-    "explain",
-    "is_journal",
-    "path_in_url",
-    "set_durable",
-    "use_write_ahead_log",
-)
-
 ResultT = TypeVar("ResultT")
 
 #: The application id of the database of a journal.

@@ -6,8 +6,6 @@ import importlib.util
 
 from adapty_async.errors import ConfigError
 
-__all__ = ("require",)
-
 
 def require(library: str, extra: str) -> None:
     """

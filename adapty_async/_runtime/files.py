@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ("PRIVATE", "flush_folder", "is_at", "status_of", "try_lock")
-
 #: The permissions of files that hold ids, digests or keys of a run: only their owner reads them.
 PRIVATE = 0o600
 

@@ -15,14 +15,6 @@ import socket
 import weakref
 from typing import Any, Protocol
 
-__all__ = (
-    "ForkAware",
-    "SocketFactory",
-    "is_client_socket",
-    "keep_inherited",
-    "register_fork_handler",
-)
-
 
 class ForkAware(Protocol):
     """An object with resources that a forked child must not share with its parent."""

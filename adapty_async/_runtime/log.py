@@ -6,8 +6,6 @@ import logging
 import os
 import sys
 
-__all__ = ("apply_log_setting",)
-
 _VARIABLE = "ADAPTY_ASYNC_LOG"
 _LEVELS = {
     "debug": logging.DEBUG,

@@ -17,17 +17,6 @@ import msgspec
 
 from adapty_async._runtime.fork import keep_inherited, register_fork_handler
 
-__all__ = (
-    "Loop",
-    "LoopLocal",
-    "PatientTimer",
-    "Timing",
-    "despite_cancellation",
-    "in_thread",
-    "result_of",
-    "until_ended",
-)
-
 T = TypeVar("T")
 
 

@@ -10,8 +10,6 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-__all__ = ("NO_RESPONSE", "connect_options", "explain_failure", "is_shared_by_pooler")
-
 #: The cause of a command that takes too long, and a remedy.
 NO_RESPONSE = "does not respond in time; check its load, the network, and a pooler's pool"
 # The smallest timeout of a connection that libpq has, in seconds.

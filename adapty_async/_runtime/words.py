@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ("counted", "duration_text", "each_of")
-
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 

@@ -29,8 +29,6 @@ import msgspec
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.rate_state import RateSnapshot
 
-__all__ = ("AHEAD", "Grant", "Report", "ResponseRecord", "SharedState", "exchange")
-
 #: Maximum seconds by which a permit may be ahead, and minimum seconds between two exchanges of a
 #: member; both are more if there are many members.
 AHEAD = 0.05

@@ -18,8 +18,6 @@ from adapty_async._shared.source import SharedSource
 from adapty_async._shared.store import Change, Store
 from adapty_async.errors import StoreError
 
-__all__ = ("ExchangeLoop",)
-
 # Maximum seconds until the second attempt at a bucket for which another member was faster. They
 # double with each attempt, so that many members get through, up to a multiple of the interval:
 # with more, one of two members at a distance starves at times.

@@ -11,8 +11,6 @@ import msgspec
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._shared.exchange import AHEAD, Grant, Report, ResponseRecord
 
-__all__ = ("INTERVAL", "Member", "StoreClock", "limiter_alone")
-
 #: Minimum seconds from one exchange of a process to the next, so that there are at most 20 in a
 #: second.
 INTERVAL = AHEAD

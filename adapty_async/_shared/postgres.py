@@ -16,8 +16,6 @@ from adapty_async._runtime.postgres import NO_RESPONSE, connect_options, explain
 from adapty_async._shared.store import START_TIMEOUT, TIMEOUT, Change, Loaded, cancel, ends_in_time
 from adapty_async.errors import ConfigError, StoreError
 
-__all__ = ("PostgresStore",)
-
 T = TypeVar("T")
 _Connection: TypeAlias = "psycopg.AsyncConnection[tuple[Any, ...]]"
 

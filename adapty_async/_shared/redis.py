@@ -18,8 +18,6 @@ from adapty_async._shared.redis_errors import explain_failure
 from adapty_async._shared.store import START_TIMEOUT, TIMEOUT, Change, Loaded, cancel, ends_in_time
 from adapty_async.errors import ConfigError, StoreError
 
-__all__ = ("RedisStore",)
-
 # Each runs without any other command in between, and has one key: a cluster accepts no script with
 # keys of different nodes. The time is a string, as numbers become integers. A damaged hash is
 # deleted, since it would stop the other keys as well.

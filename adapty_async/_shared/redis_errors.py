@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ("explain_failure",)
-
 # By the names and texts of an error and of those that it was raised for. The texts are not shown,
 # since they name hosts, users and keys. Servers before version 7 put the error of a command of a
 # script into the text of another one. Version 5 of the client has no classes for errors of clusters

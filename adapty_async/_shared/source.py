@@ -11,8 +11,6 @@ from adapty_async._shared.exchange import Grant, Report
 from adapty_async._shared.member import Member, limiter_alone
 from adapty_async.errors import ConfigError, StoreError
 
-__all__ = ("SharedSource",)
-
 logger = logging.getLogger("adapty_async")
 
 # Seconds until a store whose exchanges take too long is tried again.

@@ -14,8 +14,6 @@ from adapty_async._runtime.database import explain, is_journal, use_write_ahead_
 from adapty_async._shared.store import TIMEOUT, Change, Loaded
 from adapty_async.errors import StoreError
 
-__all__ = ("SqliteStore",)
-
 T = TypeVar("T")
 
 _CREATE = (

@@ -6,16 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-__all__ = (
-    "START_TIMEOUT",
-    "TIMEOUT",
-    "Change",
-    "Loaded",
-    "Store",
-    "cancel",
-    "ends_in_time",
-)
-
 #: Seconds after which a store that does not respond counts as down.
 TIMEOUT = 0.5
 #: Seconds after which it does at the start, when many processes may start at once.

@@ -68,8 +68,6 @@ from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError, InvalidInputError, JournalError
 from adapty_async.sandbox import Faults, Sandbox
 
-__all__ = ("cli",)
-
 T = TypeVar("T")
 
 # Requests per second of a dry run, which ignores the adaptive rate of its journal.

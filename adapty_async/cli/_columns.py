@@ -12,14 +12,6 @@ from adapty_async._input.mapping import RowMapping
 from adapty_async._input.presets import PRESETS
 from adapty_async.errors import AdaptyError, InvalidInputError
 
-__all__ = (
-    "COLUMN_OPTIONS",
-    "by_option",
-    "column_option",
-    "header_hints",
-    "hints",
-)
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

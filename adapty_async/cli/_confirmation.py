@@ -12,8 +12,6 @@ from adapty_async.cli._job import Exit, Job
 from adapty_async.cli._streams import write_error
 from adapty_async.cli._terminal import fitted, visible
 
-__all__ = ("ask", "ask_about", "describe_ends", "describe_users", "ends_of")
-
 # Characters of an id that are shown; one may have thousands.
 _SHOWN_LENGTH = 64
 

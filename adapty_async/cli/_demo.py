@@ -28,8 +28,6 @@ from adapty_async.config import RetryPolicy
 from adapty_async.errors import InvalidInputError
 from adapty_async.sandbox import Sandbox
 
-__all__ = ("run", "write_examples")
-
 T = TypeVar("T")
 
 _RATE = 500.0

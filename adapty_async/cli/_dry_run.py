@@ -14,7 +14,8 @@ import msgspec
 
 from adapty_async._api.call import Headers, Operation, Request
 from adapty_async._api.codec import RequestDefaults, encode
-from adapty_async._input.rows import Row, Rows
+from adapty_async._input.layout import Row
+from adapty_async._input.rows import Rows
 from adapty_async._journal import (
     Changes,
     InputCheck,
@@ -28,18 +29,6 @@ from adapty_async.bulk import JournalSummary, copy_journal
 from adapty_async.cli._terminal import visible, visible_json
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import InvalidInputError, JournalError
-
-__all__ = (
-    "DryJournal",
-    "Estimate",
-    "SampledRow",
-    "copied",
-    "estimate_of",
-    "measured_rate",
-    "sample",
-    "sample_json",
-    "sample_text",
-)
 
 # The request rate of the example if none is known.
 _EXAMPLE_RATE = 100.0

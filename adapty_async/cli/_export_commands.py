@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from adapty_async._input.rows import TABLE_FORMATS, format_of
+from adapty_async._input.layout import TABLE_FORMATS, format_of
 from adapty_async._runtime.words import counted
 from adapty_async.cli._app import _run
 from adapty_async.cli._help import complete_file, examples

@@ -8,9 +8,7 @@ import threading
 from collections.abc import Iterable
 from typing import Self
 
-from adapty_async._input.rows import Row
-
-__all__ = ("ThreadedReader",)
+from adapty_async._input.layout import Row
 
 # Rows that are read ahead.
 _PREFETCHED_ROWS = 256

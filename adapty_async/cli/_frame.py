@@ -26,8 +26,6 @@ from rich.control import Control
 from rich.file_proxy import FileProxy
 from rich.segment import ControlType, Segment
 
-__all__ = ("ERASE", "Frame")
-
 #: Erases from the line of the cursor to the end of the screen.
 ERASE = "\r\x1b[J"
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-__all__ = ("complete_file", "completion", "examples")
-
 _NAME = "adapty-async"
 _VARIABLE = "_ADAPTY_ASYNC_COMPLETE"  # the one that click reads
 

@@ -14,7 +14,8 @@ import msgspec
 from adapty_async._api.call import Operation, Request, Response
 from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._bulk.settings import MOST_WORKERS
-from adapty_async._input.rows import Row, Rows, SizedRows
+from adapty_async._input.layout import Row
+from adapty_async._input.rows import Rows, SizedRows
 from adapty_async._journal import Journal, RunName, belongs_to_journal
 from adapty_async.bulk import BulkReport, BulkRun, JournalSummary, StopReason, summarise
 from adapty_async.cli._columns import by_option
@@ -31,19 +32,6 @@ from adapty_async.errors import (
     ConfigError,
     InvalidInputError,
     JournalError,
-)
-
-__all__ = (
-    "DRAIN_SECONDS",
-    "Exit",
-    "Job",
-    "JobResult",
-    "accept",
-    "exit_code",
-    "perform",
-    "require_same_api",
-    "stop_message",
-    "summary_of",
 )
 
 #: Seconds to drain requests in flight after the first signal.

@@ -23,15 +23,6 @@ from adapty_async.cli._terminal import visible_json
 from adapty_async.errors import InvalidInputError
 from adapty_async.jobs import JobOutcome, JobReport
 
-__all__ = (
-    "failure_json",
-    "next_command",
-    "outcome_json",
-    "report_json",
-    "report_line",
-    "report_text",
-)
-
 # A comment of shells. A command that is printed may end up in a log.
 _WITHOUT_PASSWORD = "  # with its password in PGPASSWORD"  # noqa: S105  none
 _PASSWORD = re.compile(r"(?<=://)([^:@/?]*):[^@/?]*@")

@@ -35,8 +35,6 @@ from adapty_async.jobs import (
     StoreUnavailableError,
 )
 
-__all__ = ("STOPPED", "Connection", "Worker", "call_of", "make_client", "relocated", "work_on")
-
 #: The exit code of a job that stopped here and can be resumed (``EX_TEMPFAIL``).
 STOPPED = 75
 _LINE_SECONDS = 5.0

@@ -16,8 +16,6 @@ from adapty_async.bulk import ItemState, JournalSummary, StopReason, summarise
 from adapty_async.cli._job import Exit, JobResult, exit_code
 from adapty_async.cli._report import count_line, per_second
 
-__all__ = ("check_lines", "next_steps", "status_json", "status_text")
-
 _STATES = {
     ItemState.DONE: "",
     ItemState.ABSENT: "the server responded that they do not exist",

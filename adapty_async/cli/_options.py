@@ -16,30 +16,11 @@ from adapty_async import mail, v1, v2
 from adapty_async._api.call import Operation
 from adapty_async._bulk.settings import MAX_CONCURRENCY, MOST_WORKERS
 from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
-from adapty_async._input.rows import Format
+from adapty_async._input.layout import Format
 from adapty_async.cli._columns import COLUMN_OPTIONS, column_option
 from adapty_async.cli._help import complete_file
 from adapty_async.config import ApiKey
 from adapty_async.errors import ConfigError
-
-__all__ = (
-    "CONNECTION_OPTIONS",
-    "DELETIONS",
-    "KINDS",
-    "RATE",
-    "SECONDS",
-    "CommonOptions",
-    "FiniteRange",
-    "add_options",
-    "common_options",
-    "deletion_options",
-    "encoding_option",
-    "id_encoding_option",
-    "json_option",
-    "key_in",
-    "require_kind",
-    "yes_option",
-)
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 

@@ -31,8 +31,6 @@ from adapty_async.cli._streams import write_error
 from adapty_async.cli._terminal import visible
 from adapty_async.statistics import CircuitState, Statistics
 
-__all__ = ("CHECKING", "READING", "WRITING", "Meter", "WatchItems", "Work", "counting", "progress")
-
 RowT = TypeVar("RowT")
 
 _REFRESH_SECONDS = 0.2

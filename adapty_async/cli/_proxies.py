@@ -14,8 +14,6 @@ from adapty_async.client import AdaptyClient, AdaptyExportClient, AdaptyMailClie
 from adapty_async.errors import ConfigError
 from adapty_async.hooks import Hook, RetryScheduled
 
-__all__ = ("client_with_hints", "connection_hooks", "proxy_hooks", "require_usable_proxy")
-
 ClientT = TypeVar("ClientT", bound=AdaptyClient | AdaptyMailClient | AdaptyExportClient)
 
 

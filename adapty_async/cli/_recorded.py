@@ -11,22 +11,14 @@ import msgspec
 
 from adapty_async._input.files import known_encoding
 from adapty_async._input.fingerprint import difference
-from adapty_async._input.rows import (
-    TABLE_FORMATS,
-    Format,
-    Rows,
-    SizedRows,
-    format_of,
-    open_rows,
-)
+from adapty_async._input.layout import TABLE_FORMATS, Format, format_of
+from adapty_async._input.rows import Rows, SizedRows, open_rows
 from adapty_async._input.schema import id_columns
 from adapty_async._journal import JournalIdentity, RunName
 from adapty_async._report import InputRow
 from adapty_async.cli._columns import header_hints
 from adapty_async.cli._progress import counting
 from adapty_async.errors import InvalidInputError
-
-__all__ = ("RecordedInput",)
 
 
 def _read_as(described: dict[str, Any]) -> dict[str, Any]:

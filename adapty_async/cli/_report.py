@@ -14,7 +14,7 @@ import msgspec
 
 from adapty_async._bulk.outcomes_file import error_facts
 from adapty_async._input.findings import Findings
-from adapty_async._input.rows import Row
+from adapty_async._input.layout import Row
 from adapty_async._journal import belongs_to_journal
 from adapty_async._runtime.files import try_lock
 from adapty_async._runtime.words import counted
@@ -28,21 +28,6 @@ from adapty_async.bulk import (
 from adapty_async.cli._dry_run import Estimate
 from adapty_async.cli._terminal import visible, visible_json
 from adapty_async.errors import ConfigError, InvalidInputError
-
-__all__ = (
-    "FailuresFile",
-    "absent_lines",
-    "as_config_errors",
-    "count_line",
-    "dry_run_text",
-    "is_same_file",
-    "per_second",
-    "preview_json",
-    "report_json",
-    "report_text",
-    "require_no_stream",
-    "require_separate",
-)
 
 _SHOWN_FAILURES = 5
 # Without this flag, Windows writes other line ends.

@@ -15,8 +15,6 @@ from adapty_async._runtime.words import counted
 from adapty_async.errors import ConfigError
 from adapty_async.sandbox import Sandbox
 
-__all__ = ("serve",)
-
 
 async def serve(server: Sandbox, seed_file: Path | None) -> None:
     """

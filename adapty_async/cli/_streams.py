@@ -14,8 +14,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-__all__ = ("guard_standard_streams", "output_failed", "write_error")
-
 _STANDARD_ERROR = 2
 
 

@@ -14,8 +14,6 @@ import msgspec
 
 from adapty_async.errors import AdaptyError
 
-__all__ = ("echo", "echo_error", "fitted", "visible", "visible_json")
-
 # The end of the columns of a line, such as a name and a count: two blanks or more.
 _COLUMNS = re.compile(r".*\S {2,}|")
 _COMMAND = " adapty-async job "

@@ -10,17 +10,6 @@ import msgspec
 from adapty_async.client import AdaptyClient, AdaptyExportClient, AdaptyMailClient
 from adapty_async.statistics import BucketStatistics, CircuitState
 
-__all__ = (
-    "ALREADY",
-    "BUCKET_METRICS",
-    "BULK_ITEMS",
-    "CALL_DURATION",
-    "DURATION_BUCKETS",
-    "RETRY_BUDGET",
-    "BucketMetric",
-    "Client",
-)
-
 #: A client that can be measured.
 Client: TypeAlias = AdaptyClient | AdaptyMailClient | AdaptyExportClient
 

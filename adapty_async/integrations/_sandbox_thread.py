@@ -12,8 +12,6 @@ from typing import Any, TypeVar, cast
 
 from adapty_async.sandbox import Sandbox
 
-__all__ = ("serving",)
-
 T = TypeVar("T")
 
 

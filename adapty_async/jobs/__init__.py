@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from adapty_async._bulk.settings import MAX_OUTAGE
 from adapty_async.jobs._errors import (
     JobError,
     JobStoppedError,
@@ -11,7 +12,7 @@ from adapty_async.jobs._errors import (
     PartChangedError,
     StoreUnavailableError,
 )
-from adapty_async.jobs._job import MAX_OUTAGE, Call, Job, PartOptions
+from adapty_async.jobs._job import Call, Job, PartOptions
 from adapty_async.jobs._model import JobOutcome, JobReport, Parts
 from adapty_async.jobs._sources import Lines, PlannedSource, Source
 from adapty_async.jobs._store import JobStore

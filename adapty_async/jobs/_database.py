@@ -13,8 +13,6 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-__all__ = ("Database", "Dialect", "PartLock", "Rows", "Statement", "Steps", "drive", "steps_of")
-
 ResultT = TypeVar("ResultT")
 
 Rows: TypeAlias = list[tuple[Any, ...]]

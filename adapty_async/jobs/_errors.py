@@ -4,14 +4,6 @@ from __future__ import annotations
 
 from adapty_async.errors import AdaptyError, JournalError
 
-__all__ = (
-    "JobError",
-    "JobStoppedError",
-    "PartBusyError",
-    "PartChangedError",
-    "StoreUnavailableError",
-)
-
 
 class JobError(AdaptyError):
     """An error of a job or its store: it does not exist, has another input, or cannot be used."""

@@ -42,8 +42,6 @@ from adapty_async.jobs._steps import (
     stop_reason_of,
 )
 
-__all__ = ("MAX_OUTAGE", "Call", "Job", "PartOptions")
-
 # Maximum of parts in hand; each has a task and a run of its own.
 _MAX_PARTS = 1_000
 # Seconds between two checks of a run whether its job has stopped.

@@ -29,8 +29,6 @@ from adapty_async._runtime.postgres import (
 )
 from adapty_async.jobs._errors import JobError, StoreUnavailableError
 
-__all__ = ("CHECKED", "HELD", "Connection", "Link", "pooler_error")
-
 ResultT = TypeVar("ResultT")
 
 #: A connection of psycopg.

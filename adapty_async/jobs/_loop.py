@@ -17,8 +17,6 @@ from adapty_async.jobs._errors import (
     StoreUnavailableError,
 )
 
-__all__ = ("PartCalls", "PartLoop", "outage_wait")
-
 logger = logging.getLogger("adapty_async")
 
 # Parts that are read from the store at once; a worker picks among them at random, so that few

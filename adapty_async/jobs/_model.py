@@ -9,19 +9,6 @@ import msgspec
 
 from adapty_async.bulk import ItemState, JournalIdentity, OutcomeStatus
 
-__all__ = (
-    "STATUS_OF",
-    "JobOutcome",
-    "JobRecord",
-    "JobReport",
-    "PartCounts",
-    "PartPlan",
-    "PartRecord",
-    "Parts",
-    "Plan",
-    "count_states",
-)
-
 #: The count of a report to which an item with a state belongs.
 STATUS_OF: Mapping[ItemState, str] = {
     ItemState.NONE: "not_sent",

@@ -22,8 +22,6 @@ from adapty_async.jobs._part_steps import (
     taken_over,
 )
 
-__all__ = ("PartJournal",)
-
 
 class PartJournal:
     """

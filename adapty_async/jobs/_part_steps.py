@@ -30,17 +30,6 @@ from adapty_async.jobs._database import Rows, Statement, Steps
 from adapty_async.jobs._errors import JobError, PartBusyError
 from adapty_async.jobs._model import PartCounts
 
-__all__ = (
-    "RunKey",
-    "Runner",
-    "TakenPart",
-    "close_part",
-    "load_spans",
-    "open_part",
-    "statements_of",
-    "taken_over",
-)
-
 # The condition of each write of a run: no later run has taken the part over.
 _FENCE = "part.job = :job AND part.number = :part AND part.runs = :run"
 

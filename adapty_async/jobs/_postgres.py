@@ -26,8 +26,6 @@ from adapty_async.jobs._errors import StoreUnavailableError
 from adapty_async.jobs._link import CHECKED, HELD, Connection, Link, pooler_error
 from adapty_async.jobs._schema import ensure_schema
 
-__all__ = ("PostgresDatabase",)
-
 ResultT = TypeVar("ResultT")
 
 # A pooler that others use, too, may by chance lend the same session twice.

@@ -14,8 +14,6 @@ from adapty_async.jobs._errors import PartChangedError, StoreUnavailableError
 from adapty_async.jobs._model import PartPlan, Plan
 from adapty_async.jobs._sources import Item, new_digest, require_part_size
 
-__all__ = ("Query",)
-
 # Seconds to connect to each host of the database, and without a packet from its machine.
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 60.0

@@ -11,8 +11,6 @@ from adapty_async.jobs._database import Statement, Steps
 from adapty_async.jobs._errors import JobError
 from adapty_async.jobs._model import JobRecord, JobReport, PartCounts, Parts, count_states
 
-__all__ = ("OpenPart", "list_started", "read_report")
-
 # Seconds before the last outcome that count for the rate.
 _RECENT_SECONDS = 60.0
 _NAMES = PartCounts.__struct_fields__

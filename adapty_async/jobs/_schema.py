@@ -5,8 +5,6 @@ from __future__ import annotations
 from adapty_async.jobs._database import Statement, Steps
 from adapty_async.jobs._errors import JobError
 
-__all__ = ("VERSION", "ensure_schema")
-
 #: The version of the tables; a release rejects a store with a later one.
 VERSION = 1
 

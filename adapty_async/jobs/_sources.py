@@ -28,23 +28,14 @@ from adapty_async._input.files import (
     require_utf8_name,
 )
 from adapty_async._input.findings import Findings
+from adapty_async._input.layout import TABLE_FORMATS, Format, Layout, Row, format_of
 from adapty_async._input.records import LineReader, TextStream
-from adapty_async._input.rows import TABLE_FORMATS, Format, Layout, Row, RowReader, format_of
+from adapty_async._input.rows import RowReader
 from adapty_async._input.schema import id_columns
 from adapty_async.config import whole_number
 from adapty_async.errors import ConfigError, InvalidInputError
 from adapty_async.jobs._errors import PartChangedError
 from adapty_async.jobs._model import PartPlan, Plan
-
-__all__ = (
-    "Item",
-    "Lines",
-    "PlannedSource",
-    "Source",
-    "Unreadable",
-    "new_digest",
-    "require_part_size",
-)
 
 #: Bytes of a digest.
 _DIGEST_SIZE = 16

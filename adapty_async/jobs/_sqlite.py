@@ -32,8 +32,6 @@ from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive, 
 from adapty_async.jobs._errors import JobError, StoreUnavailableError
 from adapty_async.jobs._schema import ensure_schema
 
-__all__ = ("SqliteDatabase",)
-
 ResultT = TypeVar("ResultT")
 
 # Time that a transaction waits for those of other processes; and after one has waited in vain, such

@@ -13,19 +13,6 @@ from adapty_async.jobs._database import Rows, Statement, Steps
 from adapty_async.jobs._errors import JobError
 from adapty_async.jobs._model import JobRecord, PartPlan, PartRecord, Plan
 
-__all__ = (
-    "forget_job",
-    "list_open",
-    "load_job",
-    "part_in",
-    "plan_job",
-    "reopen_parts",
-    "select_part",
-    "set_changed",
-    "stop_job",
-    "stop_reason_of",
-)
-
 _TABLES = ("key", "minute", "part", "reason", "run", "span")
 
 

@@ -20,8 +20,6 @@ from adapty_async.jobs._sqlite import SqliteDatabase
 from adapty_async.jobs._steps import load_job, plan_job
 from adapty_async.shared import SharedRate
 
-__all__ = ("PART_SIZE", "JobStore")
-
 #: Maximum of items of a part by default.
 PART_SIZE = 2_000
 _LONGEST_NAME = 200

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adapty_async._input.rows import Row
+from adapty_async._input.layout import Row
 from adapty_async.cli._progress import CHECKING, READING, WRITING, Work, counting
 from adapty_async.sandbox import Sandbox
 from tests.cli.processes import Terminal, wait_until

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapty_async._input.rows import Row
+from adapty_async._input.layout import Row
 from adapty_async.cli._feed import ThreadedReader
 from adapty_async.errors import InvalidInputError
 

@@ -24,7 +24,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from adapty_async._input.rows import Format, Row, Rows, SizedRows, open_rows
+from adapty_async._input.layout import Format, Row
+from adapty_async._input.rows import Rows, SizedRows, open_rows
 from adapty_async._input.schema import id_columns
 from adapty_async.errors import InvalidInputError
 

@@ -14,7 +14,8 @@ import pytest
 
 from adapty_async import v1
 from adapty_async._api.call import Request, Response
-from adapty_async._input.rows import Layout, Row, Rows, open_rows
+from adapty_async._input.layout import Layout, Row
+from adapty_async._input.rows import Rows, open_rows
 from adapty_async._input.schema import id_columns, id_from
 from adapty_async._journal import RunName
 from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from adapty_async._input.rows import Row
+from adapty_async._input.layout import Row
 from adapty_async._journal import Run, RunName
 from adapty_async.bulk import BulkReport, ItemState, JournalSummary, StopReason
 from adapty_async.cli._job import JobResult

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from adapty_async._api.call import Operation
-from adapty_async._input.rows import Row
+from adapty_async._input.layout import Row
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
 from adapty_async.cli import _progress
 from adapty_async.cli._frame import Frame

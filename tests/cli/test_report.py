@@ -17,7 +17,8 @@ import msgspec
 import pytest
 
 from adapty_async._input.findings import Findings
-from adapty_async._input.rows import Row, open_rows
+from adapty_async._input.layout import Row
+from adapty_async._input.rows import open_rows
 from adapty_async.bulk import (
     BulkReport,
     EarlierStatus,

@@ -12,7 +12,8 @@ import openpyxl
 import pyarrow as pa
 from pyarrow import feather, parquet
 
-from adapty_async._input.rows import Row, SizedRows, open_rows
+from adapty_async._input.layout import Row
+from adapty_async._input.rows import SizedRows, open_rows
 
 Cells: TypeAlias = Mapping[str, Sequence[Any]]
 

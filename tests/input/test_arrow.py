@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather
 
-from adapty_async._input.rows import Row, open_rows
+from adapty_async._input.layout import Row
+from adapty_async._input.rows import open_rows
 from adapty_async.errors import InvalidInputError
 from tests.input.tables import (
     rows_of,

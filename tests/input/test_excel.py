@@ -12,7 +12,8 @@ import openpyxl
 import pytest
 
 from adapty_async._input.excel import open_excel
-from adapty_async._input.rows import Row, SizedRows, open_rows
+from adapty_async._input.layout import Row
+from adapty_async._input.rows import SizedRows, open_rows
 from adapty_async.errors import InvalidInputError
 from tests.input.tables import rows_of, used, write_excel
 

@@ -19,8 +19,9 @@ from adapty_async import v2
 from adapty_async._input.files import require_one_file
 from adapty_async._input.findings import listed
 from adapty_async._input.items import ids_in, pairs_in
+from adapty_async._input.layout import Row
 from adapty_async._input.mapping import ColumnOptions, RowMapping
-from adapty_async._input.rows import Row, open_rows
+from adapty_async._input.rows import open_rows
 from adapty_async._input.schema import id_columns, require_distinct
 from adapty_async.errors import InvalidInputError
 from adapty_async.files import InputFile, UnreadableRow

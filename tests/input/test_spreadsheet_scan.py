@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from adapty_async._input.cells import FaultyCell
-from adapty_async._input.rows import Row, open_rows
+from adapty_async._input.layout import Row
+from adapty_async._input.rows import open_rows
 from adapty_async._input.sheet_findings import UnreadableSheetError, column_letters
 from adapty_async._input.sheet_xml import SheetReader, read_xml
 from adapty_async._input.spreadsheet_scan import SpreadsheetScan
