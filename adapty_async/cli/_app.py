@@ -245,7 +245,7 @@ def _rows(
     """
     ids = None if options.preset is not None or id_option is None else mapping.id_column
 
-    def check(names: list[str]) -> Collection[str] | None:
+    def check(names: list[str]) -> Collection[str]:
         if ids is not None and ids not in names:
             id_columns(ids)(names)
         return mapping.check(names)
