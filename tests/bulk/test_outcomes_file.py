@@ -1225,6 +1225,20 @@ async def test_a_folder_that_is_gone_ends_the_run(tmp_path: Path) -> None:
     assert failed == [True]
 
 
+async def test_a_wait_that_is_cancelled_delays_no_other_one(path: Path) -> None:
+    """Whoever waits for the same write learns of its end, and the outcome is in the file."""
+    file = OutcomesFile(path)
+    await file.open(lambda: None)
+    file.add(Entry(1, "a", Outcome(0, "a", OutcomeStatus.DONE)))
+    cancelled, other = file.flushed(), file.flushed()
+    cancelled.cancel()
+    await asyncio.wait_for(other, 30)
+
+    assert cancelled.cancelled()
+    assert [line["id"] for line in map(json.loads, path.read_text().splitlines())] == ["a"]
+    await file.aclose()
+
+
 async def test_a_defect_of_the_writer_is_raised(path: Path) -> None:
     """An outcome that cannot be written is no silent gap: the run ends with the reason."""
     file = OutcomesFile(path)
