@@ -1235,7 +1235,7 @@ async def test_a_wait_that_is_cancelled_delays_no_other_one(path: Path) -> None:
     await asyncio.wait_for(other, 30)
 
     assert cancelled.cancelled()
-    assert [line["id"] for line in map(json.loads, path.read_text().splitlines())] == ["a"]
+    assert [line["id"] for line in lines(path)] == ["a"]
     await file.aclose()
 
 
