@@ -248,8 +248,8 @@ class Link:
         loop = asyncio.get_running_loop()
         seconds = (HELD - CHECKED) * self._lease
         return (
+            loop.call_later(seconds, self._give_up, done),  # first: the other one disconnects
             loop.call_later(_LONG_SECONDS if is_long else seconds, self._break_late, wait),
-            loop.call_later(seconds, self._give_up, done),
         )
 
     def _break_late(self, wait: _Wait) -> None:
