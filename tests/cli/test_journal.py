@@ -106,7 +106,7 @@ def test_a_run_that_stops_at_one_error_resumes_when_the_cause_is_gone(
     """To run the same command again at once would not help: the same rows come first."""
     path = put("ids.txt", "".join(f"u{number}\n" for number in range(200)))
     options = ("--by", "customer-user-id", "--access-level", "premium", "--yes")
-    # all are connected when the run stops: aiohttp 3.14.3 may leave the socket of a cancelled one open
+    # all are connected at the stop: a cancelled connect of aiohttp 3.14.3 may leave a socket open
     few = ("--concurrency", "8")
     command = ("grant", path, *options, *few, "--journal", path.with_name("journal"))
     first, second = invoke(*command), invoke(*command)
