@@ -85,8 +85,8 @@ class AdaptiveRateLimiter:
     """
     An adaptive rate limiter that keeps just below the rate that a server accepts.
 
-    It is deterministic and for use in one thread. It is a `RateSource`, which describes the methods
-    that both have.
+    It is deterministic and for use in one thread. `RateSource` describes its methods that others
+    share.
 
     Args:
         clock: returns monotonic seconds.

@@ -72,7 +72,7 @@ _READ_SIZE = 64 * 1024
 _FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
 
 
-def use(protocol: Any, kept: Kept, state: CallState) -> None:
+def record_use(protocol: Any, kept: Kept, state: CallState) -> None:
     """Record that a connection is used, and whether it was before; prepare a new one."""
     if weakref.ref(protocol) in kept:
         state.connection_reused()

@@ -38,8 +38,8 @@ from adapty_async._http.attempt import (
     may_be_unread,
     read,
     read_now,
+    record_use,
     target_of,
-    use,
 )
 from adapty_async._http.session_sender import session_sender
 from adapty_async.errors import ConnectError
@@ -87,7 +87,7 @@ class DirectSender:
         protocol = connection.protocol
         transport = protocol.transport  # a connector that is closed forgets it
         try:
-            use(protocol, self._kept, state)
+            record_use(protocol, self._kept, state)
             protocol.set_response_params(read_until_eof=True)
             state.sent()
             await self._write(protocol, request, target)

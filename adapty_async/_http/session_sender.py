@@ -33,9 +33,9 @@ from adapty_async._http.attempt import (
     Target,
     may_be_unread,
     read_whole,
+    record_use,
     target_of,
     translate,
-    use,
 )
 from adapty_async.errors import ConnectError, ConnectionLostError
 
@@ -112,7 +112,7 @@ class DesyncGuardRequest(aiohttp.ClientRequest):
         if state.on_wire:  # aiohttp would send it again
             raise ConnectionLostError("the connection broke (it was sent already)")
         attempt.transport = conn.transport
-        use(protocol, attempt.kept, state)
+        record_use(protocol, attempt.kept, state)
         state.sent()
         return aiohttp.ClientRequest.send(self, conn)  # `super()` takes 0.1 µs
 

@@ -246,12 +246,13 @@ def _rows(
     ids = None if options.preset is not None or id_option is None else mapping.id_column
 
     def check(names: list[str]) -> Collection[str]:
-        if ids is not None and ids not in names:
-            id_columns(ids)(names)
-        return mapping.check(names)
+        with header_hints(id_option):  # a pipe has its header read during the run
+            if ids is not None and ids not in names:
+                id_columns(ids)(names)
+            return mapping.check(names)
 
     _echo(hints(mapping))
-    with counting(options.input) as watch, header_hints(id_option):
+    with counting(options.input) as watch:
         rows = open_rows(
             options.input,
             options.form,

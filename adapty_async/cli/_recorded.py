@@ -117,11 +117,12 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
         decisive = (self.run_column or column) if is_same else column
 
         def check_columns(names: list[str]) -> Collection[str]:
-            for each in {decisive, column}:
-                id_columns(each)(names)
+            with header_hints("--column"):  # a pipe has its header read later
+                for each in {decisive, column}:
+                    id_columns(each)(names)
             return {decisive, column}
 
-        with counting(path) as watch, header_hints("--column"):
+        with counting(path) as watch:
             rows = open_rows(
                 path,
                 form,

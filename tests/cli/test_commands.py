@@ -21,7 +21,7 @@ from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async.bulk import BulkOptions
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke, StartSandbox
-from tests.cli.processes import started, wait_for_arrivals
+from tests.cli.processes import run, started, wait_for_arrivals
 
 Put = Callable[[str, str | bytes], Path]
 
@@ -273,6 +273,15 @@ def test_wrong_columns_end_a_run_before_it_begins(
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stdout == ""
+    assert sandbox.arrivals() == []
+
+
+def test_a_header_of_a_pipe_gets_the_same_hint(sandbox: Sandbox) -> None:
+    """The header of a pipe is read during the run, and its error names the same option."""
+    options = ("--format", "csv", "--column", "uid", "--yes")
+    ended = run("delete", "-", *V1, *options, stdin=b"id\nu1\n")
+    assert ended.returncode == 2
+    assert 'header: has no column "uid"; found: id; name it with --column' in ended.stderr
     assert sandbox.arrivals() == []
 
 
