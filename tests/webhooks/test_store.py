@@ -125,7 +125,8 @@ async def test_a_closed_store_leaves_no_file_open(tmp_path: Path) -> None:
     others = set(threading.enumerate())  # such as the thread of an earlier test that still ends
     store = SqliteStore(tmp_path / "events.db")
     await store.add("a")
-    (thread,) = (one for one in set(threading.enumerate()) - others if one.name == "adapty-webhooks")
+    started = set(threading.enumerate()) - others
+    (thread,) = (one for one in started if one.name == "adapty-webhooks")
     await store.aclose()
     thread.join(timeout=5)
 
