@@ -157,13 +157,20 @@ class ConnectError(TransportError):
 
     Attributes:
         permanent: a retry cannot help, as with a certificate that does not verify.
+        errno: the number of the system's error, as in the module `errno`; None without one.
     """
 
     def __init__(
-        self, message: str = "", *, operation: str | None = None, permanent: bool = False
+        self,
+        message: str = "",
+        *,
+        operation: str | None = None,
+        permanent: bool = False,
+        errno: int | None = None,
     ) -> None:
         super().__init__(message, operation=operation)
         self.permanent = permanent
+        self.errno = errno
 
 
 class RequestTimeoutError(TransportError):

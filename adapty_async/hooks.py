@@ -78,6 +78,7 @@ class RetryScheduled(msgspec.Struct, frozen=True):
         error: the name of the error's class.
         status: the HTTP status, None if there was no response.
         call_id: the number of the call; see `CallStarted`.
+        errno: that of `adapty_async.ConnectError`, None for other errors.
     """
 
     operation: str
@@ -86,6 +87,7 @@ class RetryScheduled(msgspec.Struct, frozen=True):
     error: str
     status: int | None
     call_id: int = 0
+    errno: int | None = None
 
 
 class CallEnded(msgspec.Struct, frozen=True):

@@ -73,6 +73,7 @@ FIELDS: dict[str, Any] = {
     "attempts": 3,
     "operation": "v1.profiles.get",
     "permanent": True,
+    "errno": 24,
     "status": 418,
     "error_code": "teapot",
     "errors": (ErrorItem("short and stout", field_name="spout"),),

@@ -19,7 +19,7 @@ from adapty_async._api.validation import exact_text, header_name, header_value
 from adapty_async._bulk.executor import BulkExecutor
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limits import LimiterRegistry
-from adapty_async._flow.queues import PrioritySemaphore
+from adapty_async._flow.queues import ConnectionSemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter, RateSource
 from adapty_async._http.transport import Transport
 from adapty_async._pipeline.layers import CallOptions, PipelineConfig, without_state
@@ -123,7 +123,7 @@ class BaseClient:
         )
         layers = PipelineConfig(
             transport=self._connections if transport is None else without_state(transport),
-            connections=LoopLocal(lambda: PrioritySemaphore(_connections(limits, session))),
+            connections=_connections(limits, session, clock),
             timing=timing,
             limiters=LimiterRegistry(
                 timing, _rate_limiter(limits, clock), _rate_source(limits, defaults)
@@ -349,18 +349,20 @@ def _rate_source(limits: Limits, defaults: RequestDefaults) -> Callable[[str], R
     return functools.partial(limits.shared.rate_source, f"{defaults.origin}\n{defaults.account}")
 
 
-def _connections(limits: Limits, session: aiohttp.ClientSession | None) -> int:
+def _connections(
+    limits: Limits, session: aiohttp.ClientSession | None, clock: Callable[[], float]
+) -> LoopLocal[ConnectionSemaphore]:
     """
-    Return the maximum of requests in flight, so that none waits in a session for a connection.
+    Return a semaphore of requests in flight, so that none waits in a session for a connection.
 
     A wait in the session would count towards the attempt's timeout, and a stopped run would still
     send the waiting requests.
     """
-    connector = None if session is None else session.connector
-    if connector is None:
-        return limits.connections
-    bounds = (limits.connections, connector.limit, connector.limit_per_host)
-    return min(bound for bound in bounds if bound)  # 0 means no limit
+    bounds = [limits.connections]
+    if session is not None and session.connector is not None:
+        bounds += (session.connector.limit, session.connector.limit_per_host)
+    count = min(bound for bound in bounds if bound)  # 0 means no limit
+    return LoopLocal(lambda: ConnectionSemaphore(count, clock))
 
 
 def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:

@@ -17,9 +17,9 @@ import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from adapty_async._flow.circuit_breaker import CircuitBreaker, Sign, sign_of
+from adapty_async._flow.circuit_breaker import CircuitBreaker, Sign, is_out_of_files, sign_of
 from adapty_async._flow.endpoint_monitor import EndpointMonitor
-from adapty_async._flow.queues import PrioritySemaphore, RunOrder
+from adapty_async._flow.queues import ConnectionSemaphore, PrioritySemaphore, RunOrder
 from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter, RateSource
 from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.errors import (
@@ -45,7 +45,8 @@ class Verdict(enum.Enum):
 
     #: The API responded, and did not throttle.
     WORKED = enum.auto()
-    #: The attempt failed in an outage, so the request is not the cause.
+    #: The attempt failed in an outage, or for lack of a file descriptor: the request is not the
+    #: cause.
     OUTAGE = enum.auto()
     #: The attempt was throttled, failed without a known outage, or is no sign of anything.
     OTHER = enum.auto()
@@ -265,7 +266,7 @@ class BucketLimiter(abc.ABC):
         separate: operations that have a limit of their own, which another limiter enforces.
     """
 
-    def __init__(self, state: BucketState, connections: PrioritySemaphore) -> None:
+    def __init__(self, state: BucketState, connections: ConnectionSemaphore) -> None:
         self._state = state
         self._connections = connections
         self.separate = state.endpoints.separate
@@ -309,11 +310,15 @@ class BucketLimiter(abc.ABC):
                 state.record_success(operation, sent, paced=self._is_paced())
             else:
                 verdict = self._record(operation, error, sent)
+        if self._connections.is_reduced:
+            self._connections.grow()
         self._connections.release()  # last: it raises if the loop is closed with calls in flight
         return verdict
 
     def _record(self, operation: str, error: AdaptyError, sent: float) -> Verdict:
         """Record a failed attempt by its sign: the service works, throttles or fails."""
+        if is_out_of_files(error) and self._connections.reduce():
+            return Verdict.OUTAGE
         sign = sign_of(error)
         if sign is Sign.WORKS:
             self._state.record_success(operation, sent, paced=self._is_paced())
@@ -350,7 +355,7 @@ class CallLimiter(BucketLimiter):
     of its own, before the items of all bulk runs, until its deadline.
     """
 
-    def __init__(self, state: BucketState, connections: PrioritySemaphore) -> None:
+    def __init__(self, state: BucketState, connections: ConnectionSemaphore) -> None:
         super().__init__(state, connections)
         self._queue = state.calls.get()
 

@@ -25,7 +25,7 @@ from adapty_async._flow.bucket_limiter import (
 )
 from adapty_async._flow.circuit_breaker import OutageTimer, WakefulClock
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
-from adapty_async._flow.queues import PrioritySemaphore, RunOrder, WaitQueue
+from adapty_async._flow.queues import ConnectionSemaphore, RunOrder, WaitQueue
 from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter, RateSource
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.loop import Timing
@@ -239,7 +239,7 @@ class RunLimiter(BucketLimiter):
     """
 
     def __init__(
-        self, state: BucketState, connections: PrioritySemaphore, run: RunLimits, bucket: str
+        self, state: BucketState, connections: ConnectionSemaphore, run: RunLimits, bucket: str
     ) -> None:
         super().__init__(state, connections)
         self._run = run

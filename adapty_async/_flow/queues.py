@@ -2,6 +2,7 @@
 Queues of tasks that wait in one event loop, each in its order, and cancelled at any time.
 
 - `PrioritySemaphore`: permits, for urgent waiters first.
+- `ConnectionSemaphore`: one whose permits shrink with the file descriptors of the process.
 - `WaitQueue`: a FIFO queue whose head waits for all.
 - `RunOrder`: whose turn it is among the runs that wait for one rate.
 - `KeyedLock`: mutual exclusion per key.
@@ -14,6 +15,12 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
+
+# The share of the connections in use that is kept when the process has no file descriptor for
+# another one: the journal and the rest of the process need some.
+_KEPT = 0.9
+# Seconds after which one more connection is tried.
+_GROWTH_SECONDS = 1.0
 
 
 class PrioritySemaphore:
@@ -71,6 +78,56 @@ class PrioritySemaphore:
                 if not waiter.done():  # otherwise it was cancelled
                     return waiter
         return None
+
+
+class ConnectionSemaphore(PrioritySemaphore):
+    """
+    A semaphore of the requests in flight of one client, in one event loop.
+
+    A process may have fewer file descriptors than the semaphore has permits. When a connection
+    fails for lack of one, the count falls below the permits that are in use. It grows again by one
+    a second while requests end, since other parts of the process may have released theirs.
+
+    Args:
+        count: number of permits.
+        clock: returns monotonic seconds.
+
+    Attributes:
+        is_reduced: whether the count has fallen, and is not yet the original one.
+    """
+
+    def __init__(self, count: int, clock: Callable[[], float]) -> None:
+        super().__init__(count)
+        self._most = count
+        self._clock = clock
+        self._grows_at = 0.0
+        self.is_reduced = False
+
+    def reduce(self) -> bool:
+        """
+        Reduce the count because a connection with a permit failed; return whether that may help.
+
+        It does not if no other permit is in use: then no connection can be made at all.
+        """
+        others = self.count - self.available - 1
+        if others < 1:
+            return False
+        if self.available >= 0:  # otherwise permits are in use that are no longer in the count
+            self._set(max(1, math.floor(_KEPT * others)))
+        self._grows_at = self._clock() + _GROWTH_SECONDS
+        return True
+
+    def grow(self) -> None:
+        """Add a permit to a reduced count, once in each interval."""
+        now = self._clock()
+        if now >= self._grows_at:
+            self._grows_at = now + _GROWTH_SECONDS
+            self._set(self.count + 1)
+
+    def _set(self, count: int) -> None:
+        self.available += count - self.count
+        self.count = count
+        self.is_reduced = count < self._most
 
 
 EntrantT = TypeVar("EntrantT")

@@ -22,6 +22,7 @@ import errno
 import functools
 import math
 import os
+import socket
 import ssl
 import time
 import weakref
@@ -68,6 +69,8 @@ LARGE_BODY = 64 * 1024
 # 256 KiB returns to the operating system each time, which takes 18 of 75 µs for a small response
 # (Python 3.11, Linux). TLS and uvloop read in another way.
 _READ_SIZE = 64 * 1024
+# Subclasses of OSError whose numbers are not those of the module `errno`.
+_NUMBERED_OTHERWISE = (ssl.SSLError, socket.gaierror)
 # Exceptions of aiohttp; TimeoutError is an OSError.
 _FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
 
@@ -213,7 +216,7 @@ def translate(error: Exception) -> TransportError:
         case aiohttp.ClientHttpProxyError(status=407):
             return ConnectError("the proxy requires a password", permanent=True)
         case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
-            return ConnectError(f"cannot connect ({_cause(error)})")
+            return ConnectError(f"cannot connect ({_cause(error)})", errno=_errno_of(error))
         case aiohttp.ConnectionTimeoutError():
             return ConnectError("cannot connect (timed out)")
         case TimeoutError():
@@ -227,11 +230,18 @@ def _cause(error: Exception) -> str:
     inner = getattr(error, "os_error", error)
     if isinstance(inner, ssl.SSLError):
         return "TLS failed"
-    number = getattr(inner, "errno", None)
     # the text of asyncio is that of the call, not of the reason
-    if isinstance(number, int) and number in errno.errorcode:
+    if (number := _errno_of(error)) is not None:
         return os.strerror(number)
     return getattr(inner, "strerror", None) or type(inner).__name__
+
+
+def _errno_of(error: Exception) -> int | None:
+    """Return the number of the system's error; those of TLS and name lookups are other numbers."""
+    inner = getattr(error, "os_error", error)
+    number = getattr(inner, "errno", None)
+    is_of_system = number in errno.errorcode and not isinstance(inner, _NUMBERED_OTHERWISE)
+    return number if is_of_system else None
 
 
 # Maximum seconds of connecting.

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
@@ -25,11 +26,13 @@ from adapty_async._http.attempt import Kept, ReadBody, SendOnce, TimeoutSchedule
 from adapty_async._http.direct_sender import Stamp, fastest_sender, why_standard
 from adapty_async._http.session_sender import SESSION_OPTIONS, given_session_sender, session_sender
 from adapty_async._http.streaming import STREAMED, Sink, read_into
+from adapty_async._runtime.files import OUT_OF_FILES
 from adapty_async._runtime.fork import SocketFactory, register_fork_handler
 from adapty_async._runtime.loop import LoopLocal
 from adapty_async.errors import (
     AdaptyError,
     ConfigError,
+    ConnectError,
     ConnectionLostError,
     DeadlineError,
     RequestTimeoutError,
@@ -38,6 +41,11 @@ from adapty_async.statistics import HttpPath
 
 logger = logging.getLogger("adapty_async")
 
+# The header of a request whose response is the last one on its connection.
+_CLOSE = {"Connection": "close"}
+# The share of connections to close if the process has no file descriptor left: a few more than the
+# limiters give up, so that no others are opened instead.
+_SURPLUS = 1 / 8
 # Seconds between two checks whether the loop of another thread still runs.
 _RECHECK = 0.1
 
@@ -107,7 +115,7 @@ class Transport:
             self._require_open()
         resources = self._open.get()
         pool = resources.pool
-        if sink is None and resources.guarded and pool.is_current():
+        if sink is None and resources.guarded and not pool.surplus and pool.is_current():
             return self._send(resources, pool, pool.send, request, state)
         return self._send_when_ready(resources, request, state, sink)
 
@@ -117,6 +125,9 @@ class Transport:
         await self._make_ready(resources)
         pool = resources.pool
         send = pool.send
+        if pool.surplus:
+            pool.surplus -= 1
+            request = request.with_headers(_CLOSE)
         if sink is not None:
             read_body = read_into(sink, resources.timeouts, state, self._clock)
             send = self._streaming_sender(pool, read_body)
@@ -157,14 +168,22 @@ class Transport:
                 await resources.retire(pool)
         try:
             failure.operation = request.operation
-            await self._renew_if_dead(resources, pool, dead=pool.is_dead(state, failure, responses))
+            await self._renew_if_dead(resources, pool, state, failure, responses)
             raise failure
         finally:
             del failure  # otherwise the error and this frame would form a cycle
 
-    async def _renew_if_dead(self, resources: _LoopResources, pool: _Pool, *, dead: bool) -> None:
+    async def _renew_if_dead(
+        self,
+        resources: _LoopResources,
+        pool: _Pool,
+        state: CallState,
+        failure: AdaptyError,
+        responses: int,
+    ) -> None:
+        is_dead = pool.record_failure(state, failure, responses)
         # a session of the caller's is not among these, nor one that was closed with the client
-        if dead and pool is resources.pool and pool.session in resources.sessions:
+        if is_dead and pool is resources.pool and pool.session in resources.sessions:
             await self._renew(resources)
 
     def _check_cancelled(
@@ -296,6 +315,7 @@ class _Pool(msgspec.Struct):
         kept: the connections that were used before.
         in_flight: number of requests in flight.
         responses: number of responses so far.
+        surplus: number of connections to close with their next response.
     """
 
     send: SendOnce
@@ -304,16 +324,21 @@ class _Pool(msgspec.Struct):
     kept: Kept = msgspec.field(default_factory=set)
     in_flight: int = 0
     responses: int = 0
+    surplus: int = 0
 
-    def is_dead(self, state: CallState, error: AdaptyError, responses: int) -> bool:
+    def record_failure(self, state: CallState, error: AdaptyError, responses: int) -> bool:
         """
-        Return whether to drop all kept connections, after an attempt over one failed.
+        Record a failed attempt; return whether to drop all kept connections.
 
-        1. A failure of a new connection is no sign of the state of the others.
+        1. A failure of a new connection is no sign of the state of the others. If no file
+           descriptor was left for it, some of them close after their next response, since the rest
+           of the process needs descriptors, too.
         2. No response in time: the network may have dropped them (a NAT, a machine that slept).
         3. It was closed: so are the others, unless one has had a response since the attempt began.
            A server that closes some of them now and then costs no others.
         """
+        if isinstance(error, ConnectError) and error.errno in OUT_OF_FILES:
+            self.surplus = max(self.surplus, math.ceil(_SURPLUS * self.in_flight))
         if not state.reused:
             return False
         if isinstance(error, RequestTimeoutError):

@@ -50,7 +50,7 @@ from adapty_async._journal.schema import (
     write_identity,
 )
 from adapty_async._runtime.database import DatabaseThread, code_of, explain, set_durable
-from adapty_async._runtime.files import PRIVATE, flush_folder, is_at, status_of
+from adapty_async._runtime.files import OUT_OF_FILES, PRIVATE, flush_folder, is_at, status_of
 from adapty_async._runtime.loop import result_of
 from adapty_async.errors import JournalError
 
@@ -274,8 +274,17 @@ def _require_shared_memory_fault(error: sqlite3.OperationalError) -> None:
 
 
 def _allocate(path: Path, size: int) -> None:
-    """Extend a file with zeros, which reserve disk space; SQLite ignores them in its log."""
-    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    """
+    Extend a file with zeros, which reserve disk space; SQLite ignores them in its log.
+
+    Without a file descriptor, the next checkpoint does that: the log keeps the space it has.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in OUT_OF_FILES:
+            return
+        raise
     try:
         present = os.fstat(handle).st_size
         if present < size and not _allocate_at_once(handle, present, size):

@@ -34,7 +34,7 @@ from adapty_async._api.results import RawResponse, raw_response
 from adapty_async._flow.bucket_limiter import BucketLimiter, CallLimiter, Verdict
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limits import LimiterRegistry, RunLimiter, RunLimits
-from adapty_async._flow.queues import PrioritySemaphore
+from adapty_async._flow.queues import ConnectionSemaphore
 from adapty_async._pipeline.observe import Emitter, observe, observe_attempts
 from adapty_async._pipeline.retry import (
     Creation,
@@ -113,7 +113,7 @@ class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     transport: Layer
-    connections: LoopLocal[PrioritySemaphore]
+    connections: LoopLocal[ConnectionSemaphore]
     timing: Timing
     limiters: LimiterRegistry
     budget: RetryBudget
@@ -275,7 +275,7 @@ class LimitLayer:
     def __init__(
         self,
         send: Layer,
-        connections: LoopLocal[PrioritySemaphore],
+        connections: LoopLocal[ConnectionSemaphore],
         registry: LimiterRegistry,
         clock: Callable[[], float],
         run: RunLimits | None = None,

@@ -21,6 +21,7 @@ from adapty_async._flow.circuit_breaker import (
     IN_FLIGHT,
     RetryBudget,
     cannot_be_the_api,
+    is_out_of_files,
     is_transient,
 )
 from adapty_async._flow.limits import RunLimits
@@ -233,6 +234,9 @@ class _RetryLoop(msgspec.Struct, eq=False):
 
     def _acquire_tokens(self) -> bool:
         """Acquire tokens for a retry; a bulk run, with its own bounds, may proceed with fewer."""
+        if is_out_of_files(self._error):  # the service has no part in it
+            self._cost = 0
+            return True
         throttled = isinstance(self._error, RateLimitError)
         cost = RetryBudget.THROTTLED if throttled else RetryBudget.TRANSIENT
         if self._request.low_priority:
@@ -248,6 +252,7 @@ class _RetryLoop(msgspec.Struct, eq=False):
             error=type(self._error).__name__,
             status=getattr(self._error, "status", None),
             call_id=self._state.call_id,
+            errno=getattr(self._error, "errno", None),
         )
         if self._run is not None:
             self._run.hold(self._request, retries.upcoming_sleep)

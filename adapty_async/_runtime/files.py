@@ -1,10 +1,13 @@
-"""Helpers for files that a run keeps open: permissions, moves, locks and durable names."""
+"""Helpers for files and their descriptors: permissions, moves, locks, durable names, limits."""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
+#: The numbers of the system's errors if the process or the system has no file descriptor left.
+OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 #: The permissions of files that hold ids, digests or keys of a run: only their owner reads them.
 PRIVATE = 0o600
 

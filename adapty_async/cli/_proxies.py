@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from adapty_async._http.session_sender import PROXY_SCHEMES
+from adapty_async._runtime.files import OUT_OF_FILES
 from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient, AdaptyExportClient, AdaptyMailClient
 from adapty_async.errors import ConfigError
@@ -76,9 +77,9 @@ def proxy_hooks(origin: str, *, trust_env: bool) -> tuple[Hook, ...]:
 
 
 def connection_hooks(origin: str, *, trust_env: bool) -> tuple[Hook, ...]:
-    """Return hooks that name the address, and an unused proxy, if a connection fails."""
+    """Return hooks that name the address, an unused proxy or a limit, if a connection fails."""
     hint = f"No connection to {origin}: retrying. If this is no outage, check the address."
-    return (*proxy_hooks(origin, trust_env=trust_env), _hint_once(hint))
+    return (*proxy_hooks(origin, trust_env=trust_env), _hint_once(hint), _files_hint())
 
 
 def _proxies_for(origin: str) -> dict[str, str]:
@@ -94,11 +95,18 @@ def _variable(name: str) -> str:
     return next(each for each in written if each.lower() == name and each in os.environ)
 
 
-def _hint_once(hint: str) -> Callable[[object], None]:
+def _files_hint() -> Callable[[object], None]:
+    hint = "Too many open files: fewer connections are used. ulimit -n raises the limit."
+    return _hint_once(hint, out_of_files=True)
+
+
+def _hint_once(hint: str, *, out_of_files: bool = False) -> Callable[[object], None]:
     hints = [hint]
 
     def on_event(event: object) -> None:
-        if hints and isinstance(event, RetryScheduled) and event.error == "ConnectError":
+        if not (hints and isinstance(event, RetryScheduled) and event.error == "ConnectError"):
+            return
+        if (event.errno in OUT_OF_FILES) is out_of_files:
             write_error(hints.pop())
 
     return on_event

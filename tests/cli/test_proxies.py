@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from adapty_async.cli._proxies import connection_hooks, proxy_hooks, require_usable_proxy
@@ -56,6 +58,19 @@ def test_an_address_without_a_connection_is_named_once(
         for event in (CallStarted("v1.profiles.delete"), FAILED, FAILED):
             hook(event)
     told = f"No connection to {ORIGIN}: retrying. If this is no outage, check the address.\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_lack_of_file_descriptors_is_named_once_and_is_no_fault_of_the_address(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the address nor a proxy is to blame, and the hint has the remedy."""
+    monkeypatch.setenv("HTTPS_PROXY", PROXY)
+    event = msgspec.structs.replace(FAILED, errno=errno.EMFILE)
+    for hook in connection_hooks(ORIGIN, trust_env=False):
+        hook(event)
+        hook(event)
+    told = "Too many open files: fewer connections are used. ulimit -n raises the limit.\n"
     assert capsys.readouterr().err == told
 
 

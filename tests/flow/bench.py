@@ -11,7 +11,7 @@ import pytest
 
 from adapty_async._api.call import CallState, Layer, Request, Response
 from adapty_async._flow.limits import LimiterRegistry, RunLimiter, RunLimits
-from adapty_async._flow.queues import PrioritySemaphore
+from adapty_async._flow.queues import ConnectionSemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._pipeline.layers import LimitLayer
 from adapty_async._runtime.loop import LoopLocal, Timing
@@ -84,7 +84,7 @@ class Bench:
         self.limiters = LimiterRegistry(
             timing, None if rate is None else FixedRateLimiter(rate, burst, self.clock)
         )
-        self.connections = LoopLocal(lambda: PrioritySemaphore(connections))
+        self.connections = LoopLocal(lambda: ConnectionSemaphore(connections, self.clock))
         self.latency = latency
         self.sent: list[tuple[str, float]] = []
         self.responses: dict[str, list[BaseException]] = {}

@@ -16,7 +16,7 @@ from adapty_async._flow import rate_state as _rate_state
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
 from adapty_async._flow.limits import LimiterRegistry, RunLimits, remaining_patience
-from adapty_async._flow.queues import PrioritySemaphore
+from adapty_async._flow.queues import ConnectionSemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._pipeline.layers import LimitLayer
 from adapty_async._runtime.loop import LoopLocal, Timing
@@ -1141,7 +1141,7 @@ def test_two_event_loops_share_a_limiter(rate: float | None) -> None:
         timing, None if rate is None else FixedRateLimiter(rate, 1000, clock)
     )
     limiters.expect(100_000.0)
-    connections = LoopLocal(lambda: PrioritySemaphore(4))
+    connections = LoopLocal(lambda: ConnectionSemaphore(4, clock))
     failures: list[BaseException] = []
 
     async def response_for(request: Request, state: CallState) -> Response:

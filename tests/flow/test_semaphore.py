@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async._flow.queues import PrioritySemaphore
+from adapty_async._flow.queues import ConnectionSemaphore, PrioritySemaphore
+from adapty_async.testing import FakeClock
 from tests._support import has_waiters, loop_turns
 
 
@@ -310,3 +311,64 @@ async def test_a_time_that_is_over_when_the_permit_comes_loses_no_permit() -> No
     with pytest.raises(TimeoutError):
         await task
     assert permits.available == 1
+
+
+# ConnectionSemaphore
+
+
+@pytest.mark.parametrize(("in_use", "count"), [(64, 56), (20, 17), (3, 1), (2, 1)])
+def test_a_connection_without_a_descriptor_reduces_the_permits_to_those_that_had_one(
+    in_use: int, count: int
+) -> None:
+    """Nine tenths of the others in use are left, so that the process has descriptors for more."""
+    permits = ConnectionSemaphore(100, FakeClock())
+    assert not permits.is_reduced
+    for _ in range(in_use):
+        assert permits.try_acquire()
+
+    assert permits.reduce()
+    assert (permits.count, permits.is_reduced) == (count, True)
+    for _ in range(in_use - count):
+        permits.release()
+        assert not permits.try_acquire()
+    permits.release()
+    assert permits.try_acquire()
+
+
+def test_failures_of_permits_that_are_no_longer_counted_reduce_no_further() -> None:
+    """Of 64 requests that begin together, 20 have a descriptor: about as many permits are left."""
+    permits = ConnectionSemaphore(64, FakeClock())
+    for _ in range(64):
+        assert permits.try_acquire()
+    for _ in range(44):
+        assert permits.reduce()
+        permits.release()
+
+    assert 15 <= permits.count <= 20
+    assert permits.available == permits.count - 20
+
+
+def test_a_process_that_can_make_no_connection_at_all_keeps_its_permits() -> None:
+    """The only request in flight fails: fewer permits would not help, so that is a failure."""
+    permits = ConnectionSemaphore(64, FakeClock())
+    assert permits.try_acquire()
+
+    assert not permits.reduce()
+    assert (permits.count, permits.is_reduced) == (64, False)
+
+
+def test_a_permit_comes_back_each_second_until_all_are_back() -> None:
+    """Other parts of the process may have released their descriptors meanwhile."""
+    clock = FakeClock()
+    permits = ConnectionSemaphore(4, clock)
+    for _ in range(4):
+        assert permits.try_acquire()
+    assert permits.reduce()
+    counts = []
+    while permits.is_reduced:
+        permits.grow()
+        counts.append(permits.count)
+        clock.now += 0.5
+
+    assert counts == [2, 2, 3, 3, 4]
+    assert permits.available == 0

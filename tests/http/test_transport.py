@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import errno
 import gc
 import gzip
 import math
@@ -306,6 +307,7 @@ async def test_a_refused_connection_is_tried_again(method: str) -> None:
                 await CALLS[method](client)
 
     assert not caught.value.permanent
+    assert caught.value.errno == errno.ECONNREFUSED
     assert caught.value.attempts == 2
 
 
@@ -344,6 +346,28 @@ class Unanswered(AbstractResolver):
 
     async def close(self) -> None:
         """Do nothing, since there is nothing to close."""
+
+
+class Unknown(Unanswered):
+    """A resolver that finds no name, with the number of that error on macOS."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Fail as `socket.getaddrinfo` does."""
+        raise socket.gaierror(errno.ENOEXEC, "nodename nor servname provided")
+
+
+async def test_a_name_that_is_not_found_has_the_text_of_the_resolver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The numbers of its errors are not those of the system: 8 is no "Exec format error"."""
+    monkeypatch.setattr("aiohttp.connector.DefaultResolver", lambda **_: Unknown())
+    async with AdaptyClient(KEY, base_url="https://host.invalid", retry=ONCE) as client:
+        with pytest.raises(ConnectError, match=r"^cannot connect \(nodename nor") as caught:
+            await CALLS["GET"](client)
+
+    assert caught.value.errno is None
 
 
 async def test_a_name_that_is_not_found_in_time_is_a_failed_connection(

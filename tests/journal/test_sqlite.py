@@ -9,7 +9,7 @@ import os
 import resource
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,31 @@ async def test_a_commit_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "run.db", owed=OWED)
     assert states_of(await reopened(journal)) == {2560: ItemState.ABSENT, 3072: ItemState.FAILED}
     await journal.close()
+
+
+@contextlib.contextmanager
+def _no_descriptor_left() -> Iterator[None]:
+    """Let the process open no other file."""
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+
+
+async def test_a_journal_needs_no_other_descriptor_once_it_is_open(tmp_path: Path) -> None:
+    """Connections may use all of them: no commit fails, and no outcome is lost by the close."""
+    journal = SqliteJournal(tmp_path / "run.db", owed=OWED)
+    await reopened(journal)
+    with _no_descriptor_left():
+        for number in range(600):
+            changes = Changes(spans={number: span("d")})
+            assert await journal.commit(changes, durable=False) is None
+        await journal.close()
+    assert summarise(tmp_path / "run.db").counts[ItemState.DONE] == 600
 
 
 async def test_a_cancelled_opening_gives_the_journal_back(tmp_path: Path) -> None:

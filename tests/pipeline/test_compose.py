@@ -26,7 +26,7 @@ from adapty_async._api.codec import RequestDefaults
 from adapty_async._bulk.executor import BulkExecutor
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.limits import LimiterRegistry, RunLimits
-from adapty_async._flow.queues import PrioritySemaphore
+from adapty_async._flow.queues import ConnectionSemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._pipeline.layers import (
     CallOptions,
@@ -72,7 +72,7 @@ def layers(
     timing = Timing(clock, clock.sleep, lambda _low, high: high)
     return PipelineConfig(
         transport=unwritten(transport),
-        connections=LoopLocal(lambda: PrioritySemaphore(1)),
+        connections=LoopLocal(lambda: ConnectionSemaphore(1, clock)),
         timing=timing,
         limiters=LimiterRegistry(timing, rate_limiter),
         budget=RetryBudget(500),

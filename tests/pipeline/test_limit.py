@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 
 import pytest
 
 from adapty_async._api.call import CallState, Request, Response
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
 from adapty_async._flow.limits import LimiterRegistry, RunLimits, remaining_patience
-from adapty_async._flow.queues import PrioritySemaphore
+from adapty_async._flow.queues import ConnectionSemaphore
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._pipeline.layers import LimitLayer, check
 from adapty_async._runtime.loop import LoopLocal, Timing
@@ -31,9 +32,9 @@ REPLY: Reply = (200, {}, b"")
 KINDS = pytest.mark.parametrize("low_priority", [False, True], ids=["single", "item"])
 
 
-def connections(count: int = 100) -> LoopLocal[PrioritySemaphore]:
+def connections(count: int = 100) -> LoopLocal[ConnectionSemaphore]:
     """Return a number of connections per event loop."""
-    return LoopLocal(lambda: PrioritySemaphore(count))
+    return LoopLocal(lambda: ConnectionSemaphore(count, time.monotonic))
 
 
 def limiters(clock: FakeClock) -> LimiterRegistry:
