@@ -7,6 +7,7 @@ lasts as long as the process, `SqliteStore` is a file that several processes of 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -177,7 +178,9 @@ class SqliteStore:
             raise JournalError(f"{self._path}: {explain(error)}") from None
 
     def _connect(self) -> sqlite3.Connection:
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, PRIVATE))
+        # not one that is there: its close releases the locks of other stores of this process
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE))
         db = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY)
         try:
             self._prepare(db)
