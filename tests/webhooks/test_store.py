@@ -237,6 +237,17 @@ async def test_two_stores_of_a_process_share_a_file_with_other_processes(tmp_pat
     await two.aclose()
 
 
+async def test_a_file_with_another_name_is_rejected(tmp_path: Path) -> None:
+    """The log belongs to a name, so processes would not see each other's records."""
+    path = tmp_path / "events.db"
+    path.touch()
+    (tmp_path / "backup.db").hardlink_to(path)
+    store = SqliteStore(path)
+    with pytest.raises(JournalError, match=r"events\.db: it has another name \(a hard link\)"):
+        await store.add("a")
+    await store.aclose()
+
+
 FORKED = """
 import asyncio, os, sys
 from adapty_async.webhooks import SqliteStore
