@@ -124,7 +124,8 @@ def _rate(key: Mapping[str, Any]) -> Steps[float | None]:
         " WHERE job = :job AND last_at > :since",
         {**key, "since": last_at - _RECENT_SECONDS},
     )
-    return int(items) / max(last_at - first_at, _MIN_SECONDS)
+    seconds: float = max(last_at - first_at, _MIN_SECONDS)
+    return int(items) / seconds
 
 
 def _limit(key: Mapping[str, Any]) -> Steps[float | None]:
