@@ -531,6 +531,14 @@ async def test_the_settings_of_a_database_do_not_matter(
             assert [outcome.status async for outcome in job.outcomes()] == ["absent"] * 2
 
 
+async def test_a_search_path_without_a_schema_is_named(postgres_url: str) -> None:
+    """The tables cannot be made anywhere, and the message says what to correct."""
+    with fresh_database(postgres_url) as url:
+        alter(url, "search_path = 'nowhere'")
+        with pytest.raises(JobError, match="no schema of search_path exists"):
+            await JobStore(url).__aenter__()
+
+
 async def test_the_settings_of_a_role_do_not_end_or_conflict_with_transactions(
     postgres_url: str,
 ) -> None:
