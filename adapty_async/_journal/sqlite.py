@@ -50,7 +50,14 @@ from adapty_async._journal.schema import (
     write_identity,
 )
 from adapty_async._runtime.database import DatabaseThread, code_of, explain, set_durable
-from adapty_async._runtime.files import OUT_OF_FILES, PRIVATE, flush_folder, is_at, status_of
+from adapty_async._runtime.files import (
+    OUT_OF_FILES,
+    PRIVATE,
+    fault_of_name,
+    flush_folder,
+    is_at,
+    status_of,
+)
 from adapty_async._runtime.loop import result_of
 from adapty_async.errors import JournalError
 
@@ -237,8 +244,8 @@ def _require_file(path: Path, status: os.stat_result) -> None:
         raise DamageError("it is a symbolic link")
     if not stat.S_ISREG(status.st_mode):
         raise DamageError("it is not a regular file")
-    if status.st_nlink > 1:
-        raise DamageError("it has another name (a hard link), which SQLite cannot protect")
+    if (fault := fault_of_name(path)) is not None:
+        raise DamageError(fault)
     if not os.access(path, os.R_OK | os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 

@@ -88,8 +88,11 @@ _UNKNOWN = "no connection; `psql` with the same address shows why"
 _REMEDIES = {
     "08P01": "a pooler in statement mode allows no transaction; use its session mode",
     "0A000": "the server may be a standby",
+    "22P05": "the encoding of the database lacks a character of the text; use one in UTF8",
     "25006": "a standby can only be read; it may pass, or add target_session_attrs=read-write",
+    "3F000": "no schema of search_path exists; create it, or correct search_path",
     "42501": "the user lacks a right; see its tables and rights in the documentation",
+    "42P05": "a pooler passed on a session without a reset; see its server_reset_query",
     "53100": "the disk of the server is full",
     "57014": "the server cancelled the command; see its statement_timeout",
     "57P01": "the server stops, or ended the connection; it may pass",

@@ -11,10 +11,11 @@ from adapty_async.jobs._database import Statement, Steps
 from adapty_async.jobs._errors import JobError
 from adapty_async.jobs._model import JobRecord, JobReport, PartCounts, Parts, count_states
 
-# Seconds before the last outcome that count for the rate.
-_RECENT_SECONDS = 60.0
+# Seconds before the last outcome that count for the rate, and the shortest time that shows one.
+_RECENT_SECONDS, _MIN_SECONDS = 60.0, 1.0
 _NAMES = PartCounts.__struct_fields__
-_ENDED = "done + absent + failed + lost + unknown + not_sent + duplicate"
+# A run that stops leaves many items unsent at once, and they end in a later one.
+_ENDED = "done + absent + failed + lost + unknown + duplicate"
 
 
 class OpenPart(msgspec.Struct, frozen=True):
@@ -123,8 +124,8 @@ def _rate(key: Mapping[str, Any]) -> Steps[float | None]:
         " WHERE job = :job AND last_at > :since",
         {**key, "since": last_at - _RECENT_SECONDS},
     )
-    seconds = last_at - first_at
-    return int(items) / seconds if seconds > 0 else None
+    seconds: float = max(last_at - first_at, _MIN_SECONDS)
+    return int(items) / seconds
 
 
 def _limit(key: Mapping[str, Any]) -> Steps[float | None]:

@@ -25,7 +25,7 @@ from adapty_async._runtime.database import (
     set_durable,
     use_write_ahead_log,
 )
-from adapty_async._runtime.files import PRIVATE
+from adapty_async._runtime.files import PRIVATE, fault_of_name
 from adapty_async._runtime.loop import until_ended
 from adapty_async.errors import JournalError
 from adapty_async.jobs._database import Dialect, Rows, Statement, Steps, drive, steps_of
@@ -182,8 +182,13 @@ class _Locks:
 
 def _opened(path: Path) -> _File | _ReadOnlyFile:
     """Open a store, or create it; one on a read-only medium, or of another user, for reading."""
+    with _translated(path):
+        if not path.exists():
+            return _File(path)
+        if (fault := fault_of_name(path)) is not None:
+            raise JobError(f"the job store {path} cannot be used: {fault}")
     is_writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-    return _ReadOnlyFile(path) if path.exists() and not is_writable else _File(path)
+    return _File(path) if is_writable else _ReadOnlyFile(path)
 
 
 class _ReadOnlyFile:

@@ -7,6 +7,7 @@ lasts as long as the process, `SqliteStore` is a file that several processes of 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from adapty_async._runtime.database import DatabaseThread, explain, use_write_ahead_log
-from adapty_async._runtime.files import PRIVATE
+from adapty_async._runtime.files import PRIVATE, fault_of_name
 from adapty_async._runtime.fork import keep_inherited, register_fork_handler
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import JournalError
@@ -177,7 +178,11 @@ class SqliteStore:
             raise JournalError(f"{self._path}: {explain(error)}") from None
 
     def _connect(self) -> sqlite3.Connection:
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, PRIVATE))
+        # not one that is there: its close releases the locks of other stores of this process
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE))
+        if (fault := fault_of_name(self._path)) is not None:
+            raise JournalError(f"{self._path}: {fault}")
         db = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY)
         try:
             self._prepare(db)

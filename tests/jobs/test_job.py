@@ -340,7 +340,11 @@ async def test_parts_that_a_worker_left_are_not_running(
 async def test_a_report_has_rate_and_limit_while_a_worker_is_at_work(
     store_url: str, name: str, ids: WriteIds
 ) -> None:
-    """The rate is that of the last minute; the limit is that of the last run that recorded one."""
+    """
+    The rate is that of the last minute; the limit is that of the last run that recorded one.
+
+    Items that a run left unsent when it stopped are no work.
+    """
     server = Held()
     async with AdaptyClient("key", transport=server) as own, JobStore(store_url) as store:
         job = await planned(store, name, own, ids(*users(20)))
@@ -353,11 +357,11 @@ async def test_a_report_has_rate_and_limit_while_a_worker_is_at_work(
         await store._database.execute(recorded)
         minutes = Statement(
             "INSERT INTO adapty_minute VALUES"
-            " (:job, 0, 7, :minute, :first, :last, :done, 0, 0, 0, 0, 0, 0, 0, 0)",
+            " (:job, 0, 7, :minute, :first, :last, :done, 0, 0, 0, 0, :left, 0, 0, 0)",
             {"job": job._record.id},
             [
-                {"minute": 0, "first": 0.0, "last": 50.0, "done": 100},
-                {"minute": 10, "first": 600.0, "last": 610.0, "done": 20},
+                {"minute": 0, "first": 0.0, "last": 50.0, "done": 100, "left": 0},
+                {"minute": 10, "first": 600.0, "last": 610.0, "done": 20, "left": 1_000},
             ],
         )
         await store._database.execute(minutes)
@@ -370,6 +374,26 @@ async def test_a_report_has_rate_and_limit_while_a_worker_is_at_work(
         server.may_respond.set()
         await running
         assert (await job.report()).limit is None
+
+
+async def test_the_first_outcomes_of_a_job_show_no_rate_of_thousands(
+    store_url: str, name: str, ids: WriteIds
+) -> None:
+    """Two responses within a millisecond are two a second, and not two thousand."""
+    server = Held()
+    async with AdaptyClient("key", transport=server) as own, JobStore(store_url) as store:
+        job = await planned(store, name, own, ids(*users(10)))
+        minute = Statement(
+            "INSERT INTO adapty_minute VALUES"
+            " (:job, 0, 7, 10, 600.0, 600.001, 2, 0, 0, 0, 0, 0, 0, 2, 0)",
+            {"job": job._record.id},
+        )
+        await store._database.execute(minute)
+        running = asyncio.create_task(job.run_part(0))
+        await server.until_sent(10)
+        assert (await job.report()).rate == 2.0
+        server.may_respond.set()
+        await running
 
 
 async def test_a_part_that_is_read_in_another_way_is_rejected(

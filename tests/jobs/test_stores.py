@@ -368,6 +368,16 @@ async def test_a_file_that_is_no_longer_there_ends_a_worker(
         assert len(slow.arrivals()) < 100
 
 
+async def test_a_file_with_another_name_is_rejected(tmp_path: Path) -> None:
+    """The log and the locks belong to a name, so workers would not know of each other."""
+    path = tmp_path / "jobs.db"
+    async with JobStore(f"sqlite:///{path}"):
+        pass
+    (tmp_path / "backup.db").hardlink_to(path)
+    with pytest.raises(JobError, match=r"jobs\.db cannot be used: it has another name"):
+        await JobStore(f"sqlite:///{path}").__aenter__()
+
+
 async def test_a_link_to_a_file_is_its_address(
     tmp_path: Path, name: str, adapty: AdaptyClient, ids: WriteIds
 ) -> None:
@@ -519,6 +529,14 @@ async def test_the_settings_of_a_database_do_not_matter(
             job = await planned(store, "\u20ac", adapty, ids("a", "b"))
             assert (await job.work()).ok
             assert [outcome.status async for outcome in job.outcomes()] == ["absent"] * 2
+
+
+async def test_a_search_path_without_a_schema_is_named(postgres_url: str) -> None:
+    """The tables cannot be made anywhere, and the message says what to correct."""
+    with fresh_database(postgres_url) as url:
+        alter(url, "search_path = 'nowhere'")
+        with pytest.raises(JobError, match="no schema of search_path exists"):
+            await JobStore(url).__aenter__()
 
 
 async def test_the_settings_of_a_role_do_not_end_or_conflict_with_transactions(

@@ -18,6 +18,7 @@ import pytest
 
 from adapty_async._journal import Changes, ItemState, SqliteJournal, summarise
 from adapty_async._journal.sqlite import reading
+from adapty_async._runtime import files
 from adapty_async.errors import JournalError
 from tests.journal.support import (
     IDENTITY,
@@ -227,6 +228,24 @@ async def test_links_are_rejected(tmp_path: Path) -> None:
     await refused(real, "it has another name")
     link.unlink()
     assert await stored(real) == {0: ItemState.DONE}
+
+
+async def test_a_file_that_is_mounted_alone_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A container that has the file without its folder would lose the log, and other runs' locks.
+
+    Source: https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
+    """
+    mounts, path = tmp_path / "mountinfo", tmp_path / "a run.db"
+    monkeypatch.setattr(files, "_MOUNTS", mounts)
+    await make(path)  # a system without such a table
+    mounts.write_text(f"48 27 254:0 / {tmp_path} rw shared:1 - ext4 /dev/vda rw\n", "utf-8")
+    assert await stored(path) == {0: ItemState.DONE}
+    name = str(path).replace(" ", "\\040")
+    mounts.write_text(f"48 27 254:0 /run.db {name} rw - ext4 /dev/vda rw\n", "utf-8")
+    await refused(path, "it is mounted alone, without its log and its locks: mount its folder")
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "socket"])

@@ -200,6 +200,54 @@ async def test_a_file_that_cannot_be_used_is_an_error(tmp_path: Path, operation:
         await store.aclose()
 
 
+OTHER = """
+import asyncio, sys, threading
+from adapty_async.webhooks import SqliteStore
+
+async def main(path, *keys):
+    store = SqliteStore(path)
+    found = [await store.contains(key) for key in keys]
+    await store.aclose()
+    for thread in threading.enumerate():
+        if thread.name == "adapty-webhooks":
+            thread.join()  # it closes the file
+    sys.exit(not all(found))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_two_stores_of_a_process_share_a_file_with_other_processes(tmp_path: Path) -> None:
+    """A process that leaves the file does not remove the log in which both stores write."""
+    path = tmp_path / "events.db"
+    one, two = SqliteStore(path), SqliteStore(path)
+    command = [sys.executable, "-W", "error", "-c", OTHER, str(path)]
+
+    async def others_have(*keys: str) -> bool:
+        done = await asyncio.create_subprocess_exec(*command, *keys)
+        return await done.wait() == 0
+
+    await one.add("a")
+    await two.add("b")
+    assert await others_have("a", "b")
+    await one.add("c")
+    await two.add("d")
+    assert await others_have("a", "b", "c", "d")
+    await one.aclose()
+    await two.aclose()
+
+
+async def test_a_file_with_another_name_is_rejected(tmp_path: Path) -> None:
+    """The log belongs to a name, so processes would not see each other's records."""
+    path = tmp_path / "events.db"
+    path.touch()
+    (tmp_path / "backup.db").hardlink_to(path)
+    store = SqliteStore(path)
+    with pytest.raises(JournalError, match=r"events\.db: it has another name \(a hard link\)"):
+        await store.add("a")
+    await store.aclose()
+
+
 FORKED = """
 import asyncio, os, sys
 from adapty_async.webhooks import SqliteStore
