@@ -19,10 +19,13 @@ their customer user ids, as a JSON list or a JSON string per line, to ``/_sandbo
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, closing
 from itertools import chain
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from types import TracebackType
+from typing import Any, Literal, Self
 
 from aiohttp import web
 
@@ -33,11 +36,6 @@ from ._rate import TokenBucket
 from ._shop import Shop
 from ._store import Arrival, Store, StoredProfile
 from ._webhooks import Delivery, Webhooks
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from os import PathLike
-    from types import TracebackType
 
 __all__ = ["Arrival", "Delivery", "Faults", "Sandbox"]
 

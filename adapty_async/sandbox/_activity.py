@@ -13,21 +13,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
+from yarl import URL
 
-from ._service import storable
+from ._service import Call, storable
 from ._snippets import SENT_HEADERS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from yarl import URL
-
-    from ._service import Call
-    from ._store import Arrival, Store
+from ._store import Arrival, Store
 
 #: The complete seconds whose rates are kept.
 SECONDS = 60

@@ -12,34 +12,30 @@ import math
 import socket
 import struct
 import time
+from collections.abc import Mapping
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 from aiohttp import web
 
 from . import _export, _v1
 from ._activity import Activity
 from ._body import received
+from ._faults import FaultPlan
 from ._mail import Mail
 from ._page import Page
+from ._rate import TokenBucket
 from ._rules import Problem
 from ._service import Call, Refusal, Response, Service, storable
 from ._shop import Shop
-from ._store import Arrival
+from ._store import Arrival, Store
 from ._strict import Documents
 from ._v2_app import AppV2, pattern
 from ._v2_currencies import CurrenciesV2
 from ._v2_profiles import ProfilesV2
 from ._web import Web
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ._faults import FaultPlan
-    from ._rate import TokenBucket
-    from ._store import Store
-    from ._webhooks import Webhooks
+from ._webhooks import Webhooks
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -80,7 +76,6 @@ class App:
     def __init__(
         self, store: Store, faults: FaultPlan, options: Options, webhooks: Webhooks | None = None
     ) -> None:
-        """Build the services; nothing is started."""
         self.stopping = asyncio.Event()
         self._store = store
         self._faults = faults

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from collections.abc import Awaitable, Callable
+from typing import cast
 
 from aiohttp import web
 
 from ._rules import Problem
 from ._service import Refusal, storable
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 #: The largest body in bytes, inclusive; as nginx and Django have it.
 LENGTH_MAX = 1024**2

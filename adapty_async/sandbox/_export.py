@@ -10,23 +10,19 @@ from __future__ import annotations
 import csv
 import io
 import zlib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import date, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import available_timezones
 
 from . import _rules
-from ._rules import Invalid, Problem
+from ._rules import Invalid, Problem, Rule
 from ._service import Call, Refusal, Response, Service, json_response, read
 from ._v2_rules import integer, list_of, nullable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from ._rules import Rule
-
-    Row = dict[str, Any]
+Row = dict[str, Any]
 
 _BASE = "/api/v1/client-api"
 _ROWS_PER_BLOCK = 1000
@@ -147,7 +143,6 @@ class Export(Service):
     name = "export"
 
     def __init__(self, authorization: str, kind: _Kind, numbers: Numbers) -> None:
-        """Serve exports of one kind."""
         super().__init__(authorization, {"POST": self._export})
         self._kind = kind
         self._numbers = numbers

@@ -10,12 +10,9 @@ Sources: https://www.w3.org/TR/fetch-metadata/, https://datatracker.ietf.org/doc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 #: Headers of all responses of the page. Its scripts and styles are files of this origin; the
 #: browser rejects any other, and any text that a script would make markup.

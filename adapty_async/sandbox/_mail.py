@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ._rules import Invalid, Problem, mail_event, mail_identifiers, mail_profile
 from ._service import (
     Call,
@@ -14,9 +12,7 @@ from ._service import (
     json_response,
     read,
 )
-
-if TYPE_CHECKING:
-    from ._store import Store
+from ._store import Store
 
 _BASE = "/api/v1/profile"
 _IDENTIFIERS = ("external_profile_id", "customer_user_id", "email")
@@ -57,7 +53,6 @@ class Mail:
     """The operations of the Mail API."""
 
     def __init__(self, store: Store) -> None:
-        """Serve `store`."""
         self._store = store
 
     def services(self, authorization: str) -> dict[str, Service]:

@@ -7,10 +7,11 @@ None of them counts as a request to an API: they are in no log, meet no fault an
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -19,17 +20,12 @@ from aiohttp import web
 from . import _guard, _snippets
 from ._activity import Activity, EventStream, event
 from ._body import complete
-from ._faults import Faults
+from ._faults import FaultPlan, Faults
+from ._rate import TokenBucket
 from ._service import Refusal, storable
+from ._shop import Shop
+from ._store import Store, StoredProfile
 from ._webhook_events import access_properties
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
-
-    from ._faults import FaultPlan
-    from ._rate import TokenBucket
-    from ._shop import Shop
-    from ._store import Store, StoredProfile
 
 #: The paths that no API has.
 PREFIX = "/_sandbox/"
@@ -75,7 +71,6 @@ class Page:
         body_timeout: float,
         stopping: asyncio.Event,
     ) -> None:
-        """Show these parts to requests that come from this machine's pages and programs."""
         self._store = store
         self._shop = shop
         self._faults = faults

@@ -9,13 +9,11 @@ device, event and offer objects.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
-
-    Rule = Callable[[Any], Any]
+Rule = Callable[[Any], Any]
 
 _ATTRIBUTES_MAX = 30
 _ATTRIBUTE_KEY = re.compile(r"[A-Za-z0-9._-]{1,30}")

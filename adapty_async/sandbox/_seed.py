@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import msgspec
 
 from . import _v2_rules as rules
 from ._rules import Invalid, Problem, identifier, mail_profile, record, text, updated, wrong
-from ._store import StoredProfile
+from ._shop import Shop
+from ._store import Store, StoredProfile
 from ._v2_profiles import ProfilesV2
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from ._shop import Shop
-    from ._store import Store
 
 _MAIL_ID = "external_profile_id"
 _IDS = ("customer_user_id", "profile_id")

@@ -6,21 +6,17 @@ A service does no I/O. It checks the key, the method, the media type and the bod
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import msgspec
 from aiohttp import web
 
-from ._rules import Invalid, Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from ._rules import Rule
+from ._rules import Invalid, Problem, Rule
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 

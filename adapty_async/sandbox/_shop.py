@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import sqlite3
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import msgspec
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterable, Mapping
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS purchases (

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -19,9 +20,6 @@ from ._rules import Invalid
 from ._service import decoded
 from ._v2_routes import BASE as _V2
 from ._v2_routes import HEADERS as _IDS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 #: The headers of a request that code has.
 SENT_HEADERS = (

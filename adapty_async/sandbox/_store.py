@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS profiles (

@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ._rules import Invalid, Problem
 from ._service import Refusal, decoded
 from ._v2_rules import UUID
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    Schema = Mapping[str, Any]
+Schema = Mapping[str, Any]
 
 _FOLDER = Path(__file__).with_name("documents")
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -57,7 +55,6 @@ class Documents:
     """The request bodies that OpenAPI documents describe, by method and path."""
 
     def __init__(self) -> None:
-        """Read the OpenAPI documents."""
         self._bodies: dict[str, list[_Body]] = {}
         for file in sorted(_FOLDER.glob("*.json")):
             for method, body in _bodies_of(json.loads(file.read_text("utf-8"))):
@@ -121,7 +118,6 @@ class Validator:
     """A validator of JSON values against the schemas of one document."""
 
     def __init__(self, schemas: Mapping[str, Schema]) -> None:
-        """Follow references into `schemas`."""
         self._schemas = schemas
         self._checks: Mapping[str, Callable[[Schema, Any], Iterator[Problem]]] = {
             "type": _of_type,

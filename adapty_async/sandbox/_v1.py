@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from ._rules import updated, v1_profile
 from ._service import Call, Response, decoded, json_response
-from ._store import StoredProfile
+from ._store import Store, StoredProfile
 from ._v2_routes import ServerSide, header_ids, missing_profile, require_profile
-
-if TYPE_CHECKING:
-    from ._store import Store
 
 PATH = "/api/v1/server-side-api/profiles/"
 
@@ -25,7 +22,6 @@ class ServerSideV1(ServerSide):
     with_media_type = frozenset({"GET", "POST", "PATCH", "DELETE"})
 
     def __init__(self, store: Store, authorization: str) -> None:
-        """Serve `store`."""
         self._store = store
         operations = {
             "GET": self._get,

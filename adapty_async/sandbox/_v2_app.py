@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 from . import _v2_rules as rules
 from ._rules import Invalid, Problem
 from ._service import Call, Refusal, Response, Service, json_response, read
-from ._store import StoredProfile
+from ._shop import Shop
+from ._store import Store, StoredProfile
+from ._v2_profiles import ProfilesV2
 from ._v2_routes import BASE, ServerSide, require_profile, whole_number
-
-if TYPE_CHECKING:
-    from ._shop import Shop
-    from ._store import Store
-    from ._v2_profiles import ProfilesV2
 
 PAYWALLS = f"{BASE}/paywalls/"
 _STRIPE = "/api/v1/sdk/purchase/stripe/token/validate/"
@@ -88,7 +85,6 @@ class AppV2:
         profiles: ProfilesV2,
         unset_refund_saver: Literal["null", "defaults"],
     ) -> None:
-        """Serve the profiles of `store` with their rows in `shop`."""
         self._unset_refund_saver = _UNSET_REFUND_SAVER[unset_refund_saver]
         self._store = store
         self._shop = shop

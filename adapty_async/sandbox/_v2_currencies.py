@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -14,14 +15,9 @@ import msgspec
 from . import _v2_rules as rules
 from ._rules import Invalid, Problem
 from ._service import Call, Refusal, Response, Service, json_response, read
-from ._shop import IdempotencyRecord
+from ._shop import IdempotencyRecord, Shop
+from ._store import Store, StoredProfile
 from ._v2_routes import BASE, ServerSide, require_profile, whole_number
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ._shop import Shop
-    from ._store import Store, StoredProfile
 
 _KEY_SECONDS = 3600.0
 _LIMIT, _LIMIT_MAX = 50, 100

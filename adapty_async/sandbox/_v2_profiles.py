@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from . import _v2_rules as rules
 from . import _webhook_events as events
 from ._rules import Invalid, Problem, updated
 from ._service import Call, Refusal, Response, Service, decoded, json_response, read
-from ._store import StoredProfile
+from ._shop import Shop
+from ._store import Store, StoredProfile
 from ._v2_routes import BASE, ServerSide, header_ids, missing_profile, require_profile
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from ._shop import Shop
-    from ._store import Store
 
 _APP_ID = str(uuid5(NAMESPACE_URL, "sandbox"))
 _GRACE = "grace_period_expires_at"

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from ._rules import Invalid, Problem
 from ._service import Call, Refusal, Service
-
-if TYPE_CHECKING:
-    from ._store import Store, StoredProfile
+from ._store import Store, StoredProfile
 
 BASE = "/api/v2/server-side-api"
 HEADERS = {"profile_id": "adapty-profile-id", "customer_user_id": "adapty-customer-user-id"}

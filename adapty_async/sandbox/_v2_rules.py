@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._rules import (
     Invalid,
     Problem,
+    Rule,
     birthday,
     country,
     custom_attributes,
@@ -24,11 +26,6 @@ from ._rules import (
     wrong,
 )
 from ._service import Refusal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from ._rules import Rule
 
 INT32 = 2**31
 UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from ._rules import Invalid, Problem, identifier, record, text, wrong
 from ._service import Call, Refusal, Response, Service, identity_in_body, json_response, read
+from ._shop import Shop
+from ._store import Store, StoredProfile
 from ._v2_routes import missing_profile
 from ._v2_rules import uuid
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ._shop import Shop
-    from ._store import Store, StoredProfile
 
 _BASE = "/api/v2/web-api"
 _IDS = ("customer_user_id", "profile_id")
@@ -73,7 +70,6 @@ class Web:
     """The operations of the web API."""
 
     def __init__(self, store: Store, shop: Shop) -> None:
-        """Serve `store` and `shop`."""
         self._store = store
         self._shop = shop
 

@@ -9,16 +9,13 @@ Source: https://adapty.io/docs/webhook-event-types-and-fields
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from . import _v2_rules as rules
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from ._store import StoredProfile
+from ._store import StoredProfile
 
 ACCESS_LEVEL_UPDATED = "access_level_updated"
 _FORMAT = "%Y-%m-%dT%H:%M:%S.%f%z"

@@ -10,15 +10,13 @@ import asyncio
 import logging
 import math
 from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from http import HTTPStatus
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 _logger = logging.getLogger("adapty_async.sandbox")
 # "approximately 1 minute after the initial failure, doubling on each subsequent attempt — up to 9
