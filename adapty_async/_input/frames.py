@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from adapty_async._input.arrow import (
-    ArrowTable,
     array_cells,
     column_table,
     exact_of,
@@ -191,14 +190,6 @@ def _reject_lazy(_: Any, __: str) -> Table:
     raise InvalidInputError("items", "must be a data frame in memory: call collect() first")
 
 
-def _arrow(table: Any, _: str) -> Table:
-    return ArrowTable(_LABEL, table.schema, lambda _: table.to_batches())
-
-
-def _record_batch(batch: Any, _: str) -> Table:
-    return ArrowTable(_LABEL, batch.schema, lambda _: [batch])
-
-
 def _stream(stream: Any, _: str) -> Table:
     return stream_table(_LABEL, stream)
 
@@ -207,15 +198,13 @@ def _array(cells: Any, column: str) -> Table:
     return column_table(_LABEL, cells, column)
 
 
-# The functions that open a data frame as a table, by the kind of the frame.
+# The functions that open a data frame as a table, by the kind of the frame; others are streams.
 _TABLES: Mapping[tuple[str, str], Callable[[Any, str], Table]] = {
     ("polars", "DataFrame"): lambda frame, _: _Polars(frame),
     ("polars", "Series"): lambda series, column: _Polars(series.to_frame(column)),
     ("polars", "LazyFrame"): _reject_lazy,
     ("pandas", "DataFrame"): lambda frame, _: _Pandas(frame),
     ("pandas", "Series"): lambda series, column: _Pandas(series.to_frame(column)),
-    ("pyarrow", "Table"): _arrow,
-    ("pyarrow", "RecordBatch"): _record_batch,
     ("pyarrow", "ChunkedArray"): _array,
     ("pyarrow", "Array"): _array,
 }
