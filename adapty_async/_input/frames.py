@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from adapty_async._input.arrow import (
-    array_cells,
-    column_table,
-    exact_of,
-    stream_table,
-)
+from adapty_async._input.arrow import array_cells, column_table, exact_of, stream_table
 from adapty_async._input.cells import (
     EXACT_DOUBLE,
     EXACT_HALF,

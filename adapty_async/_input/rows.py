@@ -44,13 +44,7 @@ from adapty_async._input.layout import (
     Row,
     format_of,
 )
-from adapty_async._input.records import (
-    RECORD_CHARACTERS,
-    CsvReader,
-    Header,
-    LineReader,
-    Record,
-)
+from adapty_async._input.records import RECORD_CHARACTERS, CsvReader, Header, LineReader, Record
 from adapty_async._input.tables import Table, read_table
 from adapty_async._runtime.words import counted
 from adapty_async.errors import InvalidInputError

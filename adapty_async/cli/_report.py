@@ -18,13 +18,7 @@ from adapty_async._input.layout import Row
 from adapty_async._journal import belongs_to_journal
 from adapty_async._runtime.files import try_lock
 from adapty_async._runtime.words import counted
-from adapty_async.bulk import (
-    BulkReport,
-    EarlierStatus,
-    Outcome,
-    OutcomeStatus,
-    StopReason,
-)
+from adapty_async.bulk import BulkReport, EarlierStatus, Outcome, OutcomeStatus, StopReason
 from adapty_async.cli._dry_run import Estimate
 from adapty_async.cli._terminal import visible, visible_json
 from adapty_async.errors import ConfigError, InvalidInputError

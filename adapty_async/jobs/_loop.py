@@ -11,11 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from adapty_async.jobs._errors import (
-    PartBusyError,
-    PartChangedError,
-    StoreUnavailableError,
-)
+from adapty_async.jobs._errors import PartBusyError, PartChangedError, StoreUnavailableError
 
 logger = logging.getLogger("adapty_async")
 

@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 from ._rules import Invalid, Problem, mail_event, mail_identifiers, mail_profile
-from ._service import (
-    Call,
-    Refusal,
-    Response,
-    Service,
-    identity_in_body,
-    json_response,
-    read,
-)
+from ._service import Call, Refusal, Response, Service, identity_in_body, json_response, read
 from ._store import Store
 
 _BASE = "/api/v1/profile"

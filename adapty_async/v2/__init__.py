@@ -71,9 +71,7 @@ from adapty_async.v2._models import (
     Profile,
     Subscription,
 )
-from adapty_async.v2._paging import (
-    Pages,
-)
+from adapty_async.v2._paging import Pages
 from adapty_async.v2._paywalls import (
     GET_PAYWALL,
     LIST_PAYWALLS,

@@ -36,14 +36,8 @@ from adapty_async.webhooks._events import (
     UnknownEvent,
     Verification,
 )
-from adapty_async.webhooks._mail import (
-    transaction_event,
-)
-from adapty_async.webhooks._parse import (
-    MAX_BODY_BYTES,
-    authenticate,
-    parse,
-)
+from adapty_async.webhooks._mail import transaction_event
+from adapty_async.webhooks._parse import MAX_BODY_BYTES, authenticate, parse
 from adapty_async.webhooks._properties import (
     AccessLevelProperties,
     Attribution,
@@ -59,11 +53,7 @@ from adapty_async.webhooks._receiver import (
     WebhookResponse,
     WebhookStatistics,
 )
-from adapty_async.webhooks._store import (
-    EventStore,
-    MemoryStore,
-    SqliteStore,
-)
+from adapty_async.webhooks._store import EventStore, MemoryStore, SqliteStore
 
 __all__ = (
     "EVENT_TYPES",
