@@ -180,7 +180,7 @@ def number(value: Any, exact: float = EXACT_DOUBLE) -> Any:
         return _float_number(found, exact)
     if isinstance(found, Decimal):
         _require_finite(found)
-        return _plain_number(found)
+        return int(found) if found == math.floor(found) else float(found)
     return text(found)
 
 
@@ -250,10 +250,6 @@ def _shortest(value: float, exact: float) -> float:
     return next(
         (one for one in found if struct.unpack(form, struct.pack(form, one))[0] == value), value
     )
-
-
-def _plain_number(value: Decimal) -> float:
-    return int(value) if value == math.floor(value) else float(value)
 
 
 def _require_finite(value: float | Decimal) -> None:

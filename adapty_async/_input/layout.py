@@ -91,10 +91,6 @@ class KeyCheck(Protocol):
     def __call__(self, names: list[str], /, *, is_all: bool, are_failures: bool) -> object: ...
 
 
-def _never(_: str) -> bool:
-    return False
-
-
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
     """
     The format of an input, and its relevant columns.
@@ -122,7 +118,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     id_column: str | None = None
     id_optional: bool = False
     sheet: str | None = None
-    is_number: Callable[[str], bool] = _never
+    is_number: Callable[[str], bool] = lambda _: False
     matters: Callable[[str], bool] | None = None
 
     def __post_init__(self) -> None:

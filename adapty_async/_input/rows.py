@@ -231,6 +231,9 @@ class SizedRows(Rows):
     An iterable of the rows of a file, counted in advance; appended rows are not read.
 
     The rows that are counted pass through `watch`.
+
+    Attributes:
+        ends: the first and the last row; None if there are none.
     """
 
     def __init__(self, path: str, layout: Layout, watch: WatchRows = iter) -> None:
@@ -238,18 +241,13 @@ class SizedRows(Rows):
         self._extent = extent_of(path)
         self._content = FileBytes(self._extent)
         rows, check = watch(self._read(self.findings)), self._key_check
-        self._length, self._ends = _count(rows if check is None else _checking_all(rows, check))
+        self._length, self.ends = _count(rows if check is None else _checking_all(rows, check))
 
     def __iter__(self) -> Iterator[Row]:
         return self._read(Findings(noun=self.noun))
 
     def __len__(self) -> int:
         return self._length
-
-    @property
-    def ends(self) -> tuple[Row, Row] | None:
-        """The first and the last row; None if there are none."""
-        return self._ends
 
     def identity(self) -> dict[str, Any]:
         """Return the file's size, digest and number of rows."""

@@ -123,14 +123,16 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
         job = _job(
             "Deleting",
             RunName(what=f"{api} delete", by=by, column=mapping.id_column),
-            _id_rows(options, mapping),
+            _rows(options, mapping, id_optional=True),
             lambda value: DELETIONS[api](**{field: mapping.id(value)}),
             options,
             recorded,
         )
         client = _client(AdaptyMailClient if api == "mail" else AdaptyClient, options)
         if not _sends_nothing(options) and not options.yes:
-            _confirm(job, client, by)
+            users = describe_users(job, client.origin)
+            question = f"Delete {users}, by {by}, at {client.origin}? There is no way back."
+            ask_about(job, question, "Nothing was deleted.")
         sys.exit(_run(_perform_and_report(job, client, options)))
 
 
@@ -241,7 +243,8 @@ def _rows(
     """
     Open the input, and report its suspicious rows before anything is sent.
 
-    `id_option` is the option that names the column of the ids; None if that may be missing.
+    If ids are optional, rows of a CSV file or a table without one are left out. `id_option` is the
+    option that names the column of the ids; None if that may be missing.
     """
     ids = None if options.preset is not None or id_option is None else mapping.id_column
 
@@ -267,17 +270,8 @@ def _rows(
             matters=mapping.matters,
         )
     rows.findings.ignored = mapping.ignored
-    _echo_findings(rows)
-    return rows
-
-
-def _id_rows(options: CommonOptions, mapping: RowMapping) -> Rows:
-    """Open an input of ids; rows of a CSV file or a table without an id are left out."""
-    return _rows(options, mapping, id_optional=True)
-
-
-def _echo_findings(rows: Rows) -> None:
     _echo(rows.findings.lines())
+    return rows
 
 
 def _echo(lines: Iterable[str]) -> None:
@@ -409,13 +403,6 @@ def _sends_nothing(options: CommonOptions) -> bool:
     return options.dry_run or options.sample is not None
 
 
-def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None:
-    """Ask whether to delete; the text names the users, their input and the origin."""
-    users = describe_users(job, client.origin)
-    question = f"Delete {users}, by {by}, at {client.origin}? There is no way back."
-    ask_about(job, question, "Nothing was deleted.")
-
-
 async def _perform_and_report(
     job: Job, client: AdaptyClient | AdaptyMailClient, options: CommonOptions
 ) -> int:
@@ -435,7 +422,7 @@ async def _perform_and_report(
     else:
         _echo_report(result, job, options, expected)
     if not isinstance(job.rows, SizedRows):
-        _echo_findings(job.rows)
+        _echo(job.rows.findings.lines())
     if result.error is not None:
         echo_error(result.error)
     _echo_next_steps(result, job, options)

@@ -18,7 +18,6 @@ from adapty_async._journal import RunName
 from adapty_async.cli._app import (
     _client,
     _exit_on_error,
-    _id_rows,
     _job,
     _mapping,
     _named,
@@ -227,7 +226,7 @@ def _struct_of(schema: ColumnSchema, given: dict[str, tuple[str, str]]) -> Any:
 def _access_rows(
     options: CommonOptions, mapping: RowMapping, given: dict[str, tuple[str, str]]
 ) -> Rows:
-    rows = _id_rows(options, mapping)
+    rows = _rows(options, mapping, id_optional=True)
     if rows.form == "text" and not {*given, *options.constants} & {"access_level_id"}:
         raise InvalidInputError("--access-level", "is required: a line of text has no columns")
     return rows

@@ -115,7 +115,8 @@ class App:
         if service is not None:
             return await self._serve(request, service)
         if self._page.serves(request.method, request.path):
-            return await self._page.handle(request) or _not_found().to_web()
+            page = await self._page.handle(request)
+            return page or _gateway_page(HTTPStatus.NOT_FOUND).to_web()
         return await self._unknown(request)
 
     # The APIs
@@ -208,7 +209,7 @@ class App:
     async def _unknown(self, request: web.BaseRequest) -> web.StreamResponse:
         # The gateway responds, not one of the APIs, so the body has none of their formats.
         body, _ = await received(request, self._options.body_timeout)
-        response = _not_found()
+        response = _gateway_page(HTTPStatus.NOT_FOUND)
         call = Call(request.method, request.path, request.headers, body, request.query)
         self._log(request, call, "other", None, _Outcome(None, applied=False, response=response))
         return response.to_web()
@@ -222,10 +223,6 @@ def _reset(request: web.BaseRequest) -> web.StreamResponse:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     transport.abort()
     return web.Response()
-
-
-def _not_found() -> Response:
-    return _gateway_page(HTTPStatus.NOT_FOUND)
 
 
 def _gateway_page(status: HTTPStatus) -> Response:

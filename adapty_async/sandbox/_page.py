@@ -107,14 +107,14 @@ class Page:
             return None
         objection = _guard.objection(request.method, request.headers, self._listens_on)
         if objection is not None:
-            return _text(403, objection)
+            return web.Response(status=403, text=objection)
         try:
             response = await handler(request)
         except Refusal as refusal:
-            response = _text(refusal.status, refusal.problems[0].message)
+            response = web.Response(status=refusal.status, text=refusal.problems[0].message)
             response.force_close()  # the rest of the body may be still under way
         except (msgspec.DecodeError, ValueError) as error:
-            response = _text(400, storable(str(error)))
+            response = web.Response(status=400, text=storable(str(error)))
         if not response.prepared:
             response.headers.update(_guard.HEADERS)
         return response
@@ -277,10 +277,6 @@ def _access(access: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def _content(name: str) -> bytes:
     return files("adapty_async.sandbox").joinpath("page", name).read_bytes()
-
-
-def _text(status: int, text: str) -> web.Response:
-    return web.Response(status=status, text=text)
 
 
 def _json(value: Any) -> web.Response:

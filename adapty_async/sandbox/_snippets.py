@@ -93,10 +93,6 @@ class _UnsuitableError(Exception):
 # From bodies to arguments; `module` is that of the structs
 
 
-def _none(_module: str, _body: Any) -> list[str]:
-    return []
-
-
 def _keywords(_module: str, body: Mapping[str, Any]) -> list[str]:
     return [f"{name}={_literal(value)}" for name, value in body.items()]
 
@@ -152,10 +148,6 @@ def _built(module: str, struct: str, fields: Mapping[str, Any]) -> str:
     return f"{module}.{struct}({values})"
 
 
-def _empty(value: Any) -> Any:
-    return _rules.record({})(value)
-
-
 class _Method(NamedTuple):
     """
     A method of the library: `arguments` makes the text of its arguments from the body.
@@ -164,8 +156,8 @@ class _Method(NamedTuple):
     """
 
     name: str
-    rule: Callable[[Any], Any] = _empty
-    arguments: Callable[[str, Any], list[str]] = _none
+    rule: Callable[[Any], Any] = _rules.record({})
+    arguments: Callable[[str, Any], list[str]] = lambda _module, _body: []
 
     @property
     def has_result(self) -> bool:
