@@ -54,7 +54,6 @@ from adapty_async.cli._options import (
     common_options,
     deletion_options,
     id_encoding_option,
-    key_in,
     require_kind,
 )
 from adapty_async.cli._progress import counting
@@ -383,20 +382,18 @@ def _job(
 def _client(
     kind: type[AdaptyClient | AdaptyMailClient], options: CommonOptions
 ) -> AdaptyClient | AdaptyMailClient:
-    settings: dict[str, Any] = {"base_url": options.base_url, "id_encoding": options.id_encoding}
+    settings: dict[str, Any] = {}
     if not os.environ.get("ADAPTY_API_KEY" if kind is AdaptyClient else "ADAPTY_MAIL_API_KEY"):
         settings["api_key"] = ""  # otherwise a public key would be enough for a client
     if options.concurrency is not None:
         settings["limits"] = Limits(connections=options.concurrency)
-    if options.api_key_file is not None:
-        settings["api_key"] = key_in(options.api_key_file)
-    if _sends_nothing(options):
-        settings["transport"] = accept
-        is_needed = options.journal is not None and options.journal.exists()
-        if settings.get("api_key") == "" and not is_needed:  # a journal needs its key
-            settings["api_key"] = "dry-run"
-        return kind(**settings)
-    return client_with_hints(kind, settings, trust_env=options.trust_env, hooks_of=connection_hooks)
+    if not _sends_nothing(options):
+        return client_with_hints(kind, options, connection_hooks, **settings)
+    settings |= options.settings()
+    is_needed = options.journal is not None and options.journal.exists()
+    if settings.get("api_key") == "" and not is_needed:  # a journal needs its key
+        settings["api_key"] = "dry-run"
+    return kind(**settings, transport=accept)
 
 
 def _sends_nothing(options: CommonOptions) -> bool:

@@ -20,7 +20,7 @@ from adapty_async._runtime.words import counted
 from adapty_async.cli._app import _run
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
-from adapty_async.cli._options import CONNECTION_OPTIONS, add_options, key_in
+from adapty_async.cli._options import CONNECTION_OPTIONS, Connection, add_options
 from adapty_async.cli._proxies import client_with_hints, proxy_hooks
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import output_failed, write_error
@@ -79,7 +79,7 @@ def _day(text: str) -> dt.date:
         raise click.BadParameter(f"{text!r} is no day, such as 2026-01-31.") from None
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+class Target(Connection, frozen=True, kw_only=True):
     """A group of the options that all exports share."""
 
     form: str
@@ -87,9 +87,6 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     chunk: str | None
     tz: str | None
     as_json: bool
-    base_url: str | None
-    trust_env: bool
-    api_key_file: Path | None
 
 
 def _open_choice(name: str, values: Any, text: str, **more: Any) -> Callable[[Any], Any]:
@@ -275,7 +272,7 @@ def placements(placement_type: str, **options: Any) -> None:
 
 def _split(options: Mapping[str, Any]) -> tuple[Target, dict[str, Any]]:
     """Return the options that all exports share, and the properties of the request."""
-    target = {name: options[name] for name in Target.__struct_fields__}
+    target = {name: options[name] for name in Target.__struct_fields__ if name in options}
     if target["chunk"] == "none":
         target["chunk"] = ""
     rest = {name: value for name, value in options.items() if name not in target}
@@ -311,7 +308,7 @@ def _perform(target: Target, begin: Exporting) -> None:
         )
     is_resumable = bool(target.chunk) and target.output != _STDOUT
     with _exit_on_error(_RESUMABLE if is_resumable else "The export is not complete."):
-        client = _client(target)
+        client = client_with_hints(AdaptyExportClient, target, proxy_hooks)
         plan = begin(client, {"format": target.form, "tz": target.tz})
         chunked = plan.chunks(by=target.chunk) if target.chunk else plan
         if target.output == _STDOUT:
@@ -363,15 +360,6 @@ def _as_text(result: ExportedFile) -> str:
 
 def _size(size: int) -> str:
     return f"{size:,} bytes" if size < 1_000_000 else f"{size / 1_000_000:,.1f} MB"
-
-
-def _client(target: Target) -> AdaptyExportClient:
-    settings: dict[str, Any] = {"base_url": target.base_url}
-    if target.api_key_file is not None:
-        settings["api_key"] = key_in(target.api_key_file)
-    return client_with_hints(
-        AdaptyExportClient, settings, trust_env=target.trust_env, hooks_of=proxy_hooks
-    )
 
 
 @contextlib.contextmanager

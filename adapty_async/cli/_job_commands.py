@@ -31,12 +31,13 @@ from adapty_async.cli._job_text import (
     report_line,
     report_text,
 )
-from adapty_async.cli._job_work import Connection, Worker, call_of, make_client, relocated, work_on
+from adapty_async.cli._job_work import Worker, call_of, make_client, relocated, work_on
 from adapty_async.cli._journal_commands import cli
 from adapty_async.cli._options import (
     CONNECTION_OPTIONS,
     RATE,
     SECONDS,
+    Connection,
     add_options,
     deletion_options,
     encoding_option,

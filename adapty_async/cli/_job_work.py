@@ -7,8 +7,6 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -16,7 +14,7 @@ from adapty_async._runtime.words import counted
 from adapty_async.bulk import StopReason
 from adapty_async.cli._job import Exit, stop_message
 from adapty_async.cli._job_text import report_line
-from adapty_async.cli._options import key_in
+from adapty_async.cli._options import Connection
 from adapty_async.cli._proxies import client_with_hints, connection_hooks
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import write_error
@@ -42,26 +40,6 @@ _LINE_SECONDS = 5.0
 logger = logging.getLogger("adapty_async")
 
 
-class Connection(msgspec.Struct, frozen=True, kw_only=True):
-    """A group of the options by which a command connects to Adapty."""
-
-    base_url: str | None
-    trust_env: bool
-    api_key_file: Path | None
-    id_encoding: str
-
-    def options(self) -> Iterator[str]:
-        """Yield the options with which a user connects to Adapty in another way than by default."""
-        if self.base_url is not None:
-            yield from ("--base-url", self.base_url)
-        if self.trust_env:
-            yield "--trust-env"
-        if self.api_key_file is not None:
-            yield from ("--api-key-file", str(self.api_key_file))
-        if self.id_encoding != "ascii":
-            yield from ("--id-encoding", self.id_encoding)
-
-
 def make_client(
     api: str, connection: Connection, limits: Limits | None = None
 ) -> AdaptyClient | AdaptyMailClient:
@@ -73,16 +51,7 @@ def make_client(
     """
     kind: type[AdaptyClient | AdaptyMailClient]
     kind = AdaptyMailClient if api == "mail" else AdaptyClient
-    settings: dict[str, Any] = {
-        "base_url": connection.base_url,
-        "id_encoding": connection.id_encoding,
-        "limits": limits or Limits(),
-    }
-    if connection.api_key_file is not None:
-        settings["api_key"] = key_in(connection.api_key_file)
-    return client_with_hints(
-        kind, settings, trust_env=connection.trust_env, hooks_of=connection_hooks
-    )
+    return client_with_hints(kind, connection, connection_hooks, limits=limits or Limits())
 
 
 def call_of(client: AdaptyClient | AdaptyMailClient, api: str) -> Call:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -171,7 +171,41 @@ _REPORTING = [
 ]
 
 
-class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """A group of the options by which a command connects to Adapty."""
+
+    base_url: str | None
+    trust_env: bool
+    api_key_file: Path | None
+    id_encoding: str = "ascii"
+
+    def settings(self) -> dict[str, Any]:
+        """
+        Return the arguments of a client, without those about proxies.
+
+        Raises:
+            ConfigError: the key cannot be read from its file.
+        """
+        settings: dict[str, Any] = {"base_url": self.base_url}
+        if self.id_encoding != "ascii":
+            settings["id_encoding"] = self.id_encoding
+        if self.api_key_file is not None:
+            settings["api_key"] = _key_in(self.api_key_file)
+        return settings
+
+    def options(self) -> Iterator[str]:
+        """Yield the options with which a user connects to Adapty in another way than by default."""
+        if self.base_url is not None:
+            yield from ("--base-url", self.base_url)
+        if self.trust_env:
+            yield "--trust-env"
+        if self.api_key_file is not None:
+            yield from ("--api-key-file", str(self.api_key_file))
+        if self.id_encoding != "ascii":
+            yield from ("--id-encoding", self.id_encoding)
+
+
+class CommonOptions(Connection, frozen=True, kw_only=True):
     """A group of the options that all commands with an input share."""
 
     input: str
@@ -183,26 +217,22 @@ class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool
     yes: bool
     as_json: bool
-    base_url: str | None
-    api_key_file: Path | None
     journal: Path | None
     dedupe: bool | None
-    trust_env: bool
     columns: tuple[tuple[str, str], ...]
     constants: dict[str, str]
     ignore_unknown: bool
     preset: str | None
     sample: int | None
-    id_encoding: str = "ascii"
-    encoding: str | None = None
-    sheet: str | None = None
+    encoding: str | None
+    sheet: str | None
 
 
 #: Adds the options that all commands with an input share.
 common_options = add_options(*_READING, *_SENDING, *_REPORTING)
 
 
-def key_in(path: Path) -> str:
+def _key_in(path: Path) -> str:
     """
     Return the API key in a file.
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from adapty_async._http.session_sender import PROXY_SCHEMES
 from adapty_async._runtime.files import OUT_OF_FILES
+from adapty_async.cli._options import Connection
 from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient, AdaptyExportClient, AdaptyMailClient
 from adapty_async.errors import ConfigError
@@ -20,28 +21,28 @@ ClientT = TypeVar("ClientT", bound=AdaptyClient | AdaptyMailClient | AdaptyExpor
 
 def client_with_hints(
     kind: type[ClientT],
-    settings: dict[str, Any],
-    *,
-    trust_env: bool,
+    connection: Connection,
     hooks_of: Callable[..., tuple[Hook, ...]],
+    **settings: Any,
 ) -> ClientT:
     """
     Make a client whose failed connections are explained on standard error.
 
     Args:
         kind: its class.
-        settings: its other options.
-        trust_env: use the proxies of the environment.
+        connection: the options of the command.
         hooks_of: `connection_hooks` or `proxy_hooks`.
+        settings: other arguments of the client, which those of the connection replace.
 
     Raises:
         ConfigError: an option is missing or invalid, or aiohttp does not support the proxy.
     """
+    settings |= connection.settings()
     origin = kind(**settings).origin
-    if trust_env:
+    if connection.trust_env:
         require_usable_proxy(origin)
-    hooks = hooks_of(origin, trust_env=trust_env)
-    return kind(**settings, trust_env=trust_env, hooks=hooks)
+    hooks = hooks_of(origin, trust_env=connection.trust_env)
+    return kind(**settings, trust_env=connection.trust_env, hooks=hooks)
 
 
 def require_usable_proxy(origin: str) -> None:

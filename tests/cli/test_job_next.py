@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from adapty_async.cli._job_text import next_command
-from adapty_async.cli._job_work import Connection
+from adapty_async.cli._options import Connection
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke
 
