@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -101,26 +102,17 @@ class PartRecord(msgspec.Struct, frozen=True, kw_only=True):
     stop_reason: str | None
 
 
-class PartCounts(msgspec.Struct, kw_only=True):
-    """The number of items of a part by their status; see `JobReport`."""
-
-    done: int = 0
-    absent: int = 0
-    failed: int = 0
-    unknown: int = 0
-    not_sent: int = 0
-    skipped: int = 0
-    in_flight: int = 0
+#: The counts of a part and of a report, and the columns of a part in the store.
+COUNTS = (*(status.value for status in OutcomeStatus), "in_flight")
 
 
-def count_states(spans: Mapping[int, bytes], size: int) -> PartCounts:
+def count_states(spans: Mapping[int, bytes], size: int) -> Counter[str]:
     """Return the counts of a part of *n* items, from the states of its spans."""
-    counts = PartCounts()
+    counts = Counter(dict.fromkeys(COUNTS, 0))
     for state, name in STATUS_OF.items():
         if state is not ItemState.NONE:
-            count = sum(states.count(state) for states in spans.values())
-            setattr(counts, name, getattr(counts, name) + count)
-    counts.not_sent += size - sum(msgspec.structs.astuple(counts))
+            counts[name] += sum(states.count(state) for states in spans.values())
+    counts["not_sent"] += size - counts.total()
     return counts
 
 
@@ -193,8 +185,7 @@ class JobReport(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def counts(self) -> dict[str, int]:
         """The count of every status, and ``in_flight``; they add up to `items`."""
-        names = [*(status.value for status in OutcomeStatus), "in_flight"]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in COUNTS}
 
     @property
     def has_ended(self) -> bool:

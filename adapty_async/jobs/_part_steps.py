@@ -28,7 +28,7 @@ from adapty_async._journal import (
 from adapty_async._journal.model import DamageError, require_same_run, validate_states
 from adapty_async.jobs._database import Rows, Statement, Steps
 from adapty_async.jobs._errors import JobError, PartBusyError
-from adapty_async.jobs._model import PartCounts
+from adapty_async.jobs._model import COUNTS
 
 # The condition of each write of a run: no later run has taken the part over.
 _FENCE = "part.job = :job AND part.number = :part AND part.runs = :run"
@@ -69,7 +69,7 @@ _MINUTE = _upsert(
 )
 _REASON = _upsert("adapty_reason", "job, part, run, state, error, http_status", "items")
 _KEYS = _upsert("adapty_key", "job, part, first", "keys")
-_COUNTS = ", ".join(f"{name} = :{name}" for name in PartCounts.__struct_fields__)
+_COUNTS = ", ".join(f"{name} = :{name}" for name in COUNTS)
 
 
 class RunKey(NamedTuple):
@@ -223,13 +223,13 @@ def _save_spans(key: RunKey, spans: Mapping[int, bytes]) -> Statement:
     return Statement(_spans(len(spans)), values)
 
 
-def close_part(key: RunKey, counts: PartCounts, *, has_ended: bool) -> Statement:
+def close_part(key: RunKey, counts: Mapping[str, int], *, has_ended: bool) -> Statement:
     """
     Return a statement that stores the counts of a part when its run ends.
 
     Items without a state in a part that has ended could not be sent, so they have failed.
     """
-    values = msgspec.structs.asdict(counts)
+    values = dict(counts)
     if has_ended:
         values["failed"] += values["not_sent"]
         values["not_sent"] = 0

@@ -43,6 +43,7 @@ _DIALECT = Dialect(
     guard="SELECT pg_advisory_xact_lock(4702394921090429793)",  # "Adapty" in eight bytes
     parameter=r"%(\1)s",
 )
+_translate = functools.cache(_DIALECT.translate)
 # Each schema of a database may have a store, and the locks are those of the database.
 _STORE = Statement("SELECT 'adapty_store'::regclass::bigint")
 # Its first column is NULL in the session of another process.
@@ -80,7 +81,6 @@ class PostgresDatabase:
         self._data: Link
         self._store: int  # the number of its tables in the database, set by `open`
         self._locks: dict[tuple[int, int], _PostgresLock] = {}
-        self._texts: dict[str, bytes] = {}
         self._commits: dict[tuple[bool, tuple[str, ...]], bytes] = {}
         self._checks: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -134,14 +134,14 @@ class PostgresDatabase:
 
     async def execute(self, statement: Statement) -> Rows:
         """Execute a statement as a transaction of its own; see `Database.execute`."""
-        return await self._data.use(lambda connection: self._execute(connection, statement))
+        return await self._data.use(lambda connection: _execute(connection, statement))
 
     async def commit(self, statements: Sequence[Statement], *, durable: bool) -> int:
         """Execute statements as one statement, in one exchange; see `Database.commit`."""
         key = durable, tuple(each.sql for each in statements)
         text = self._commits.get(key)
         if text is None:
-            sqls = [_DIALECT.translate(each.sql) for each in statements]
+            sqls = [_translate(each.sql) for each in statements]
             text = self._commits[key] = _combined(sqls, is_durable=durable)
         values = {
             f"{at}_{name}": value
@@ -160,20 +160,9 @@ class PostgresDatabase:
         def work(connection: Connection) -> ResultT:
             # no pipeline: if the connection breaks, psycopg logs a warning of its own for it
             with connection.transaction():
-                return drive(steps, functools.partial(self._execute, connection))
+                return drive(steps, functools.partial(_execute, connection))
 
         return await self._data.use(work, is_long=is_long)
-
-    def _execute(self, connection: Connection, statement: Statement) -> Rows:
-        text = self._texts.get(statement.sql)
-        if text is None:
-            text = self._texts[statement.sql] = _DIALECT.translate(statement.sql).encode()
-        cursor = connection.cursor()
-        if statement.rows is None:
-            cursor.execute(text, statement.values)
-        else:
-            cursor.executemany(text, [{**statement.values, **row} for row in statement.rows])
-        return [(cursor.rowcount,)] if cursor.description is None else cursor.fetchall()
 
     async def lock(self, job: int, part: int) -> _PostgresLock | None:
         """Acquire the lock on a part; see `Database.lock`."""
@@ -270,6 +259,16 @@ class PostgresDatabase:
         locks, self._locks = self._locks, {}
         for lock in locks.values():
             lock.lose()
+
+
+def _execute(connection: Connection, statement: Statement) -> Rows:
+    text = _translate(statement.sql).encode()
+    cursor = connection.cursor()
+    if statement.rows is None:
+        cursor.execute(text, statement.values)
+    else:
+        cursor.executemany(text, [{**statement.values, **row} for row in statement.rows])
+    return [(cursor.rowcount,)] if cursor.description is None else cursor.fetchall()
 
 
 def _combined(sqls: Sequence[str], *, is_durable: bool) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +10,10 @@ import msgspec
 
 from adapty_async.jobs._database import Statement, Steps
 from adapty_async.jobs._errors import JobError
-from adapty_async.jobs._model import JobRecord, JobReport, PartCounts, Parts, count_states
+from adapty_async.jobs._model import COUNTS, JobRecord, JobReport, Parts, count_states
 
 # Seconds before the last outcome that count for the rate, and the shortest time that shows one.
 _RECENT_SECONDS, _MIN_SECONDS = 60.0, 1.0
-_NAMES = PartCounts.__struct_fields__
 # A run that stops leaves many items unsent at once, and they end in a later one.
 _ENDED = "done + absent + failed + lost + unknown + duplicate"
 
@@ -60,7 +60,7 @@ def read_report(record: JobRecord, held: set[int]) -> Steps[JobReport]:
             "SELECT number, states FROM adapty_span WHERE job = :job AND part = :part",
             {**key, "part": part.number},
         )
-        _add(counts, count_states(dict(spans), part.size))
+        counts.update(count_states(dict(spans), part.size))
     running = [part for part in started if part.number in held]
     ((requests, throttled),) = yield Statement(
         "SELECT coalesce(sum(requests), 0), coalesce(sum(throttled), 0) FROM adapty_minute"
@@ -71,7 +71,7 @@ def read_report(record: JobRecord, held: set[int]) -> Steps[JobReport]:
         name=record.name,
         operation=record.identity.operation,
         items=record.items,
-        **msgspec.structs.asdict(counts),
+        **counts,
         requests=int(requests),
         throttled=int(throttled),
         reasons=(yield from _reasons(key)),
@@ -86,23 +86,18 @@ def read_report(record: JobRecord, held: set[int]) -> Steps[JobReport]:
     )
 
 
-def _closed_parts(key: Mapping[str, Any]) -> Steps[tuple[Parts, PartCounts]]:
+def _closed_parts(key: Mapping[str, Any]) -> Steps[tuple[Parts, Counter[str]]]:
     """Return the number and counts of the parts that no runner left open."""
-    sums = ", ".join(f"coalesce(sum({name}), 0)" for name in _NAMES)
+    sums = ", ".join(f"coalesce(sum({name}), 0)" for name in COUNTS)
     ((total, ended, changed, unread, *found),) = yield Statement(
         "SELECT count(*), count(ended_at), coalesce(sum(is_changed), 0),"  # noqa: S608  names of ours
         f" coalesce(sum(CASE WHEN runs = 0 THEN size ELSE 0 END), 0), {sums} FROM adapty_part"
         " WHERE job = :job AND is_open = 0",
         key,
     )
-    counts = PartCounts(**dict(zip(_NAMES, map(int, found), strict=True)))
-    counts.not_sent += int(unread)
+    counts = Counter(dict(zip(COUNTS, map(int, found), strict=True)))
+    counts["not_sent"] += int(unread)
     return Parts(total=total, ended=ended, running=0, changed=int(changed)), counts
-
-
-def _add(counts: PartCounts, others: PartCounts) -> None:
-    for name in _NAMES:
-        setattr(counts, name, getattr(counts, name) + getattr(others, name))
 
 
 def _reasons(key: Mapping[str, Any]) -> Steps[dict[tuple[str, int], int]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -62,6 +63,7 @@ _DIALECT = Dialect(
     guard="SELECT 1",
     parameter=r":\1",
 )
+_translate = functools.cache(_DIALECT.translate)
 
 
 class SqliteDatabase:
@@ -223,9 +225,7 @@ class _ReadOnlyFile:
             try:
                 with contextlib.closing(connected(self._path, options, timeout=1)) as db:
                     db.execute("BEGIN")
-                    return drive(
-                        steps, lambda each: _execute(db, _DIALECT.translate(each.sql), each)
-                    )
+                    return drive(steps, functools.partial(_execute, db))
             finally:  # an error may come from the change, such as that the file is damaged
                 if is_alone and (log.exists() or self._path.stat().st_mtime_ns != changed_at):
                     text = f"the job store {self._path} changed while it was read: try again"
@@ -240,7 +240,6 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._texts: dict[str, str] = {}
         with _translated(path):
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE))
@@ -262,13 +261,13 @@ class _File:
 
     def execute_alone(self, statement: Statement, *, durable: bool) -> Rows:
         with self._used(durable=durable):
-            return self._execute(statement)
+            return _execute(self._db, statement)
 
     def transact(self, steps: Steps[ResultT], *, durable: bool) -> ResultT:
         with self._used(durable=durable):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                result = drive(steps, self._execute)
+                result = drive(steps, functools.partial(_execute, self._db))
                 self._db.execute("COMMIT")
             except BaseException:
                 self._db.rollback()  # unless SQLite has done so
@@ -307,17 +306,12 @@ class _File:
             self._db.execute(f"PRAGMA busy_timeout = {milliseconds}")
             self._milliseconds = milliseconds
 
-    def _execute(self, statement: Statement) -> Rows:
-        text = self._texts.get(statement.sql)
-        if text is None:
-            text = self._texts[statement.sql] = _DIALECT.translate(statement.sql)
-        return _execute(self._db, text, statement)
-
     def close(self) -> None:
         self._db.close()
 
 
-def _execute(db: sqlite3.Connection, text: str, statement: Statement) -> Rows:
+def _execute(db: sqlite3.Connection, statement: Statement) -> Rows:
+    text = _translate(statement.sql)
     if statement.rows is None:
         cursor = db.execute(text, statement.values)
     else:
