@@ -173,7 +173,6 @@ def date_time(field: str, value: Any) -> None:
         if not has_zone(value):
             raise InvalidInputError(field, "must be a datetime with a time zone, not a naive one")
         return
-    text(field, value)
     _require_iso(
         field,
         value,
@@ -197,15 +196,16 @@ def date(field: str, value: Any) -> None:
         raise InvalidInputError(field, f"{rule}, without a time")
     if isinstance(value, dt.date):
         return
-    text(field, value)
     _require_iso(field, value, _DATE, rule)
 
 
-def _require_iso(field: str, value: str, form: re.Pattern[str], rule: str) -> None:
+def _require_iso(field: str, value: Any, form: re.Pattern[str], rule: str) -> None:
+    parsed = None
     try:
-        parsed = form.fullmatch(value) and dt.datetime.fromisoformat(value.upper())
+        if isinstance(value, str) and form.fullmatch(value):
+            parsed = dt.datetime.fromisoformat(value.upper())
     except ValueError:  # of the right form, but no such date or hour
-        parsed = None
+        pass
     if not parsed:
         raise InvalidInputError(field, rule)
 
