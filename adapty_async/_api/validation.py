@@ -137,10 +137,11 @@ def one_of(*allowed: str) -> Check:
 
 def instance_of(struct: type[msgspec.Struct]) -> Check:
     """Return a check for a nested struct."""
+    name = f"{struct.__module__.split('.')[1]}.{struct.__name__}"  # two modules may have that name
 
     def check(field: str, value: Any) -> None:
         if not isinstance(value, struct):
-            raise InvalidInputError(field, f"must be a {struct.__name__}")
+            raise InvalidInputError(field, f"must be a {name}")
 
     return check
 

@@ -488,7 +488,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         return await self._source.read() if self._read_rest else None
 
     def __repr__(self) -> str:
-        return f"BulkRun({self.report!r})"
+        return f"BulkRun({'not started' if self._started is None else self.report})"
 
     def __del__(self) -> None:
         if getattr(self, "_started", 0.0) is None:

@@ -121,7 +121,7 @@ def test_a_value_that_keeps_its_rule_passes(check: Check, value: Any) -> None:
         pytest.param(one_of("a", "b"), "c", "field", "must be one of a, b", id="one of: other"),
         pytest.param(one_of("a"), [], "field", "must be one of a", id="one of: list"),
         pytest.param(
-            instance_of(DeviceInfo), {}, "field", "must be a DeviceInfo", id="instance: dict"
+            instance_of(DeviceInfo), {}, "field", "must be a mail.DeviceInfo", id="instance: dict"
         ),
         pytest.param(country_code, "us", "field", "two upper-case letters", id="country: us"),
         pytest.param(country_code, "usa", "field", "two upper-case letters", id="country: usa"),
@@ -342,7 +342,7 @@ def hidden(**fields: Any) -> dict[str, Any]:
         pytest.param(
             lambda: ProfileAttributes(installation_meta={}),  # type: ignore[arg-type]
             "installation_meta",
-            "must be a InstallationMeta",
+            "must be a v1.InstallationMeta",
             id="v1: dict for struct",
         ),
         pytest.param(
