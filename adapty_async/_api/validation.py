@@ -201,12 +201,13 @@ def date(field: str, value: Any) -> None:
 
 
 def _require_iso(field: str, value: Any, form: re.Pattern[str], rule: str) -> None:
-    parsed = None
+    if not isinstance(value, str):
+        raise InvalidInputError(field, rule)
+    text(field, value)
     try:
-        if isinstance(value, str) and form.fullmatch(value):
-            parsed = dt.datetime.fromisoformat(value.upper())
+        parsed = form.fullmatch(value) and dt.datetime.fromisoformat(value.upper())
     except ValueError:  # of the right form, but no such date or hour
-        pass
+        parsed = None
     if not parsed:
         raise InvalidInputError(field, rule)
 
