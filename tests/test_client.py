@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import create_autospec
 
 import aiohttp
 import anyio
@@ -485,6 +486,16 @@ async def test_other_options_of_a_subclass_keep_its_attributes() -> None:
 
     assert other.name == "books"
     assert transport.requests[0].headers["X-Team"] == "growth"
+
+
+async def test_a_client_is_the_specification_of_a_mock() -> None:
+    """A mock in a test of somebody else's code has the methods of a client, and no others."""
+    mock = create_autospec(AdaptyClient(KEY))
+    await mock.v2.profiles.delete(customer_user_id="u1")
+
+    mock.v2.profiles.delete.assert_awaited_once_with(customer_user_id="u1")
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        mock.v2.profiles.delete("u1")
 
 
 async def test_a_timeout_of_its_own() -> None:
