@@ -55,6 +55,7 @@ class AdaptyClient(BaseClient):
     _url_env = "ADAPTY_BASE_URL"
     _default_url = "https://api.adapty.io"
     _scheme = "Api-Key"
+    _owner = "AdaptyClient"
 
     def __init__(  # noqa: PLR0913  the keyword-only settings of a client
         self,
@@ -154,6 +155,7 @@ class AdaptyMailClient(BaseClient):
     _url_env = "ADAPTY_MAIL_BASE_URL"
     _default_url = "https://api-mail.adapty.io"
     _scheme = "Bearer"
+    _owner = "AdaptyMailClient"
 
     def _use(self, executor: BulkExecutor) -> None:
         super()._use(executor)
@@ -185,6 +187,7 @@ class AdaptyExportClient(BaseClient, Exports):
     _url_env = "ADAPTY_EXPORT_BASE_URL"
     _default_url = "https://api-admin.adapty.io"
     _scheme = "Api-Key"
+    _owner = "AdaptyExportClient"
 
     def __init__(  # noqa: PLR0913  the keyword-only settings of a client
         self,

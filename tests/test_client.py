@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
+import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import create_autospec
 
 import aiohttp
 import anyio
@@ -16,6 +19,7 @@ import pytest
 
 from adapty_async import (
     AdaptyClient,
+    AdaptyExportClient,
     AdaptyMailClient,
     ConfigError,
     ConnectionLostError,
@@ -27,9 +31,12 @@ from adapty_async import (
     RequestTimeoutError,
     RetryPolicy,
     ServerError,
+    v2,
 )
+from adapty_async._client.base import BaseClient
 from adapty_async._runtime.loop import LoopLocal
 from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, RetryScheduled
+from adapty_async.mail import delete_profile
 from adapty_async.testing import FakeTransport
 from adapty_async.v1 import DELETE_PROFILE, GET_PROFILE, ProfileAttributes
 
@@ -422,6 +429,22 @@ async def test_proxies_of_the_environment_are_used_with_the_option(
         assert (len(proxy.requests), len(server.requests)) == (int(trust_env), int(not trust_env))
 
 
+async def test_a_run_ends_in_a_test_with_a_frozen_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `freeze_time(real_asyncio=True)`, the clock stands still for all but asyncio."""
+    clock = time.monotonic
+
+    def frozen() -> float:
+        caller = sys._getframe(1).f_globals["__name__"]
+        return clock() if caller.startswith("asyncio") else 1.0
+
+    monkeypatch.setattr(time, "monotonic", frozen)
+    async with AdaptyClient(KEY, transport=FakeTransport([(204, {}, b"")] * 40)) as client:
+        users = [f"u{number}" for number in range(40)]
+        run = client.v2.profiles.bulk_delete(users, by="customer_user_id", rate=500)
+        async with asyncio.timeout(PATIENCE):
+            assert (await run).done == 40
+
+
 # Options
 
 
@@ -446,6 +469,33 @@ async def test_a_header_replaces_another_of_its_name_in_any_case() -> None:
     assert {name: value for name, value in headers.items() if name.lower() == "user-agent"} == {
         "USER-AGENT": "mine"
     }
+
+
+async def test_other_options_of_a_subclass_keep_its_attributes() -> None:
+    """A program's own client has what its `__init__` set, and its methods."""
+
+    class Shop(AdaptyClient):
+        def __init__(self, name: str, transport: FakeTransport) -> None:
+            super().__init__(KEY, transport=transport)
+            self.name = name
+
+    transport = FakeTransport([(204, {}, b"")])
+    async with Shop("books", transport) as shop:
+        other = shop.with_options(headers={"X-Team": "growth"})
+        await other.v2.profiles.delete(customer_user_id="u1")
+
+    assert other.name == "books"
+    assert transport.requests[0].headers["X-Team"] == "growth"
+
+
+async def test_a_client_is_the_specification_of_a_mock() -> None:
+    """A mock in a test of somebody else's code has the methods of a client, and no others."""
+    mock = create_autospec(AdaptyClient(KEY))
+    await mock.v2.profiles.delete(customer_user_id="u1")
+
+    mock.v2.profiles.delete.assert_awaited_once_with(customer_user_id="u1")
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        mock.v2.profiles.delete("u1")
 
 
 async def test_a_timeout_of_its_own() -> None:
@@ -488,6 +538,7 @@ async def test_a_deadline_of_its_own() -> None:
     [
         ({"timeout": 0}, ConfigError, "timeout must be a number above 0"),
         ({"timeout": float("nan")}, ConfigError, "timeout must be a number above 0"),
+        ({"retry": 3}, ConfigError, "retry must be a RetryPolicy, not int"),
         ({"deadline": -1}, ConfigError, "RetryPolicy.deadline must be a number above 0"),
         ({"headers": {"Authorization": "x"}}, InvalidInputError, "is set by the library"),
         ({"headers": {"ADAPTY-PROFILE-ID": "x"}}, InvalidInputError, "is set by the library"),
@@ -500,6 +551,7 @@ async def test_a_deadline_of_its_own() -> None:
     ids=[
         "timeout-0",
         "timeout-nan",
+        "retry-number",
         "deadline-negative",
         "key",
         "identity",
@@ -517,6 +569,50 @@ def test_options_are_checked_when_given(
     client = AdaptyClient(KEY)
     with pytest.raises(error, match=text):
         client.with_options(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"retry": 3}, "retry must be a RetryPolicy, not int"),
+        ({"limits": {"rate": 3}}, "limits must be a Limits, not dict"),
+    ],
+    ids=["retry", "limits"],
+)
+def test_policies_are_checked_when_given(options: dict[str, Any], text: str) -> None:
+    """A number in place of a policy is rejected by name."""
+    with pytest.raises(ConfigError, match=text):
+        AdaptyClient(KEY, **options)
+
+
+def _operations() -> dict[str, tuple[type[BaseClient], Any, str]]:
+    erase, mail_erase = v2.delete_profile(customer_user_id="u1"), delete_profile(email="a@b.c")
+    needs_mail = "one of AdaptyClient; mail.profiles.delete needs AdaptyMailClient"
+    return {
+        "endpoint": (AdaptyClient, GET_PROFILE, "an Operation, .* not Endpoint"),
+        "none": (AdaptyMailClient, None, "an Operation, .* not NoneType"),
+        "mail": (AdaptyClient, mail_erase, needs_mail),
+        "v2": (AdaptyMailClient, erase, "one of AdaptyMailClient; v2.profiles.delete needs Ada"),
+        "v2-export": (AdaptyExportClient, erase, "one of AdaptyExportClient; v2.profiles.delete"),
+    }
+
+
+@pytest.mark.parametrize(("kind", "operation", "text"), _operations().values(), ids=_operations())
+async def test_what_a_client_cannot_send_is_rejected(
+    kind: type[BaseClient], operation: Any, text: str
+) -> None:
+    """An operation of another API would be sent to the wrong server, with the wrong key."""
+    transport = FakeTransport()
+    async with kind("key", transport=transport) as client:
+        for send in client.execute, client.with_raw_response:
+            with pytest.raises(InvalidInputError, match=f"^operation: must be {text}"):
+                await send(operation)
+        report = await client.bulk([operation])
+        built = await client.bulk(["u1"], build=lambda _: operation)
+
+    assert [report.failed, built.failed] == [1, 1]
+    assert str(report.failures[0].error) == str(built.failures[0].error)
+    assert transport.requests == []
 
 
 async def test_an_operation_is_executed() -> None:
@@ -567,6 +663,18 @@ async def test_a_hook_can_be_added() -> None:
 
     assert first[len(first) - len(second) :] == second
     assert [event.call_id for event in first if isinstance(event, CallEnded)] == [1, 2]
+
+
+def test_an_async_hook_is_rejected() -> None:
+    """Nobody would await it, so it would never run."""
+
+    async def hook(_: Event) -> None:
+        """Receive an event."""
+
+    with pytest.raises(ConfigError, match="a hook must be a plain function"):
+        AdaptyClient(KEY, hooks=(hook,))
+    with pytest.raises(ConfigError, match="a hook must be a plain function"):
+        AdaptyClient(KEY).add_hook(hook)
 
 
 async def test_hooks_see_how_a_call_failed() -> None:

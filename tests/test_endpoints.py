@@ -201,6 +201,7 @@ def test_an_idempotency_key_is_made_with_the_operation() -> None:
     assert NOTE().key is None
 
 
+STORED = v2.Profile(profile_id="p", custom_attributes=v2.CustomAttributes(plan="annual"))
 DECODED: dict[str, tuple[Callable[[bytes], Any], bytes, Any]] = {
     "a struct": (json_decoder(Summary), b'{"profile_id":"p"}', Summary("p")),
     "under data": (json_decoder(Summary), b'{"data":{"profile_id":"p"}}', Summary("p")),
@@ -210,6 +211,12 @@ DECODED: dict[str, tuple[Callable[[bytes], Any], bytes, Any]] = {
     "nothing": (json_decoder(dict[str, int]), b"", {}),
     "the whole body": (json_decoder(dict[str, int], unwrap=False), b'{"data":1}', {"data": 1}),
     "a bare list": (json_decoder(list[int], unwrap=False), b"\xef\xbb\xbf[1]\n", [1]),
+    "a stored profile": (json_decoder(v2.Profile), msgspec.json.encode(STORED), STORED),
+    "a bare profile": (
+        json_decoder(v2.Profile, unwrap=False),
+        msgspec.json.encode(STORED),
+        STORED,
+    ),
     "bytes": (bytes, b"\x00", b"\x00"),
 }
 
@@ -435,6 +442,18 @@ async def test_a_header_that_a_middleware_replaces_is_sent_once(header: str) -> 
     [request] = transport.requests
     keys = {name: value for name, value in request.headers.items() if "auth" in name.lower()}
     assert keys == {header: "Api-Key new"}
+
+
+async def test_a_middleware_that_returns_nothing_is_named() -> None:
+    """A forgotten `return` is a defect of the program, and says so."""
+
+    async def forget(request: Request, send: Send) -> Any:
+        await send(request)
+
+    adapty = client(FakeTransport([(204, {}, b"")]))
+    adapty.add_middleware(forget)
+    with pytest.raises(TypeError, match="must return a Response, not NoneType"):
+        await adapty.execute(NOTE(parameters={"folder": "a"}))
 
 
 async def test_a_header_of_a_call_replaces_that_of_the_client() -> None:

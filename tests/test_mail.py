@@ -238,12 +238,12 @@ def test_any_combination_of_identifiers_names_a_profile() -> None:
         ),
         pytest.param(
             lambda: save_profile({}),  # type: ignore[arg-type]
-            "^profile: must be a MailProfile$",
+            "^profile: must be a mail.MailProfile$",
             id="dict as profile",
         ),
         pytest.param(
             lambda: save_event(profile()),  # type: ignore[arg-type]
-            "^event: must be a TransactionEvent$",
+            "^event: must be a mail.TransactionEvent$",
             id="profile as event",
         ),
     ],
@@ -310,9 +310,9 @@ async def test_bulk_runs_send_one_request_for_each_item() -> None:
 
     assert [(report.done, report.failed) for report in reports] == [(2, 1), (1, 1), (1, 1)]
     assert [str(report.failures[0].error) for report in reports] == [
-        "profile: must be a MailProfile",
+        "profile: must be a mail.MailProfile",
         "email: must be an e-mail address: one @ with text around it, no blanks",
-        "event: must be a TransactionEvent",
+        "event: must be a mail.TransactionEvent",
     ]
     assert [one.operation for one in transport.requests] == [
         "mail.profiles.save",

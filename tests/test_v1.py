@@ -279,7 +279,7 @@ async def test_an_id_that_is_not_ascii_needs_a_choice() -> None:
 @pytest.mark.parametrize("body", [{"email": "a@b"}, "email", 0], ids=["dict", "str", "zero"])
 def test_attributes_are_a_struct(operation: Callable[..., Any], body: Any) -> None:
     """A dict could contain unchecked values, so only the struct is accepted."""
-    with pytest.raises(InvalidInputError, match=r"^attributes: must be a ProfileAttributes$"):
+    with pytest.raises(InvalidInputError, match=r"^attributes: must be a v1.ProfileAttributes$"):
         operation(body, customer_user_id="u1")
 
 
@@ -412,7 +412,7 @@ async def test_a_bulk_update_is_one_request_for_each_pair() -> None:
 
     assert outcomes == [
         (OutcomeStatus.DONE, None),
-        (OutcomeStatus.FAILED, "attributes: must be a ProfileAttributes"),
+        (OutcomeStatus.FAILED, "attributes: must be a v1.ProfileAttributes"),
         (OutcomeStatus.FAILED, "item: must be a pair of an id and ProfileAttributes"),
         (OutcomeStatus.FAILED, "item: must be a pair of an id and ProfileAttributes"),
         (OutcomeStatus.FAILED, "customer_user_id: must be text, not NoneType"),

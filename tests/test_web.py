@@ -256,7 +256,7 @@ REFUSED: dict[str, tuple[Callable[..., object], str]] = {
     ),
     "no attribution": (
         lambda: web.add_attribution("organic", customer_user_id="u"),  # type: ignore[arg-type]
-        "attribution: must be a Attribution",
+        "attribution: must be a web.Attribution",
     ),
 }
 

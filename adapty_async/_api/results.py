@@ -250,7 +250,8 @@ def json_decoder(result: type[ResultT], *, unwrap: bool = True) -> Callable[[byt
     Raises:
         TypeError: msgspec does not support the type.
     """
-    read = data_decoder(result) if unwrap else msgspec.json.Decoder(result).decode
+    whole = msgspec.json.Decoder(result, dec_hook=_read_custom)
+    read = data_decoder(result) if unwrap else whole.decode
 
     def read_own(body: bytes) -> ResultT:
         try:

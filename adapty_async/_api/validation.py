@@ -137,10 +137,11 @@ def one_of(*allowed: str) -> Check:
 
 def instance_of(struct: type[msgspec.Struct]) -> Check:
     """Return a check for a nested struct."""
+    name = f"{struct.__module__.split('.')[1]}.{struct.__name__}"  # two modules may have that name
 
     def check(field: str, value: Any) -> None:
         if not isinstance(value, struct):
-            raise InvalidInputError(field, f"must be a {struct.__name__}")
+            raise InvalidInputError(field, f"must be a {name}")
 
     return check
 
@@ -173,7 +174,6 @@ def date_time(field: str, value: Any) -> None:
         if not has_zone(value):
             raise InvalidInputError(field, "must be a datetime with a time zone, not a naive one")
         return
-    text(field, value)
     _require_iso(
         field,
         value,
@@ -197,11 +197,13 @@ def date(field: str, value: Any) -> None:
         raise InvalidInputError(field, f"{rule}, without a time")
     if isinstance(value, dt.date):
         return
-    text(field, value)
     _require_iso(field, value, _DATE, rule)
 
 
-def _require_iso(field: str, value: str, form: re.Pattern[str], rule: str) -> None:
+def _require_iso(field: str, value: Any, form: re.Pattern[str], rule: str) -> None:
+    if not isinstance(value, str):
+        raise InvalidInputError(field, rule)
+    text(field, value)
     try:
         parsed = form.fullmatch(value) and dt.datetime.fromisoformat(value.upper())
     except ValueError:  # of the right form, but no such date or hour

@@ -30,7 +30,7 @@ from adapty_async._bulk.outcome import (
     StopReason,
 )
 from adapty_async._bulk.settings import RunSettings, WorkerLimit
-from adapty_async._bulk.workers import PER_ITERATION, Source, Worker, WorkerPool
+from adapty_async._bulk.workers import PER_ITERATION, Source, Worker, WorkerPool, source_of
 from adapty_async._flow.queues import PrioritySemaphore
 from adapty_async._runtime.loop import PatientTimer, despite_cancellation, until_ended
 from adapty_async.errors import AdaptyError, strip_traceback
@@ -321,6 +321,8 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         for timer in self._deadline, self._check_timer:
             if timer is not None:
                 timer.cancel()
+        # a generator that is left unread may hold a connection of a database
+        self._source, self._read_nowait = source_of(()), None
         self._ready.put_nowait(None)
 
     async def _end(self) -> None:
@@ -486,7 +488,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         return await self._source.read() if self._read_rest else None
 
     def __repr__(self) -> str:
-        return f"BulkRun({self.report!r})"
+        return f"BulkRun({'not started' if self._started is None else self.report})"
 
     def __del__(self) -> None:
         if getattr(self, "_started", 0.0) is None:

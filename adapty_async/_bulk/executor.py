@@ -97,6 +97,8 @@ class BulkExecutor(Executor):
         """Return the journal of a run, which is not open yet; None without one."""
         storage, defaults = options.get("journal"), self.options.defaults
         if storage is None:
+            if options.get("job_id") is not None:
+                raise ConfigError("job_id needs a journal")
             return None
         if isinstance(storage, str | os.PathLike):
             storage = SqliteJournal(Path(storage), owed=2 * workers)

@@ -9,6 +9,7 @@ iteration of the loop, only some of thousands start, or continue without a wait.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sized
 from typing import Any, Generic, Protocol, TypeVar
@@ -53,11 +54,15 @@ def source_of(items: Iterable[ItemT] | AsyncIterable[ItemT]) -> Source[ItemT]:
     """
     if isinstance(items, str | bytes):
         raise InvalidInputError("items", "must be several items, not one string")
+    if isinstance(items, os.PathLike):
+        raise InvalidInputError("items", "must be an InputFile(path), not the path itself")
     if isinstance(items, AsyncIterable):
         return _AsyncSource(items)
     if isinstance(items, Iterable):
         return _SyncSource(items)
-    raise InvalidInputError("items", "must be an iterable or an async iterable")
+    raise InvalidInputError(
+        "items", f"must be an iterable or an async iterable, not {type(items).__name__}"
+    )
 
 
 class _SyncSource(Generic[ItemT]):

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
+# The client of each API, by the first part of its buckets; endpoints of the caller have others.
+_CLIENTS = dict.fromkeys(("v1", "v2", "web"), "AdaptyClient")
+_CLIENTS |= {"mail": "AdaptyMailClient", "export": "AdaptyExportClient"}
+
 
 class BaseClient:
     """A base class of all clients: settings, pipeline and connections."""
@@ -47,6 +51,9 @@ class BaseClient:
     _url_env: ClassVar[str]
     _default_url: ClassVar[str]
     _scheme: ClassVar[str]
+    _owner: ClassVar[str]  # of its operations, in `_CLIENTS`
+    # taken at import: freezegun replaces it during a test, in which a run would wait for ever
+    _clock = staticmethod(time.monotonic)
     _secret_key: ApiKey | None = None
     _public_key: ApiKey | None = None
     # The client of which with_options() made this one, directly or not. It owns the connections.
@@ -100,6 +107,7 @@ class BaseClient:
             del api_key  # some tools print the local variables of every frame of a traceback
         if id_encoding not in {"ascii", "utf-8"}:
             raise ConfigError('id_encoding must be "ascii" or "utf-8"')
+        _require("retry", retry, RetryPolicy)
         if session is not None and transport is not None:
             raise ConfigError("session and transport exclude each other")
         origin = origin_from(
@@ -116,17 +124,16 @@ class BaseClient:
         all_hooks = tuple(hooks)
         if apply_log_setting() and log_attempts not in all_hooks:
             all_hooks = (*all_hooks, log_attempts)
-        clock = time.monotonic
-        timing = Timing(clock, asyncio.sleep, random.uniform)
+        timing = Timing(self._clock, asyncio.sleep, random.uniform)
         self._connections = Transport(
-            clock=clock, headers=headers, trust_env=trust_env, session=session
+            clock=self._clock, headers=headers, trust_env=trust_env, session=session
         )
         layers = PipelineConfig(
             transport=self._connections if transport is None else without_state(transport),
             connections=_connections(limits, session, clock),
             timing=timing,
             limiters=LimiterRegistry(
-                timing, _rate_limiter(limits, clock), _rate_source(limits, defaults)
+                timing, _rate_limiter(limits, self._clock), _rate_source(limits, defaults)
             ),
             budget=RetryBudget(retry.budget),
             emitter=Emitter(all_hooks) if all_hooks else None,
@@ -152,7 +159,7 @@ class BaseClient:
         Raises:
             AdaptyError: the call failed; see `adapty_async.errors`.
         """
-        return await self._executor.execute(operation)
+        return await self._executor.execute(self._own(operation))
 
     async def with_raw_response(self, operation: Operation[ResultT]) -> RawResponse[ResultT]:
         """
@@ -166,7 +173,7 @@ class BaseClient:
         Raises:
             AdaptyError: the call failed; see `adapty_async.errors`.
         """
-        return await self._executor.execute_raw(operation)
+        return await self._executor.execute_raw(self._own(operation))
 
     @overload
     def bulk(
@@ -210,7 +217,23 @@ class BaseClient:
             InvalidInputError: `items` is not iterable.
             ConfigError: an option is unknown or out of range.
         """
-        return self._executor.bulk(items, build or _as_it_is, name, **options)
+        own = self._own
+        built = own if build is None else lambda item: own(build(item))
+        return self._executor.bulk(items, built, name, **options)
+
+    def _own(self, operation: Operation[ResultT]) -> Operation[ResultT]:
+        """Return an operation, unless it is none, or belongs to an API of another client."""
+        if not isinstance(operation, Operation):
+            raise InvalidInputError(
+                "operation",
+                f"must be an Operation, as v2.get_profile() makes, not {type(operation).__name__}",
+            )
+        api = operation.endpoint.bucket.partition(".")[0]
+        owner = _CLIENTS.get(api, self._owner)
+        if owner != self._owner:
+            rule = f"must be one of {self._owner}; {operation.endpoint.name} needs {owner}"
+            raise InvalidInputError("operation", rule)
+        return operation
 
     def with_options(
         self,
@@ -236,6 +259,7 @@ class BaseClient:
         """
         options = self._executor.options
         retry = options.retry if retry is None else retry
+        _require("retry", retry, RetryPolicy)
         if deadline is not None:
             retry = msgspec.structs.replace(retry, deadline=deadline)
         options = msgspec.structs.replace(
@@ -245,7 +269,7 @@ class BaseClient:
             defaults=_with_headers(options.defaults, headers or {}),
         )
         other = object.__new__(type(self))
-        other._connections = self._connections
+        vars(other).update(vars(self))  # those of a subclass, too
         other._original = original_of(self)
         other._use(BulkExecutor(self._executor.layers, options))
         return other
@@ -332,6 +356,11 @@ def original_of(client: BaseClient) -> BaseClient:
     return client if client._original is None else client._original  # noqa: SLF001  of this module
 
 
+def _require(name: str, value: object, kind: type[object]) -> None:
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
+
+
 def _headers_with(scheme: str, key: ApiKey | None) -> Headers:
     """Return the headers that all requests with a key share, its Authorization among them."""
     named = {} if key is None else {"Authorization": f"{scheme} {key.reveal()}"}
@@ -340,6 +369,7 @@ def _headers_with(scheme: str, key: ApiKey | None) -> Headers:
 
 
 def _rate_limiter(limits: Limits, clock: Callable[[], float]) -> FixedRateLimiter | None:
+    _require("limits", limits, Limits)
     return None if limits.rate is None else FixedRateLimiter(limits.rate, limits.burst, clock)
 
 
@@ -363,12 +393,6 @@ def _connections(
         bounds += (session.connector.limit, session.connector.limit_per_host)
     count = min(bound for bound in bounds if bound)  # 0 means no limit
     return LoopLocal(lambda: ConnectionSemaphore(count, clock))
-
-
-def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:
-    if not isinstance(operation, Operation):
-        raise InvalidInputError("item", "must be an Operation")
-    return operation
 
 
 def _with_headers(defaults: RequestDefaults, headers: Mapping[str, str]) -> RequestDefaults:

@@ -181,6 +181,10 @@ def with_middleware(
 
 def _in_any_case(response: Response) -> Response:
     """Return a response of the caller's, whose header names may be in any case, ignoring case."""
+    if not isinstance(response, Response):
+        raise TypeError(
+            f"a middleware or transport must return a Response, not {type(response).__name__}"
+        )
     if isinstance(response.headers, CIMultiDict | CIMultiDictProxy):
         return response
     headers = CIMultiDictProxy(CIMultiDict(response.headers))

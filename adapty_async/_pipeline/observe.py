@@ -7,13 +7,14 @@ with hooks, and emit in the task of the call. The emitter isolates calls from th
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import logging
 import sys
 from collections.abc import Callable
 
 from adapty_async._api.call import CallState, Layer, Request, Response, request_id_in
-from adapty_async.errors import name_or_none
+from adapty_async.errors import ConfigError, name_or_none
 from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, Hook
 
 logger = logging.getLogger("adapty_async")
@@ -28,6 +29,8 @@ class Emitter:
     """
 
     def __init__(self, hooks: tuple[Hook, ...]) -> None:
+        if any(map(inspect.iscoroutinefunction, hooks)):
+            raise ConfigError("a hook must be a plain function; an async one is never awaited")
         self._hooks = hooks
         self._numbers = itertools.count(1)
         self._logged: set[tuple[int, type[Event]]] = set()  # at most one entry per hook and kind

@@ -249,6 +249,8 @@ class Sandbox:
 
     def seed_profiles(self, customer_user_ids: Iterable[str]) -> int:
         """Add server-side profiles without any request, and return the number of new ones."""
+        if isinstance(customer_user_ids, str):
+            raise TypeError("customer_user_ids must be several ids, not one string")
         return self._store().seed(customer_user_ids)
 
     def seed_file(self, path: str | PathLike[str]) -> int:

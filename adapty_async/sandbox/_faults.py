@@ -151,10 +151,10 @@ def _check_name(name: str) -> None:
         return
     try:
         known = HTTPStatus(int(name.removesuffix("-html"))) >= HTTPStatus.BAD_REQUEST
-    except ValueError:
+    except (AttributeError, ValueError):  # the first of a number in place of its text
         known = False
     if not known:
         raise ValueError(
             f"{name!r}: a fault must be reset, reset_after, stall, or a status from 400 up "
-            "such as 503 or 502-html"
+            "such as '503' or '502-html'"
         )

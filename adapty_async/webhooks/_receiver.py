@@ -133,6 +133,8 @@ class WebhookReceiver:
             raise strip_traceback(error) from None  # the frames below hold the secret
         finally:
             del secret  # some tools print the local variables of every frame of a traceback
+        if isinstance(store, type) or not callable(getattr(self._store, "contains", None)):
+            raise ConfigError('store must be an EventStore, such as SqliteStore("webhooks.db")')
         unknown = sorted({name for name in event_names.values() if name not in EVENT_TYPES})
         if unknown:
             raise ConfigError(f"event_names: not documented by Adapty: {', '.join(unknown)}")

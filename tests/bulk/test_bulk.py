@@ -1386,12 +1386,13 @@ def test_a_run_is_made_without_a_loop_and_used_in_one() -> None:
 
 
 def test_the_report_of_a_run_that_has_not_started() -> None:
-    """It is empty, and so is its time."""
+    """It is empty, and so is its time; the run shows that it was not awaited."""
     run = erase(Api(), ids(3))
-    report = run.report
+    report, text = run.report, repr(run)
     run._started = 0.0  # it would warn
 
     assert (report.total, report.elapsed) == (0, 0.0)
+    assert text == "BulkRun(not started)"
     assert repr(run) == "BulkRun(BulkReport(total=0))"
 
 

@@ -113,7 +113,7 @@ def erase(
     """Return a run of deletes without retries."""
     adapty = AdaptyClient(options.pop("key", KEY), transport=transport, retry=ONCE)
     return adapty.v1.profiles.bulk_delete(
-        items, by="customer_user_id", journal=journal, **{"job_id": "job", **options}
+        items, by="customer_user_id", journal=journal, **_with_job(journal) | options
     )
 
 
@@ -126,8 +126,12 @@ def create(
         items,
         build=lambda item: create_profile(customer_user_id=item),
         journal=journal,
-        **{"job_id": "job", **options},
+        **_with_job(journal) | options,
     )
+
+
+def _with_job(journal: Any) -> dict[str, str]:
+    return {} if journal is None else {"job_id": "job"}
 
 
 async def crash(start: Callable[..., BulkRun[Any, Any]], items: list[str], journal: Path) -> None:
@@ -868,6 +872,12 @@ def test_bad_options_are_rejected_at_once(
         erase(Api(), [], journal, **options)
 
     assert not journal.exists()
+
+
+def test_a_job_id_without_a_journal_is_rejected() -> None:
+    """A run that seems to resume, and does not, sends everything again after a crash."""
+    with pytest.raises(ConfigError, match="job_id needs a journal"):
+        erase(Api(), [], None, job_id="job")
 
 
 # What an input is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +81,13 @@ async def test_every_kind_of_input_gives_its_items_with_their_positions(
 def test_a_single_string_is_rejected(items: Any) -> None:
     """The letters of an id are not meant."""
     with pytest.raises(InvalidInputError, match="items: must be several items, not one string"):
+        source_of(items)
+
+
+def test_the_path_of_a_file_is_rejected() -> None:
+    """A file has a format, and its name is no id."""
+    items: Any = Path("ids.csv")
+    with pytest.raises(InvalidInputError, match=r"items: must be an InputFile\(path\)"):
         source_of(items)
 
 

@@ -97,7 +97,9 @@ def test_profile_joins_objects_and_dotted_names(first: str) -> None:
         ),
         pytest.param({"email.x": "J"}, "row", 'unknown key "email.x"', id="dotted-plain"),
         pytest.param({"custom_attributes.": "J"}, "row", "unknown key", id="no-name"),
-        pytest.param({"external_created_at": 7}, "external_created_at", "must be text", id="epoch"),
+        pytest.param(
+            {"external_created_at": 7}, "external_created_at", "must be a datetime", id="epoch"
+        ),
         pytest.param({"email": None}, "email", "must be text, not NoneType", id="null"),
         pytest.param({"email": "jane"}, "email", "must be an e-mail address", id="no-address"),
         pytest.param({"first_name": 7}, "first_name", "must be text, not int", id="number"),

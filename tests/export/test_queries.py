@@ -168,7 +168,7 @@ def test_options_are_validated() -> None:
     export: Any = AdaptyExportClient("key")
     filters = Filters(date=YEAR)
 
-    with pytest.raises(InvalidInputError, match="filters: must be a Filters"):
+    with pytest.raises(InvalidInputError, match=r"filters: must be a export.Filters"):
         export.cohort(filters={"date": YEAR})
     with pytest.raises(InvalidInputError, match="format: must be one of json, csv"):
         export.cohort(filters=filters, format="xlsx")

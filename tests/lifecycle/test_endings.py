@@ -1081,6 +1081,57 @@ async def refuse(_: Request) -> Response:
     return Response(400, {}, b"{}")
 
 
+async def leave_early(run: BulkRun[str, None]) -> None:
+    """Leave the block of a run after its first outcome."""
+    async with run:
+        await anext(run)
+
+
+async def cancel_early(run: BulkRun[str, None]) -> None:
+    """Cancel the task of a run that is in progress."""
+    task = asyncio.create_task(run)
+    await loop_turns(20)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def fail_early(run: BulkRun[str, None]) -> None:
+    """Await a run that ends by itself."""
+    assert (await run).stop_reason is StopReason.FAIL_FAST
+
+
+@pytest.mark.parametrize("end", [leave_early, cancel_early, fail_early])
+@pytest.mark.parametrize("kind", ["plain", "async"])
+async def test_a_run_that_has_ended_holds_no_generator(
+    kind: str, end: Callable[[BulkRun[str, None]], Awaitable[None]]
+) -> None:
+    """A generator that nobody reads any more closes its cursor, although the run is still there."""
+    closed: list[str] = []
+
+    def plain() -> Iterator[str]:
+        try:
+            yield from ids(100_000)
+        finally:
+            closed.append("plain")
+
+    async def live() -> AsyncIterator[str]:
+        try:
+            for item in ids(100_000):
+                yield item
+        finally:
+            await asyncio.sleep(0)  # such as the end of a transaction
+            closed.append("async")
+
+    transport = refuse if end is fail_early else answer
+    run = erase(transport, plain() if kind == "plain" else live(), fail_fast=True)
+    await end(run)
+    await loop_turns(20)
+
+    assert closed == [kind]
+    assert run.report.total < 100_000
+
+
 async def test_a_cancellation_of_the_sources_own_in_the_rest_is_raised() -> None:
     """CancelledError of a source that is read for the report only is raised as it was."""
     run = erase(refuse, Sized(600, asyncio.CancelledError("mine")), fail_fast=True, concurrency=1)

@@ -183,6 +183,12 @@ async def test_stripe_has_its_media_type_in_every_response(api: Api) -> None:
     assert {reply.headers["Content-Type"] for reply in replies} == {STRIPE_TYPE}
 
 
+def test_one_string_is_not_several_profiles() -> None:
+    """Its letters are not meant."""
+    with pytest.raises(TypeError, match="must be several ids, not one string"):
+        Sandbox().seed_profiles("anna")
+
+
 # Strict mode
 
 

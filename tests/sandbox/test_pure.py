@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -117,8 +118,8 @@ def test_scripted_faults_come_first_and_in_order() -> None:
     assert [plan.draw() for _ in range(4)] == ["500", "stall", "400", None]
 
 
-@pytest.mark.parametrize("name", ["boom", "200", "499", "-html", "reset-html", ""])
-def test_an_unknown_fault_is_rejected(name: str) -> None:
+@pytest.mark.parametrize("name", ["boom", "200", "499", "-html", "reset-html", "", 503])
+def test_an_unknown_fault_is_rejected(name: Any) -> None:
     """A list with an unknown name is rejected as a whole."""
     plan = FaultPlan(Faults())
 

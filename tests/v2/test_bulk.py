@@ -30,7 +30,7 @@ RUNS: dict[str, tuple[Callable[[AdaptyClient], Any], Any, str, str | None, str]]
         v2.ProfileAttributes(email=None),
         "PATCH",
         '{"email":null}',
-        "attributes: must be a ProfileAttributes",
+        "attributes: must be a v2.ProfileAttributes",
     ),
     "transactions.bulk_set": (
         lambda api: api.v2.transactions.bulk_set,
@@ -44,14 +44,14 @@ RUNS: dict[str, tuple[Callable[[AdaptyClient], Any], Any, str, str | None, str]]
         GRANT,
         "POST",
         '{"access_level_id":"premium"}',
-        "grant: must be a AccessGrant",
+        "grant: must be a v2.AccessGrant",
     ),
     "access_levels.bulk_revoke": (
         lambda api: api.v2.access_levels.bulk_revoke,
         REVOCATION,
         "POST",
         '{"access_level_id":"premium"}',
-        "revocation: must be a AccessRevocation",
+        "revocation: must be a v2.AccessRevocation",
     ),
 }
 

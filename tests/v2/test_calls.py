@@ -220,13 +220,13 @@ def test_exactly_one_identity_is_needed(call: str, ids: dict[str, Any]) -> None:
 
 
 STRUCTS: dict[str, tuple[Callable[..., Operation[Any]], str]] = {
-    "create": (v2.create_profile, r"^attributes: must be a ProfileAttributes$"),
-    "update": (v2.update_profile, r"^attributes: must be a ProfileAttributes$"),
+    "create": (v2.create_profile, r"^attributes: must be a v2.ProfileAttributes$"),
+    "update": (v2.update_profile, r"^attributes: must be a v2.ProfileAttributes$"),
     "transaction": (
         v2.set_transaction,
         r"^transaction: must be a OneTimePurchase or SubscriptionPurchase$",
     ),
-    "identifiers": (v2.set_integration_identifiers, r"^identifiers: must be a IntegrationId"),
+    "identifiers": (v2.set_integration_identifiers, r"^identifiers: must be a v2.IntegrationId"),
 }
 
 

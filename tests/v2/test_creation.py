@@ -14,7 +14,6 @@ import json
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,7 +40,7 @@ from adapty_async import (
     RetrySafety,
     v2,
 )
-from adapty_async._client import base as _base
+from adapty_async._client.base import BaseClient
 from adapty_async._flow import limits as _limits
 from adapty_async.bulk import BulkRun, ItemState
 from adapty_async.endpoints import Endpoint
@@ -218,7 +217,7 @@ async def test_a_gateways_404_creates_nothing() -> None:
 async def test_all_steps_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that has no time left after a lost creation does not look again."""
     clock = FakeClock()
-    monkeypatch.setattr(_base, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(BaseClient, "_clock", clock)
 
     class Slow(FakeTransport):
         async def __call__(self, request: Request) -> Response:
@@ -252,7 +251,7 @@ def test_only_a_customer_user_id_can_be_created() -> None:
     """A bad id, attribute or platform is an error before anything is sent."""
     with pytest.raises(InvalidInputError, match="at least one of customer_user_id"):
         v2.get_or_create_profile(customer_user_id=None)  # type: ignore[arg-type]
-    with pytest.raises(InvalidInputError, match="attributes: must be a ProfileAttributes"):
+    with pytest.raises(InvalidInputError, match=r"attributes: must be a v2.ProfileAttributes"):
         v2.ensure_profile(None, customer_user_id="u1")  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="create_missing: needs a customer_user_id"):
         v2.set_transaction(one_time(), profile_id="p1", create_missing=True)

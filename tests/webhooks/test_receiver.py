@@ -509,6 +509,8 @@ Options = dict[str, Any]
         ({"secret": ("x", "")}, "secret must be text"),
         ({"secret": (b"x",)}, "secret must be text"),
         ({"secret": SECRET, "timeout": 10}, "timeout must be below"),
+        ({"secret": SECRET, "store": "webhooks.db"}, "store must be an EventStore"),
+        ({"secret": SECRET, "store": SqliteStore}, "store must be an EventStore"),
         ({"secret": SECRET, "timeout": 0}, "timeout must be a number"),
         ({"secret": SECRET, "max_in_flight": 0}, "max_in_flight"),
         ({"secret": SECRET, "event_names": {"x": "y"}}, "event_names: not documented .*: y"),
