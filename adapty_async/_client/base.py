@@ -130,7 +130,7 @@ class BaseClient:
         )
         layers = PipelineConfig(
             transport=self._connections if transport is None else without_state(transport),
-            connections=_connections(limits, session, clock),
+            connections=_connections(limits, session, self._clock),
             timing=timing,
             limiters=LimiterRegistry(
                 timing, _rate_limiter(limits, self._clock), _rate_source(limits, defaults)
