@@ -145,7 +145,8 @@ def open_part(
         load_keys((yield from _load_keys(key)), spans)
         rate = yield from _load_rate(key)
     yield Statement(
-        "UPDATE adapty_part SET runs = :run, is_open = 1, worker = :worker"
+        # its input is as planned here, though it may have changed on another machine
+        "UPDATE adapty_part SET runs = :run, is_open = 1, worker = :worker, is_changed = 0"
         " WHERE job = :job AND number = :part",
         {**key.values, "worker": runner.worker},
     )

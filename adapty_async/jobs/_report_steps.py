@@ -24,13 +24,14 @@ class OpenPart(msgspec.Struct, frozen=True):
     number: int
     size: int
     worker: str
+    is_changed: int
 
 
 def list_started(job: int) -> Steps[list[OpenPart]]:
     """Return the parts that a runner opened and did not close."""
     rows = yield Statement(  # such a part has not ended: there is an index of those
-        "SELECT number, size, worker FROM adapty_part WHERE job = :job AND ended_at IS NULL"
-        " AND is_open = 1",
+        "SELECT number, size, worker, is_changed FROM adapty_part"
+        " WHERE job = :job AND ended_at IS NULL AND is_open = 1",
         {"job": job},
     )
     return [OpenPart(*row) for row in rows]
@@ -76,7 +77,10 @@ def read_report(record: JobRecord, held: set[int]) -> Steps[JobReport]:
         throttled=int(throttled),
         reasons=(yield from _reasons(key)),
         parts=msgspec.structs.replace(
-            parts, total=parts.total + len(started), running=len(running)
+            parts,
+            total=parts.total + len(started),
+            running=len(running),
+            changed=parts.changed + sum(part.is_changed for part in started),
         ),
         workers=len({part.worker for part in running}),
         rate=(yield from _rate(key)) if running else None,

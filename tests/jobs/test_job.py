@@ -323,6 +323,40 @@ async def test_input_that_changed_is_not_sent(
     assert len(sandbox.arrivals()) == 30
 
 
+async def test_a_part_whose_input_has_changed_on_another_machine_alone_is_not_changed(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds, tmp_path: Path
+) -> None:
+    """A worker that chose the part before reads what was planned, and the job ends without it."""
+    job = await planned(store, name, adapty, ids(*users(10)))
+    other = tmp_path / "half.txt"
+    other.write_text("user_0\n", "utf-8")
+    call = adapty.v1.profiles.bulk_delete
+    stale = await store.job(name, call, source=job.input_at(str(other)))
+    with pytest.raises(PartChangedError):
+        await stale.run_part(0)
+    assert (await job.report()).parts.changed == 1
+
+    await job.run_part(0)
+
+    report = await job.report()
+    assert (report.ok, report.parts.changed) == (True, 0)
+
+
+async def test_a_part_of_a_killed_worker_whose_input_changed_is_counted(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """A worker that was killed leaves its part open, and nobody else may take it."""
+    lines = ids(*users(10))
+    job = await planned(store, name, adapty, lines)
+    killed = "UPDATE adapty_part SET is_open = 1, runs = 1, worker = 'dead' WHERE job = :job"
+    await store._database.execute(Statement(killed, {"job": job._record.id}))
+    replace_in(lines.path, "user_5", "user_6")
+
+    report = await job.work()
+
+    assert (report.parts.total, report.parts.changed, report.has_ended) == (1, 1, False)
+
+
 async def test_parts_that_a_worker_left_are_not_running(
     store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
 ) -> None:
