@@ -155,6 +155,19 @@ async def test_a_journal_needs_no_other_descriptor_once_it_is_open(tmp_path: Pat
     assert summarise(tmp_path / "run.db").counts[ItemState.DONE] == 600
 
 
+async def test_a_log_that_is_deleted_is_noticed(tmp_path: Path) -> None:
+    """Outcomes would go to a file without a name: the commits end with an error."""
+    journal = SqliteJournal(tmp_path / "run.db", owed=OWED)
+    await reopened(journal)
+    InFile(tmp_path).log.unlink()
+    errors = [
+        await journal.commit(Changes(spans={number: span("d")}), durable=False)
+        for number in range(200)
+    ]
+    await journal.close()
+    assert any("cannot be written: No such file" in str(error) for error in errors)
+
+
 async def test_a_cancelled_opening_gives_the_journal_back(tmp_path: Path) -> None:
     """A cancelled opening records that the run was stopped; then another run has the journal."""
     path = tmp_path / "run.db"
