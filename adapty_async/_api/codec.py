@@ -358,13 +358,11 @@ to_json: Callable[[Any], bytes] = msgspec.json.Encoder(
 
 def decode(operation: Operation[ResultT], response: Response) -> ResultT:
     """
-    Decode the result of a successful response.
+    Decode the result of a successful response, which is no page: see `require_no_page`.
 
     Raises:
         DecodeError: the body is not a result of the endpoint.
     """
-    if response.body:
-        require_no_page(operation.endpoint.name, response)
     try:
         return operation.endpoint.decode(response.body)
     except _UNREADABLE as error:
