@@ -254,7 +254,7 @@ def _with_key(operation: Operation[Any], total_timeout: float) -> tuple[RetrySaf
 
 def _headers(operation: Operation[Any], defaults: RequestDefaults) -> Headers:
     """Return the headers of a request: those of the client, of the call and of its endpoint."""
-    headers = dict(defaults.authorized(public=operation.endpoint.uses_public_key))
+    headers = {**defaults.authorized(public=operation.endpoint.uses_public_key)}
     for name, value in operation.headers:
         if name not in IDENTITIES:  # as in nearly all calls, whose names need no validation
             header_name(name)
