@@ -254,14 +254,16 @@ def _with_key(operation: Operation[Any], total_timeout: float) -> tuple[RetrySaf
 
 def _headers(operation: Operation[Any], defaults: RequestDefaults) -> Headers:
     """Return the headers of a request: those of the client, of the call and of its endpoint."""
-    headers = dict(defaults.authorized(public=operation.endpoint.uses_public_key))
+    headers = {**defaults.authorized(public=operation.endpoint.uses_public_key)}
     for name, value in operation.headers:
         if name not in IDENTITIES:  # as in nearly all calls, whose names need no validation
             header_name(name)
             headers = {one: kept for one, kept in headers.items() if one.lower() != name.lower()}
-        if not _is_plain(value):
+        # most ids keep all rules certainly: this test takes 0.4 µs, the full validation 1.3 µs
+        if type(value) is not str or _PLAIN.fullmatch(value) is None:
             header_value(_field_of(name), value, encoding=defaults.id_encoding)
-        headers[name] = value if type(value) is str else exact_text(value)  # saves 0.1 µs
+            value = exact_text(value)  # noqa: PLW2901  its own text, and not that of a subclass
+        headers[name] = value
     if operation.key is not None:
         header_value("idempotency_key", operation.key, encoding="ascii")
         headers["Idempotency-Key"] = exact_text(operation.key)
@@ -269,15 +271,6 @@ def _headers(operation: Operation[Any], defaults: RequestDefaults) -> Headers:
     if media_type is not None:
         headers["Content-Type"] = media_type
     return Headers(headers)
-
-
-def _is_plain(value: Any) -> bool:
-    """
-    Return whether an id certainly keeps all rules, as nearly all do.
-
-    This test takes 0.4 µs, the full validation 1.3 µs.
-    """
-    return isinstance(value, str) and _PLAIN.fullmatch(value) is not None
 
 
 def _target(operation: Operation[Any]) -> str:
@@ -358,13 +351,11 @@ to_json: Callable[[Any], bytes] = msgspec.json.Encoder(
 
 def decode(operation: Operation[ResultT], response: Response) -> ResultT:
     """
-    Decode the result of a successful response.
+    Decode the result of a successful response, which is no page: see `require_no_page`.
 
     Raises:
         DecodeError: the body is not a result of the endpoint.
     """
-    if response.body:
-        require_no_page(operation.endpoint.name, response)
     try:
         return operation.endpoint.decode(response.body)
     except _UNREADABLE as error:

@@ -152,7 +152,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         if self._started is None:
             end()
         elif self._loop.is_closed():
-            self._stopping.set()
+            self._stopping.is_set = True
         elif self._thread == threading.get_ident():
             end()
         else:
@@ -269,7 +269,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._is_over = True  # a stop while the lifespan closes is not why the run ended
 
     def _spawn(self, workers: int) -> None:
-        if not self._stopping.is_set() and (rest := self._workers.spawn(self._work, workers)):
+        if not self._stopping.is_set and (rest := self._workers.spawn(self._work, workers)):
             self._loop.call_soon(self._spawn_rest, rest, len(self._workers))
 
     def _spawn_rest(self, workers: int, before: int) -> None:
@@ -289,7 +289,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         It runs at regular intervals, so also while every item waits. It runs again soon after it
         has spawned workers, whose items may wait, too. A run that drains has its reason to end.
         """
-        if self._stopping.is_set():
+        if self._stopping.is_set:
             return
         worker_limit, workers = self._settings.worker_limit, len(self._workers)
         if worker_limit is not None and workers:  # otherwise the input has ended
@@ -297,7 +297,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         patience = self._settings.patience()
         if patience <= 0.0:
             self._stop(StopReason.OUTAGE, read_rest=self._source.sized)
-        if not self._stopping.is_set():
+        if not self._stopping.is_set:
             is_growing = 0 < workers < len(self._workers)
             interval = self._settings.check_interval / (_CHECKS_WHILE_GROWING if is_growing else 1)
             seconds = min(max(patience, interval / 100), interval)
@@ -374,24 +374,27 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     def _try_next(self, worker: asyncio.Task[Any]) -> tuple[int, ItemT] | None:
         """Return the next item if that needs no wait and no further check."""
-        if self._read_nowait is None or self._stopping.is_set() or worker.cancelling():
+        if self._read_nowait is None or self._stopping.is_set or worker.cancelling():
             return None
         return self._read_nowait()
 
     async def _next(self, worker: asyncio.Task[Any]) -> tuple[int, ItemT] | None:
-        if worker.cancelling():  # the loop ends, and cancels all tasks in no order
-            self._stop_once()
-        if self._stopping.is_set():
+        if self._is_stopping(worker):
             return None
         if self._is_bounded:
             await self._room.acquire()
         entry = await self._source.read()
-        if entry is None or not self._stopping.is_set():
+        if entry is None or not self._stopping.is_set:
             return entry
         # the source yielded it after the stop
         passing_over = asyncio.ensure_future(self._pass_over(*entry, Worker()))
         self._deliver(await despite_cancellation(passing_over))  # this worker ends anyway
         return None
+
+    def _is_stopping(self, worker: asyncio.Task[Any]) -> bool:
+        if worker.cancelling():  # the loop ends, and cancels all tasks in no order
+            self._stop_once()
+        return self._stopping.is_set
 
     def _deliver(self, outcome: Outcome[ItemT, ResultT]) -> None:
         """Count an outcome and deliver it; stop the run if `fail_fast` or the policy says so."""
@@ -403,7 +406,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             if not self._settings.fail_fast or outcome.ok:
                 return
             reason = StopReason.FAIL_FAST
-        if not self._stopping.is_set():
+        if not self._stopping.is_set:
             self._stop(reason, read_rest=self._source.sized)
 
     def _deliver_in_order(self, outcome: Outcome[ItemT, ResultT]) -> None:
@@ -435,7 +438,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._stop(StopReason.STOPPED)
 
     def _stop_once(self) -> None:
-        if not self._stopping.is_set():
+        if not self._stopping.is_set:
             self._stop(StopReason.STOPPED)
 
     def _stop(self, reason: StopReason, *, read_rest: bool = False) -> None:
@@ -446,9 +449,9 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._stop_reason = self._stop_reason or reason
         if not read_rest:
             self._room.release()  # wakes the reader of the rest, which then sees the stop
-        if self._stopping.is_set():
+        if self._stopping.is_set:
             return
-        self._stopping.set()
+        self._stopping.is_set = True
         if self._started is not None:
             self._workers.cancel(on_wire=False)
             self._begin_drain()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypedDict, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, Generic, Protocol, TypedDict, TypeVar
 import msgspec
 
 from adapty_async._bulk.outcome import Outcome
+from adapty_async._flow.limits import StopSignal
 from adapty_async._journal import Journal
 
 ItemT = TypeVar("ItemT")
@@ -103,6 +103,6 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     ordered: bool
     drain: float
     on_outcome: Callable[[Any], object] | None
-    stopping: asyncio.Event
+    stopping: StopSignal
     patience: Callable[[], float]
     check_interval: float

@@ -9,6 +9,7 @@ iteration of the loop, only some of thousands start, or continue without a wait.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sized
@@ -68,10 +69,9 @@ def source_of(items: Iterable[ItemT] | AsyncIterable[ItemT]) -> Source[ItemT]:
 class _SyncSource(Generic[ItemT]):
     def __init__(self, items: Iterable[ItemT]) -> None:
         self.sized = isinstance(items, Sized)
-        self._iterator = enumerate(items)
-
-    def read_nowait(self) -> tuple[int, ItemT] | None:
-        return next(self._iterator, None)
+        self.read_nowait: Callable[[], tuple[int, ItemT] | None] = functools.partial(
+            next, enumerate(items), None
+        )
 
     async def read(self) -> tuple[int, ItemT] | None:
         return self.read_nowait()

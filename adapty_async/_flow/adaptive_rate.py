@@ -201,10 +201,9 @@ class AdaptiveRateLimiter:
     def acquire(self) -> float:
         """Return the seconds until the next request may be sent; at 0 it counts as sent now."""
         now, pause, timeline = self._clock(), self._pause, self._timeline
-        resumed = (pause.until if now >= pause.until else pause.next_at(now)) + _CATCH_UP
         next_at = timeline.sent + 1.0 / self.rate
-        if resumed > next_at:  # noqa: PLR1730  max() takes 0.1 µs
-            next_at = resumed
+        if pause.until + _CATCH_UP > next_at:
+            next_at = self._next_at(now)
         late = now - next_at  # below 0 after a wait, which ends as early as possible
         closed = pause.closed
         if late < -_CATCH_UP or closed:

@@ -369,12 +369,12 @@ class CallLimiter(BucketLimiter):
             DeadlineError: the permit would come after the call's deadline.
         """
         state, now = self._state, self._state.clock()
-        self._require_closed_circuit(operation)
         if (
             state.rate_limiter is not None
             or state.rate_source.paused_until > now
             or not self._connections.try_acquire()
         ):
+            self._require_closed_circuit(operation)
             return False
         return not acquire_or_release(
             self._connections, self._acquire_permit, operation, deadline, now

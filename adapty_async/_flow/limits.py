@@ -7,7 +7,6 @@ bundles the limits of a run. A `RunLimiter` applies both to the run's items, for
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable
 
@@ -136,6 +135,17 @@ _LATE = 1.25
 _VOID = 0.5
 
 
+class StopSignal(msgspec.Struct):
+    """
+    A signal that a run stops, for which nothing waits.
+
+    Attributes:
+        is_set: whether the run sends and retries nothing more.
+    """
+
+    is_set: bool = False
+
+
 class RunLimits(msgspec.Struct, frozen=True):
     """
     A bundle of the limits of one bulk run.
@@ -148,7 +158,7 @@ class RunLimits(msgspec.Struct, frozen=True):
         operations: the operations that it has sent, if the option `concurrency` is set.
         awake: the clock of these timers, which stands still while the event loop is blocked; None
             for the client's clock.
-        stopping: set by the run when it sends and retries nothing more.
+        stopping: set by the run when it stops.
     """
 
     rate_limiter: FixedRateLimiter | None = None
@@ -157,7 +167,7 @@ class RunLimits(msgspec.Struct, frozen=True):
     timers: dict[str, OutageTimer] = msgspec.field(default_factory=dict)
     operations: set[str] = msgspec.field(default_factory=set)
     awake: WakefulClock | None = None
-    stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    stopping: StopSignal = msgspec.field(default_factory=StopSignal)
 
     def timer(self, bucket: str, clock: Callable[[], float]) -> OutageTimer:
         """Return the timer of a bucket."""

@@ -111,7 +111,7 @@ class DesyncGuardRequest(aiohttp.ClientRequest):
         state = attempt.state
         if state.on_wire:  # aiohttp would send it again
             raise ConnectionLostError("the connection broke (it was sent already)")
-        attempt.transport = conn.transport
+        attempt.transport = protocol.transport
         record_use(protocol, attempt.kept, state)
         state.sent()
         return aiohttp.ClientRequest.send(self, conn)  # `super()` takes 0.1 µs
@@ -155,16 +155,19 @@ def session_sender(
     own option of that name also reads .netrc, and fails if that has a password for the host.
     """
     common = dict(session.headers).items()  # aiohttp adds them
+    is_decompressed, read = read_body is None, read_body or read_whole
 
     async def send(request: Request, state: CallState) -> Response:
         target = target_of(request.url)
         options: dict[str, Any] = {
             "headers": dict(request.headers.items() - common),
             "allow_redirects": False,
-            "auto_decompress": read_body is None,
-            "data": _data_of(request.body),
-            "proxy": _environment_proxy(target.url) if trust_env else None,
+            "auto_decompress": is_decompressed,
         }
+        if request.body is not None:
+            options["data"] = _data_of(request.body)
+        if trust_env:
+            options["proxy"] = _environment_proxy(target.url)
         attempt = _Attempt(state, kept, target)
         token = _CURRENT.set(attempt)
         response: aiohttp.ClientResponse | None = None
@@ -173,7 +176,7 @@ def session_sender(
                 response = await session.request(request.method, target.url, **options)
             except ConnectionDesyncError:
                 response = await _over_another(session, request.method, target.url, options)
-            body = await (read_body or read_whole)(response, request)
+            body = await read(response, request)
         except BaseException:
             attempt.abort(response)
             raise

@@ -33,7 +33,7 @@ from adapty_async._api.codec import (
 from adapty_async._api.results import RawResponse, raw_response
 from adapty_async._flow.bucket_limiter import BucketLimiter, CallLimiter, Verdict
 from adapty_async._flow.circuit_breaker import RetryBudget
-from adapty_async._flow.limits import LimiterRegistry, RunLimiter, RunLimits
+from adapty_async._flow.limits import LimiterRegistry, RunLimiter, RunLimits, StopSignal
 from adapty_async._flow.queues import ConnectionSemaphore
 from adapty_async._pipeline.observe import Emitter, observe, observe_attempts
 from adapty_async._pipeline.retry import (
@@ -160,7 +160,7 @@ def without_state(send: Send) -> Layer:
 
 
 def with_middleware(
-    send: Layer, middleware: Middleware, stopping: asyncio.Event | None = None
+    send: Layer, middleware: Middleware, stopping: StopSignal | None = None
 ) -> Layer:
     """
     Pass each attempt through a middleware of the caller's, which does not see the call state.
@@ -170,7 +170,7 @@ def with_middleware(
 
     async def send_through(request: Request, state: CallState) -> Response:
         def send_next(changed: Request) -> Awaitable[Response]:
-            if stopping is not None and stopping.is_set():
+            if stopping is not None and stopping.is_set:
                 raise asyncio.CancelledError
             return send(changed, state)
 
@@ -191,7 +191,7 @@ def _in_any_case(response: Response) -> Response:
     return msgspec.structs.replace(response, headers=headers)
 
 
-def check(send: Layer, stopping: asyncio.Event | None = None) -> Layer:
+def check(send: Layer, stopping: StopSignal | None = None) -> Layer:
     """
     Count attempts, and convert responses that are not a success of the API into errors.
 
@@ -202,7 +202,7 @@ def check(send: Layer, stopping: asyncio.Event | None = None) -> Layer:
     """
 
     async def send_checked(request: Request, state: CallState) -> Response:
-        if stopping is not None and stopping.is_set():
+        if stopping is not None and stopping.is_set:
             raise asyncio.CancelledError
         state.attempt_started()
         try:
@@ -289,7 +289,7 @@ class LimitLayer:
         self._registry = registry
         self._clock = clock
         self._run = run
-        self._stopping = asyncio.Event() if run is None else run.stopping
+        self._stopping = StopSignal() if run is None else run.stopping
         self._limiters = _limiters_of_loop(run)
 
     async def send(self, request: Request, state: CallState) -> Response:
@@ -302,7 +302,7 @@ class LimitLayer:
             state.start_deadline(self._clock(), request.total_timeout)
         if not limiter.try_acquire(operation, state.deadline):
             state.extend_deadline(await limiter.acquire(operation, state.deadline))
-        if state.on_first_send is not None and state.is_first_send and not self._stopping.is_set():
+        if state.on_first_send is not None and state.is_first_send and not self._stopping.is_set:
             stored = state.on_first_send()
             if stored is not None:
                 assert isinstance(limiter, RunLimiter)  # noqa: S101  single calls have no entry

@@ -216,7 +216,7 @@ class _RetryLoop(msgspec.Struct, eq=False):
 
     def _stop(self, retries: _TenacityState) -> bool:
         """Return whether to give up: no attempt, time or token of the retry budget is left."""
-        if self._run is not None and self._run.stopping.is_set():
+        if self._run is not None and self._run.stopping.is_set:
             return True
         if self._is_requeued():
             return False

@@ -23,6 +23,7 @@ from adapty_async._api.codec import (
     encode,
     error_from,
     parse_retry_after,
+    require_no_page,
     to_json,
 )
 from adapty_async._api.results import data_decoder, json_decoder, no_content, no_result
@@ -465,7 +466,6 @@ def test_any_successful_response_is_a_result_or_a_decode_error(
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        pytest.param(HTML, "a page", id="HTML"),
         pytest.param(b'{"first_name":', "not JSON", id="cut off"),
         pytest.param(b'{"errors":["no"]}', "an error, in spite of the status", id="error"),
         pytest.param(b'{"new":' + b"[" * 100_000, "RecursionError", id="deep"),
@@ -587,8 +587,10 @@ def test_a_defect_of_a_decoder_of_the_library_names_its_line() -> None:
 
 def test_a_page_with_a_success_is_not_a_success() -> None:
     """HTML is no response of the API, even where the status is all that counts."""
-    with pytest.raises(DecodeError, match="unreadable response"):
-        decode(Operation(ERASE), a_response(200, HTML))
+    with pytest.raises(DecodeError, match=r"unreadable response \(a page\)") as caught:
+        require_no_page("v1.profiles.delete", a_response(200, HTML))
+
+    assert (caught.value.operation, caught.value.body) == ("v1.profiles.delete", HTML)
 
 
 @pytest.mark.parametrize("endpoint", [GET_PROFILE, ERASE], ids=lambda row: row.name)

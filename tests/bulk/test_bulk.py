@@ -40,6 +40,7 @@ from adapty_async import (
 from adapty_async._api.call import CallState, Request, Response
 from adapty_async._bulk.settings import RunSettings
 from adapty_async._bulk.workers import Worker, source_of
+from adapty_async._flow.limits import StopSignal
 from adapty_async._runtime.loop import result_of, until_ended
 from adapty_async.bulk import EarlierStatus, StopReason
 from adapty_async.statistics import CircuitState
@@ -986,7 +987,7 @@ def plain_run(
     """Return a run of a function that makes no call."""
     settings: dict[str, Any] = {"concurrency": 10, "fail_fast": False, "ordered": False}
     settings |= {"drain": 1.0, "on_outcome": None, "worker_limit": None}
-    settings |= {"stopping": asyncio.Event(), "patience": lambda: math.inf, "check_interval": 1.0}
+    settings |= {"stopping": StopSignal(), "patience": lambda: math.inf, "check_interval": 1.0}
     return BulkRun(
         source_of(items),
         process,

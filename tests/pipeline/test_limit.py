@@ -469,7 +469,7 @@ async def test_a_run_that_stops_appends_no_further_entry() -> None:
     transport = FakeTransport([REPLY])
     checked = check(unwritten(transport), run.stopping)
     send = LimitLayer(checked, connections(), limiters(clock), clock, run).send
-    run.stopping.set()
+    run.stopping.is_set = True
     with pytest.raises(asyncio.CancelledError):
         await send(a_request(low_priority=True), CallState(on_first_send=pytest.fail))
 
