@@ -158,8 +158,6 @@ _PATCHED = (
     (aiohttp, "ClientResponse", ("start",)),
     (socket, "socket", ()),  # mocket, pytest-socket
 )
-# Those that are looked up in their module for each use, so that they may be replaced as a whole.
-_LOOKED_UP = frozenset({"ClientSession", "TCPConnector", "socket"})
 
 
 class Stamp:
@@ -198,8 +196,7 @@ def _parts() -> Iterator[tuple[str, Mapping[str, Any], str, object]]:
     """Yield the path of each class and method, its namespace, its name there, and its value."""
     for module, kind, methods in _PATCHED:
         path, names = f"{module.__name__}.{kind}", vars(module)
-        if kind in _LOOKED_UP:
-            yield path, names, kind, names[kind]
+        yield path, names, kind, names[kind]
         of_class: Mapping[str, Any] = getattr(names[kind], "__dict__", {})
         for name in methods:
             yield f"{path}.{name}", of_class, name, of_class.get(name)
