@@ -62,7 +62,7 @@ from adapty_async.cli._proxies import client_with_hints, connection_hooks
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sandbox import serve
 from adapty_async.cli._streams import write_error
-from adapty_async.cli._terminal import echo, echo_error
+from adapty_async.cli._terminal import echo, echo_data, echo_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError, InvalidInputError, JournalError
@@ -431,7 +431,7 @@ async def _perform_and_report(
     if options.as_json:
         findings = job.rows.findings
         preview = preview_json(ends_of(job.rows), expected) if options.dry_run else None
-        click.echo(report_json(result.report, findings, preview=preview, error=result.error))
+        echo_data(report_json(result.report, findings, preview=preview, error=result.error))
     else:
         _echo_report(result, job, options, expected)
     if not isinstance(job.rows, SizedRows):
@@ -451,7 +451,10 @@ def _echo_next_steps(result: JobResult, job: Job, options: CommonOptions) -> Non
 
 def _show_sample(job: Job, count: int, origin: str, options: CommonOptions) -> int:
     rows = sample(job.rows, job.operation, count, origin=origin, id_encoding=options.id_encoding)
-    click.echo(sample_json(rows) if options.as_json else sample_text(rows, job.rows.noun))
+    if options.as_json:
+        echo_data(sample_json(rows))
+    else:
+        click.echo(sample_text(rows, job.rows.noun))
     return Exit.NOT_ALL_DONE if any(one.error for one in rows) else Exit.OK
 
 
