@@ -482,11 +482,17 @@ def _echo_report(result: JobResult, job: Job, options: CommonOptions, expected: 
 
 @contextlib.contextmanager
 def _exit_on_error() -> Iterator[None]:
-    """Exit with a message and code 2 on an error of the library, and with code 130 on Ctrl-C."""
+    """Exit with a message: code 2 for an error of the library or a file, 130 for Ctrl-C."""
     try:
         yield
     except AdaptyError as error:
         echo_error(by_option(error))
+        sys.exit(Exit.REFUSED)
+    except OSError as error:  # such as of a folder that only another user may search
+        if error.strerror is None:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        echo_error(f"{where}{error.strerror}")
         sys.exit(Exit.REFUSED)
     except (KeyboardInterrupt, click.Abort):
         write_error("\nInterrupted.")

@@ -183,7 +183,7 @@ class _Locks:
 def _opened(path: Path) -> _File | _ReadOnlyFile:
     """Open a store, or create it; one on a read-only medium, or of another user, for reading."""
     is_writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-    return _ReadOnlyFile(path) if path.exists() and not is_writable else _File(path)
+    return _ReadOnlyFile(path) if os.access(path, os.F_OK) and not is_writable else _File(path)
 
 
 class _ReadOnlyFile:
