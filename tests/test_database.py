@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import adapty_async
 from adapty_async._runtime.database import DatabaseThread, explain
 from adapty_async.errors import JournalError
 
@@ -245,3 +248,10 @@ def test_an_error_of_the_system_is_explained_in_its_words() -> None:
     assert explain(PermissionError(13, "Permission denied", "/some/path")) == "Permission denied"
     assert explain(OSError("odd")) == "odd"
     assert explain(ValueError("odd")) == "odd"
+
+
+def test_each_upsert_names_its_constraint() -> None:
+    """SQLite before 3.35, such as that of RHEL 9, Debian 11 and Ubuntu 20.04, requires it."""
+    modules = Path(adapty_async.__file__).parent.rglob("*.py")
+    nameless = re.compile(r"ON CONFLICT\W+DO UPDATE")
+    assert not [path for path in modules if nameless.search(path.read_text(encoding="utf-8"))]

@@ -61,7 +61,7 @@ from adapty_async.cli._proxies import client_with_hints, connection_hooks
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._sandbox import serve
 from adapty_async.cli._streams import write_error
-from adapty_async.cli._terminal import echo, echo_error
+from adapty_async.cli._terminal import echo, echo_data, echo_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError, InvalidInputError, JournalError
@@ -415,7 +415,7 @@ async def _perform_and_report(
     if options.as_json:
         findings = job.rows.findings
         preview = preview_json(ends_of(job.rows), expected) if options.dry_run else None
-        click.echo(report_json(result.report, findings, preview=preview, error=result.error))
+        echo_data(report_json(result.report, findings, preview=preview, error=result.error))
     else:
         _echo_report(result, job, options, expected)
     if not isinstance(job.rows, SizedRows):
@@ -435,7 +435,10 @@ def _echo_next_steps(result: JobResult, job: Job, options: CommonOptions) -> Non
 
 def _show_sample(job: Job, count: int, origin: str, options: CommonOptions) -> int:
     rows = sample(job.rows, job.operation, count, origin=origin, id_encoding=options.id_encoding)
-    click.echo(sample_json(rows) if options.as_json else sample_text(rows, job.rows.noun))
+    if options.as_json:
+        echo_data(sample_json(rows))
+    else:
+        click.echo(sample_text(rows, job.rows.noun))
     return Exit.NOT_ALL_DONE if any(one.error for one in rows) else Exit.OK
 
 
@@ -463,11 +466,17 @@ def _echo_report(result: JobResult, job: Job, options: CommonOptions, expected: 
 
 @contextlib.contextmanager
 def _exit_on_error() -> Iterator[None]:
-    """Exit with a message and code 2 on an error of the library, and with code 130 on Ctrl-C."""
+    """Exit with a message: code 2 for an error of the library or a file, 130 for Ctrl-C."""
     try:
         yield
     except AdaptyError as error:
         echo_error(by_option(error))
+        sys.exit(Exit.REFUSED)
+    except OSError as error:  # such as of a folder that only another user may search
+        if error.strerror is None:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        echo_error(f"{where}{error.strerror}")
         sys.exit(Exit.REFUSED)
     except (KeyboardInterrupt, click.Abort):
         write_error("\nInterrupted.")

@@ -24,7 +24,7 @@ from adapty_async.cli._options import CONNECTION_OPTIONS, Connection, add_option
 from adapty_async.cli._proxies import client_with_hints, proxy_hooks
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import output_failed, write_error
-from adapty_async.cli._terminal import echo, echo_error, visible_json
+from adapty_async.cli._terminal import echo, echo_data, echo_error, visible_json
 from adapty_async.cli._v2_commands import cli
 from adapty_async.client import AdaptyExportClient
 from adapty_async.errors import (
@@ -320,7 +320,7 @@ def _perform(target: Target, begin: Exporting) -> None:
         else:
             result = _run(_write_to(client, chunked, Path(target.output)))
             if target.as_json:
-                click.echo(_as_json(result))
+                echo_data(_as_json(result))
             else:
                 echo(_as_text(result))
 

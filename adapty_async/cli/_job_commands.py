@@ -49,7 +49,7 @@ from adapty_async.cli._options import (
 from adapty_async.cli._progress import counting
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import output_failed, write_error
-from adapty_async.cli._terminal import echo, visible
+from adapty_async.cli._terminal import echo, echo_data, visible
 from adapty_async.errors import InvalidInputError
 from adapty_async.jobs import (
     MAX_OUTAGE,
@@ -287,7 +287,7 @@ def work(
 
 def _echo_report(report: JobReport, text: str, *, as_json: bool) -> None:
     if as_json:
-        click.echo(report_json(report))
+        echo_data(report_json(report))
     else:
         echo(text)
 
@@ -376,7 +376,7 @@ def _print_outcomes(
             async with JobStore(_existing_store(store)) as opened:
                 found = await opened.job(name, source=await relocated(opened, name, source))
                 async for outcome in found.outcomes(*statuses):
-                    click.echo(encode(outcome, found.operation))
+                    echo_data(encode(outcome, found.operation))
 
     with _exit_on_error():
         _run(write())

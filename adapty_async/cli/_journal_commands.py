@@ -39,7 +39,7 @@ from adapty_async.cli._progress import CHECKING, READING, WRITING, counting
 from adapty_async.cli._recorded import RecordedInput
 from adapty_async.cli._report import as_config_errors, is_same_file
 from adapty_async.cli._streams import output_failed
-from adapty_async.cli._terminal import echo
+from adapty_async.cli._terminal import echo, echo_data
 from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = ("cli", "report", "status")
@@ -59,7 +59,7 @@ def status(journal: Path, *, is_json: bool) -> None:
     with _exit_on_error():
         summary = summarise(journal)
         if is_json:
-            click.echo(status_json(summary))
+            echo_data(status_json(summary))
         else:
             echo(status_text(summary))
     if output_failed():
@@ -231,7 +231,7 @@ def _write(pieces: Iterable[str], summary: JournalSummary, options: _Options) ->
         echo(f"{status_text(summary)}\n\nThe report itself: add -o FILE, or --format json.")
     else:
         for piece in pieces:
-            click.echo(piece, nl=False)
+            echo_data(piece, nl=False)
 
 
 def _require_free(output: Path, journal: Path, options: _Options) -> None:

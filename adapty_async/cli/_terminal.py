@@ -30,6 +30,11 @@ def echo(text: str, *, err: bool = False) -> None:
     click.echo(fitted(shown, sys.stderr if err else sys.stdout), err=err)
 
 
+def echo_data(text: str, *, nl: bool = True) -> None:
+    """Write JSON or HTML to standard output: UTF-8 for programs, whatever the locale."""
+    click.echo(text if sys.stdout.isatty() else text.encode(errors="replace"), nl=nl)
+
+
 def echo_error(error: AdaptyError | str) -> None:
     """Write an error to standard error, on one line unless a terminal is narrow."""
     text = str(error).replace("pass api_key= in Python", "name a file with it by --api-key-file")

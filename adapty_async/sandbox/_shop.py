@@ -180,7 +180,7 @@ class Shop:
         """Add or replace a paywall."""
         self._db.execute(
             "INSERT INTO paywalls (paywall_id, fields) VALUES (?, ?) "
-            "ON CONFLICT DO UPDATE SET fields = excluded.fields",
+            "ON CONFLICT (paywall_id) DO UPDATE SET fields = excluded.fields",
             (paywall_id, msgspec.json.encode(fields)),
         )
 
@@ -202,7 +202,7 @@ class Shop:
         """Add a purchase, or replace the one with its `store_transaction_id`."""
         self._db.execute(
             "INSERT INTO purchases (profile_id, store_transaction_id, fields) VALUES (?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET fields = excluded.fields",
+            "ON CONFLICT (profile_id, store_transaction_id) DO UPDATE SET fields = excluded.fields",
             (profile_id, fields["store_transaction_id"], msgspec.json.encode(fields)),
         )
 
@@ -215,7 +215,7 @@ class Shop:
         """Add an access level to a profile, or replace it."""
         self._db.execute(
             "INSERT INTO access (profile_id, access_level_id, fields) VALUES (?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET fields = excluded.fields",
+            "ON CONFLICT (profile_id, access_level_id) DO UPDATE SET fields = excluded.fields",
             (profile_id, fields["access_level_id"], msgspec.json.encode(fields)),
         )
 

@@ -258,7 +258,7 @@ class Store:
         merged = {**stored, **fields, "email": stored["email"]}
         self._db.execute(
             "INSERT INTO mail_profiles (external_profile_id, customer_user_id, email, fields) "
-            "VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "VALUES (?, ?, ?, ?) ON CONFLICT (external_profile_id) DO UPDATE SET "
             "customer_user_id = excluded.customer_user_id, fields = excluded.fields",
             (
                 identity,

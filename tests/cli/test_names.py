@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from adapty_async.cli._app import _exit_on_error
 from adapty_async.cli._report import report_json
 from adapty_async.errors import JournalError
 from adapty_async.sandbox import Sandbox
@@ -20,6 +23,7 @@ Put = Callable[[str, str | bytes], Path]
 
 BY = ("--by", "customer-user-id")
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
+TOO_LONG = "n" * 300
 CLEARS = "\x1b[2J\x9b2J\n"
 
 
@@ -80,3 +84,40 @@ def test_a_terminal_acts_on_no_output(sandbox: Sandbox, invoke: Invoke, tmp_path
     assert [each.exit_code for each in (missing, run, check, export)] == [2, 1, 1, 0]
     for each in (missing, run, check, export):
         assert all(line.isprintable() for line in each.output.split("\n"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(("delete", "ids.txt", *BY, "--yes", "--journal", TOO_LONG), id="journal"),
+        pytest.param(("report", "run.db", "-o", TOO_LONG), id="report"),
+        pytest.param(("job", "status", "name", "--store", f"sqlite:///{TOO_LONG}"), id="store"),
+    ],
+)
+def test_a_file_that_cannot_be_looked_up_is_an_error_of_one_line(
+    command: tuple[str, ...], sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """Its name is too long, or only another user may search its folder."""
+    with contextlib.chdir(put("ids.txt", "a\n").parent):
+        assert invoke("delete", "ids.txt", *BY, "--yes", "--journal", "run.db").exit_code == 0
+        result = invoke(*command)
+    assert (result.exit_code, len(sandbox.arrivals())) == (2, 1)
+    assert re.fullmatch(r"adapty-async: .+\n", result.stderr)
+    assert TOO_LONG in result.stderr or "-o cannot be written" in result.stderr
+
+
+def test_a_folder_that_was_deleted_is_an_error_of_one_line(invoke: Invoke, tmp_path: Path) -> None:
+    """A shell may stay in a folder that a script has removed."""
+    with contextlib.chdir(tmp_path):
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        os.chdir(gone)
+        gone.rmdir()
+        result = invoke("job", "status", "name")
+    assert (result.exit_code, result.stderr) == (2, "adapty-async: No such file or directory\n")
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    """An error of the system without a reason comes from no file."""
+    with pytest.raises(TimeoutError), _exit_on_error():
+        raise TimeoutError

@@ -112,6 +112,35 @@ def test_a_name_that_the_output_cannot_show_does_not_spoil_the_report(put: Put) 
     assert "Those that cannot be sent are in" in ended.stdout
 
 
+@pytest.mark.unmeasured
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("delete ids.ndjson --api mail --by email --sample 1 --json", id="sample"),
+        pytest.param("delete ids.ndjson --api mail --by email --dry-run --json", id="dry-run"),
+        pytest.param("job failures erasure --store sqlite:///jobs.db", id="job"),
+        pytest.param("report run.db --input ids.ndjson --with-ids", id="page"),
+        pytest.param("report run.db --input ids.ndjson --with-ids --format json", id="report"),
+    ],
+)
+def test_what_programs_read_is_utf_8_in_every_locale(
+    sandbox: Sandbox, put: Put, command: str
+) -> None:
+    """JSON and the page are; on Windows, a pipe has another encoding, which lacks many letters."""
+    item = "j\u00fcrgen\U0001f600@example.com"
+    folder = put("ids.ndjson", f'{{"email":"{item}"}}\n').parent
+    prepared = shell(
+        f"cd {folder}; set -e; $C delete ids.ndjson --api mail --by email --yes --journal run.db;"
+        " $C job plan ids.ndjson --name erasure --api mail --by email --yes"
+        " --store sqlite:///jobs.db"
+    )
+    assert prepared.returncode == 0
+    ended = shell(f"cd {folder}; PYTHONIOENCODING=cp1252 $C {command} > output")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert item in (folder / "output").read_text(encoding="utf-8")
+    assert len(sandbox.arrivals()) == 1
+
+
 class _Full(io.RawIOBase):
     def write(self, _: object) -> None:
         return None

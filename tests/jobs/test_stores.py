@@ -312,6 +312,12 @@ async def test_a_lock_file_that_cannot_be_opened_is_reported(
             await job.run_part(0)
 
 
+async def test_a_store_that_cannot_be_looked_up_is_unavailable(tmp_path: Path) -> None:
+    """Its name is too long, or only another user may search its folder."""
+    with pytest.raises(StoreUnavailableError, match="File name too long"):
+        await JobStore(f"sqlite:///{tmp_path}/{'n' * 300}").__aenter__()
+
+
 async def test_a_store_is_closed_with_locks_in_hand(
     tmp_path: Path, name: str, adapty: AdaptyClient, ids: WriteIds
 ) -> None:
