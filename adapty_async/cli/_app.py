@@ -406,8 +406,8 @@ async def _perform_and_report(
     if options.sample is not None:
         return _show_sample(job, options.sample, client.origin, options)
     async with client:
-        with _copied_journal(job) as own_job:
-            result = await perform(own_job, client)
+        with copied(job.journal) if job.is_dry else contextlib.nullcontext(job.journal) as journal:
+            result = await perform(msgspec.structs.replace(job, journal=journal), client)
             if result.error is not None and not result.report.total:
                 raise result.error
     measured = measured_rate(job.earlier(client.origin))
@@ -440,16 +440,6 @@ def _show_sample(job: Job, count: int, origin: str, options: CommonOptions) -> i
     else:
         click.echo(sample_text(rows, job.rows.noun))
     return Exit.NOT_ALL_DONE if any(one.error for one in rows) else Exit.OK
-
-
-@contextlib.contextmanager
-def _copied_journal(job: Job) -> Iterator[Job]:
-    """Return the job; a dry run gets a temporary copy of its journal, which it may change."""
-    if not job.is_dry or job.journal is None or not job.journal.exists():
-        yield msgspec.structs.replace(job, journal=None) if job.is_dry else job
-        return
-    with copied(job.journal) as copy:
-        yield msgspec.structs.replace(job, journal=copy)
 
 
 def _echo_report(result: JobResult, job: Job, options: CommonOptions, expected: Estimate) -> None:

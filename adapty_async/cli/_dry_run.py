@@ -37,13 +37,16 @@ _SHOWN_HEADERS = ("adapty-", "idempotency-key")
 
 
 @contextlib.contextmanager
-def copied(journal: Path) -> Iterator[Path]:
+def copied(journal: Path | None) -> Iterator[Path | None]:
     """
-    Return the path of a temporary copy of a journal, which a dry run may change.
+    Return the path of a temporary copy of a journal, which a dry run may change; None without one.
 
     Raises:
         JournalError: the journal cannot be copied or used; the message names the original.
     """
+    if journal is None or not journal.exists():
+        yield None
+        return
     with tempfile.TemporaryDirectory(prefix="adapty-async-") as folder:
         copy = Path(folder, "journal")
         copy_journal(journal, copy)
