@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from zoneinfo import available_timezones
 
 from . import _rules
-from ._rules import Invalid, Problem, Rule
+from ._rules import Invalid, Needed, Problem, Rule
 from ._service import Call, Refusal, Response, Service, json_response, read
 from ._v2_rules import integer, list_of, nullable
 
@@ -94,19 +94,18 @@ _product = _rules.matching(r"[^:]+:.+", "Input should be a store and a product i
 _country = _rules.matching(r"[A-Za-z]{2}", "Input should be a 2-letter country code")
 _filters = _rules.record(
     {
-        "date": _dates,
+        "date": Needed(_dates),
         "compare_date": _dates,
         **dict.fromkeys(_LISTS, list_of(_rules.text)),
         "country": list_of(_country),
         "store_product_id": list_of(_product),
-    },
-    required=("date",),
+    }
 )
 _period_unit = _rules.one_of("day", "week", "month", "quarter", "year")
 _date_type = _rules.one_of("purchase_date", "profile_install_date")
 _period_type = _rules.one_of("renewals", "days")
-_COMMON: dict[str, Rule] = {
-    "filters": _filters,
+_COMMON: dict[str, Rule | Needed] = {
+    "filters": Needed(_filters),
     "period_unit": _period_unit,
     "format": _rules.one_of("json", "csv"),
 }
@@ -396,23 +395,20 @@ def _data(_query: dict[str, Any], rows: list[Row]) -> Row:
 def _kind(
     rows: Callable[[Numbers, dict[str, Any]], Iterator[Row]],
     view: Callable[[dict[str, Any], list[Row]], Any],
-    required: tuple[str, ...] = (),
-    **fields: Rule,
+    **fields: Rule | Needed,
 ) -> _Kind:
-    rules = {**_COMMON, **fields}
-    return _Kind(_rules.record(rules, required=("filters", *required)), rows, view)
+    return _Kind(_rules.record({**_COMMON, **fields}), rows, view)
 
 
 _placement_filters = _rules.record(
-    {"placement_type": _rules.one_of("paywall", "onboarding")}, required=("placement_type",)
+    {"placement_type": Needed(_rules.one_of("paywall", "onboarding"))}
 )
 
 _KINDS = {
     f"{_BASE}/metrics/analytics/": _kind(
         _analytics,
         _analytics_view,
-        ("chart_id",),
-        chart_id=_rules.one_of(*_CHARTS),
+        chart_id=Needed(_rules.one_of(*_CHARTS)),
         date_type=_date_type,
         segmentation=_rules.text,
     ),
@@ -431,9 +427,8 @@ _KINDS = {
     f"{_BASE}/metrics/conversion/": _kind(
         _conversion,
         _conversion_view,
-        ("from_period", "to_period"),
-        from_period=_period,
-        to_period=_rules.text,
+        from_period=Needed(_period),
+        to_period=Needed(_rules.text),
         date_type=_date_type,
         segmentation=_rules.text,
     ),
@@ -453,5 +448,5 @@ _KINDS = {
         segmentation=_rules.text,
         use_trial=_rules.flag,
     ),
-    f"{_BASE}/exports/placements/": _kind(_placements, _data, filters=_placement_filters),
+    f"{_BASE}/exports/placements/": _kind(_placements, _data, filters=Needed(_placement_filters)),
 }

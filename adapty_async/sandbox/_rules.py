@@ -9,7 +9,7 @@ device, event and offer objects.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
@@ -112,24 +112,30 @@ def date_time(value: Any) -> str:
     return str(value).upper()
 
 
-def record(
-    fields: Mapping[str, Rule], *, required: Collection[str] = (), nullable: bool = False
-) -> Rule:
+class Needed(NamedTuple):
+    """The rule of a field that an object must have."""
+
+    rule: Rule
+
+
+def record(fields: Mapping[str, Rule | Needed], *, nullable: bool = False) -> Rule:
     """
     Return a rule for objects that checks known fields and drops unknown ones.
 
-    With `nullable`, every field that is not required may be null, which clears it.
+    With `nullable`, every field that is not needed may be null, which clears it.
     """
+    required = [name for name, rule in fields.items() if isinstance(rule, Needed)]
+    rules = {name: rule.rule if isinstance(rule, Needed) else rule for name, rule in fields.items()}
 
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise wrong("Input should be a valid object")
         problems = [Problem("Field required", name) for name in required if name not in value]
         clean: dict[str, Any] = {}
-        for name in (known for known in fields if known in value):
+        for name in (known for known in rules if known in value):
             try:
                 cleared = nullable and value[name] is None and name not in required
-                clean[name] = None if cleared else fields[name](value[name])
+                clean[name] = None if cleared else rules[name](value[name])
             except Invalid as inner:
                 problems.extend(inner.under(name))
         if problems:
@@ -276,9 +282,9 @@ country = matching(r"[A-Z]{2}", "Input should be a two-letter upper-case country
 
 mail_profile = record(
     {
-        "external_profile_id": identifier,
-        "external_created_at": date_time,
-        "email": email,
+        "external_profile_id": Needed(identifier),
+        "external_created_at": Needed(date_time),
+        "email": Needed(email),
         "customer_user_id": text,
         "first_name": text,
         "last_name": text,
@@ -289,17 +295,15 @@ mail_profile = record(
         "custom_attributes": _mail_attributes,
         "device_info": record(
             {
-                "platform": text,
+                "platform": Needed(text),
                 "device": text,
                 "os": text,
                 "locale": text,
                 "timezone": text,
                 "app_version": text,
-            },
-            required=("platform",),
+            }
         ),
-    },
-    required=("external_profile_id", "external_created_at", "email"),
+    }
 )
 
 mail_identifiers = record(
@@ -308,50 +312,39 @@ mail_identifiers = record(
 
 mail_event = record(
     {
-        "event_type": one_of(
-            "subscription_started",
-            "subscription_renewed",
-            "subscription_renewal_cancelled",
-            "subscription_renewal_reactivated",
-            "billing_issue_detected",
-            "entered_grace_period",
-            "subscription_refunded",
-            "subscription_expired",
-            "non_subscription_purchase",
-            "non_subscription_purchase_refunded",
+        "event_type": Needed(
+            one_of(
+                "subscription_started",
+                "subscription_renewed",
+                "subscription_renewal_cancelled",
+                "subscription_renewal_reactivated",
+                "billing_issue_detected",
+                "entered_grace_period",
+                "subscription_refunded",
+                "subscription_expired",
+                "non_subscription_purchase",
+                "non_subscription_purchase_refunded",
+            )
         ),
-        "event_id": identifier,
-        "event_datetime": date_time,
-        "external_profile_id": identifier,
+        "event_id": Needed(identifier),
+        "event_datetime": Needed(date_time),
+        "external_profile_id": Needed(identifier),
         "customer_user_id": text,
         "email": email,
-        "store": text,
-        "store_product_id": text,
-        "store_transaction_id": text,
-        "store_original_transaction_id": text,
-        "purchased_at": date_time,
-        "originally_purchased_at": date_time,
+        "store": Needed(text),
+        "store_product_id": Needed(text),
+        "store_transaction_id": Needed(text),
+        "store_original_transaction_id": Needed(text),
+        "purchased_at": Needed(date_time),
+        "originally_purchased_at": Needed(date_time),
         "price_usd": matching(r"-?[0-9]+(\.[0-9]+)?", "Input should be a decimal string"),
         "expires_at": date_time,
         "offer": record(
             {
-                "category": one_of("introductory", "promotional", "offer_code", "win_back"),
-                "offer_type": one_of("free_trial", "pay_as_you_go", "pay_up_front"),
+                "category": Needed(one_of("introductory", "promotional", "offer_code", "win_back")),
+                "offer_type": Needed(one_of("free_trial", "pay_as_you_go", "pay_up_front")),
                 "offer_id": text,
-            },
-            required=("category", "offer_type"),
+            }
         ),
-    },
-    required=(
-        "event_type",
-        "event_id",
-        "event_datetime",
-        "external_profile_id",
-        "store",
-        "store_product_id",
-        "store_transaction_id",
-        "store_original_transaction_id",
-        "purchased_at",
-        "originally_purchased_at",
-    ),
+    }
 )

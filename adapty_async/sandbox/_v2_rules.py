@@ -10,6 +10,7 @@ from typing import Any
 
 from ._rules import (
     Invalid,
+    Needed,
     Problem,
     Rule,
     birthday,
@@ -116,11 +117,10 @@ profile = record(
         # The OpenAPI document requires it; the prose does not, since an example has no body.
         "installation_meta": record(
             {
-                "device_id": uuid,
+                "device_id": Needed(uuid),
                 "platform": one_of("iOS", "macOS", "iPadOS", "Android", "visionOS", "web"),
                 **dict.fromkeys(_TEXTS, text),
             },
-            required=("device_id",),
             nullable=True,
         ),
     },
@@ -128,15 +128,10 @@ profile = record(
 )
 
 grant = record(
-    {"access_level_id": identifier, "starts_at": date_time, "expires_at": date_time},
-    required=("access_level_id",),
+    {"access_level_id": Needed(identifier), "starts_at": date_time, "expires_at": date_time},
     nullable=True,
 )
-revocation = record(
-    {"access_level_id": identifier, "revoke_at": date_time},
-    required=("access_level_id",),
-    nullable=True,
-)
+revocation = record({"access_level_id": Needed(identifier), "revoke_at": date_time}, nullable=True)
 refund_saver = record(
     {
         "custom_preference": one_of("grant", "grant_prorated", "no_preference", "decline"),
@@ -163,27 +158,19 @@ IDENTIFIERS = (
     "tenjin_analytics_installation_id",
 )
 identifiers = record(dict.fromkeys(IDENTIFIERS, text), nullable=True)
-paddle = record(
-    {"customer_user_id": identifier, "paddle_token": identifier},
-    required=("customer_user_id", "paddle_token"),
+paddle = record({"customer_user_id": Needed(identifier), "paddle_token": Needed(identifier)})
+_stripe_purchase = record(
+    {"customer_user_id": Needed(identifier), "stripe_token": Needed(identifier)}
 )
-stripe = record(
+_stripe_data = record(
     {
-        "data": record(
-            {
-                "type": one_of("stripe_receipt_validation_result"),
-                "attributes": record(
-                    {"customer_user_id": identifier, "stripe_token": identifier},
-                    required=("customer_user_id", "stripe_token"),
-                ),
-            },
-            required=("type", "attributes"),
-        )
-    },
-    required=("data",),
+        "type": Needed(one_of("stripe_receipt_validation_result")),
+        "attributes": Needed(_stripe_purchase),
+    }
 )
+stripe = record({"data": Needed(_stripe_data)})
 paywall = record(
-    {"remote_configs": list_of(record({"locale": text, "data": text}, required=("locale", "data")))}
+    {"remote_configs": list_of(record({"locale": Needed(text), "data": Needed(text)}))}
 )
 
 
@@ -196,28 +183,31 @@ def _transaction_id(value: Any) -> str:
     return str(value)
 
 
-_PURCHASE: Mapping[str, Rule] = {
-    "purchase_type": one_of("one_time_purchase", "subscription"),
-    "store": text,
+_price = record(
+    {
+        "country": Needed(country),
+        "currency": Needed(matching("[A-Z]{3}", "Not a currency")),
+        "value": Needed(_number),
+    }
+)
+_PURCHASE: Mapping[str, Rule | Needed] = {
+    "purchase_type": Needed(one_of("one_time_purchase", "subscription")),
+    "store": Needed(text),
     "environment": one_of("Production", "Sandbox"),
-    "store_product_id": identifier,
-    "store_transaction_id": _transaction_id,
-    "store_original_transaction_id": identifier,
+    "store_product_id": Needed(identifier),
+    "store_transaction_id": Needed(_transaction_id),
+    "store_original_transaction_id": Needed(identifier),
     "is_family_shared": flag,
-    "price": record(
-        {"country": country, "currency": matching("[A-Z]{3}", "Not a currency"), "value": _number},
-        required=("country", "currency", "value"),
-    ),
-    "purchased_at": date_time,
+    "price": Needed(_price),
+    "purchased_at": Needed(date_time),
     "variation_id": nullable(text),
     "offer": nullable(
         record(
             {
-                "category": one_of("introductory", "promotional", "offer_code", "win_back"),
-                "type": one_of("free_trial", "pay_as_you_go", "pay_up_front"),
+                "category": Needed(one_of("introductory", "promotional", "offer_code", "win_back")),
+                "type": Needed(one_of("free_trial", "pay_as_you_go", "pay_up_front")),
                 "id": nullable(text),
-            },
-            required=("category", "type"),
+            }
         )
     ),
     "refunded_at": nullable(date_time),
@@ -236,27 +226,17 @@ _PURCHASE: Mapping[str, Rule] = {
         )
     ),
 }
-_REQUIRED = (
-    "purchase_type",
-    "store",
-    "store_product_id",
-    "store_transaction_id",
-    "store_original_transaction_id",
-    "price",
-    "purchased_at",
-)
-_one_time = record(_PURCHASE, required=_REQUIRED)
+_one_time = record(_PURCHASE)
 _subscription = record(
     {
         **_PURCHASE,
-        "originally_purchased_at": date_time,
-        "expires_at": date_time,
-        "renew_status": flag,
+        "originally_purchased_at": Needed(date_time),
+        "expires_at": Needed(date_time),
+        "renew_status": Needed(flag),
         "renew_status_changed_at": nullable(date_time),
         "billing_issue_detected_at": nullable(date_time),
         "grace_period_expires_at": nullable(date_time),
-    },
-    required=(*_REQUIRED, "originally_purchased_at", "expires_at", "renew_status"),
+    }
 )
 
 _RELATIONS: Mapping[str, Callable[[datetime, datetime], bool]] = {
@@ -366,19 +346,14 @@ def _metadata(value: Any) -> dict[str, str]:
 
 def _items(value: Any) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = list_of(
-        record(
-            {"currency_code": identifier, "amount": integer},
-            required=("currency_code", "amount"),
-        )
+        record({"currency_code": Needed(identifier), "amount": Needed(integer)})
     )(value)
     if len(items) > _ITEMS_MAX:
         raise wrong(f"List should have at most {_ITEMS_MAX} items")
     return items
 
 
-_currency_transaction = record(
-    {"items": _items, "metadata": _metadata}, required=("items",), nullable=True
-)
+_currency_transaction = record({"items": Needed(_items), "metadata": _metadata}, nullable=True)
 
 
 def currency_transaction(value: Any) -> dict[str, Any]:

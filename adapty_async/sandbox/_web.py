@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from ._rules import Invalid, Problem, identifier, record, text, wrong
+from ._rules import Invalid, Needed, Problem, Rule, identifier, record, text, wrong
 from ._service import Call, Refusal, Response, Service, identity_in_body, json_response, read
 from ._shop import Shop
 from ._store import Store, StoredProfile
@@ -37,18 +37,14 @@ def _status(value: Any) -> str:
     return str(value)
 
 
-_WHO = dict.fromkeys(_IDS, identifier)
+_WHO: Mapping[str, Rule | Needed] = dict.fromkeys(_IDS, identifier)
 paywall_rule = record(
-    {**_WHO, "store": identifier, "placement_id": identifier, "locale": text},
-    required=("store", "placement_id"),
+    {**_WHO, "store": Needed(identifier), "placement_id": Needed(identifier), "locale": text}
 )
 visit_rule = record(
-    {**_WHO, "store": identifier, "variation_id": uuid, "visited_at": _date_time},
-    required=("store", "variation_id"),
+    {**_WHO, "store": Needed(identifier), "variation_id": Needed(uuid), "visited_at": _date_time}
 )
-attribution_rule = record(
-    {**_WHO, "status": _status, **dict.fromkeys(_FIELDS, text)}, required=("status",)
-)
+attribution_rule = record({**_WHO, "status": Needed(_status), **dict.fromkeys(_FIELDS, text)})
 
 
 class _WebService(Service):
