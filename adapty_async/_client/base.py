@@ -40,8 +40,13 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 # The client of each API, by the first part of its buckets; endpoints of the caller have others.
-_CLIENTS = dict.fromkeys(("v1", "v2", "web"), "AdaptyClient")
-_CLIENTS |= {"mail": "AdaptyMailClient", "export": "AdaptyExportClient"}
+_CLIENTS = {
+    "v1": "AdaptyClient",
+    "v2": "AdaptyClient",
+    "web": "AdaptyClient",
+    "mail": "AdaptyMailClient",
+    "export": "AdaptyExportClient",
+}
 
 
 class BaseClient:
