@@ -374,7 +374,6 @@ def _headers_with(scheme: str, key: ApiKey | None) -> Headers:
 
 
 def _rate_limiter(limits: Limits, clock: Callable[[], float]) -> FixedRateLimiter | None:
-    _require("limits", limits, Limits)
     return None if limits.rate is None else FixedRateLimiter(limits.rate, limits.burst, clock)
 
 
@@ -393,6 +392,7 @@ def _connections(
     A wait in the session would count towards the attempt's timeout, and a stopped run would still
     send the waiting requests.
     """
+    _require("limits", limits, Limits)
     bounds = [limits.connections]
     if session is not None and session.connector is not None:
         bounds += (session.connector.limit, session.connector.limit_per_host)
