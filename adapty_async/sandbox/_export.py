@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from zoneinfo import available_timezones
 
 from . import _rules
-from ._rules import Invalid, Needed, Problem, Rule
+from ._rules import Invalid, Problem, Required, Rule
 from ._service import Call, Refusal, Response, Service, json_response, read
 from ._v2_rules import integer, list_of, nullable
 
@@ -94,7 +94,7 @@ _product = _rules.matching(r"[^:]+:.+", "Input should be a store and a product i
 _country = _rules.matching(r"[A-Za-z]{2}", "Input should be a 2-letter country code")
 _filters = _rules.record(
     {
-        "date": Needed(_dates),
+        "date": Required(_dates),
         "compare_date": _dates,
         **dict.fromkeys(_LISTS, list_of(_rules.text)),
         "country": list_of(_country),
@@ -104,8 +104,8 @@ _filters = _rules.record(
 _period_unit = _rules.one_of("day", "week", "month", "quarter", "year")
 _date_type = _rules.one_of("purchase_date", "profile_install_date")
 _period_type = _rules.one_of("renewals", "days")
-_COMMON: dict[str, Rule | Needed] = {
-    "filters": Needed(_filters),
+_COMMON: dict[str, Rule | Required] = {
+    "filters": Required(_filters),
     "period_unit": _period_unit,
     "format": _rules.one_of("json", "csv"),
 }
@@ -395,20 +395,20 @@ def _data(_query: dict[str, Any], rows: list[Row]) -> Row:
 def _kind(
     rows: Callable[[Numbers, dict[str, Any]], Iterator[Row]],
     view: Callable[[dict[str, Any], list[Row]], Any],
-    **fields: Rule | Needed,
+    **fields: Rule | Required,
 ) -> _Kind:
     return _Kind(_rules.record({**_COMMON, **fields}), rows, view)
 
 
 _placement_filters = _rules.record(
-    {"placement_type": Needed(_rules.one_of("paywall", "onboarding"))}
+    {"placement_type": Required(_rules.one_of("paywall", "onboarding"))}
 )
 
 _KINDS = {
     f"{_BASE}/metrics/analytics/": _kind(
         _analytics,
         _analytics_view,
-        chart_id=Needed(_rules.one_of(*_CHARTS)),
+        chart_id=Required(_rules.one_of(*_CHARTS)),
         date_type=_date_type,
         segmentation=_rules.text,
     ),
@@ -427,8 +427,8 @@ _KINDS = {
     f"{_BASE}/metrics/conversion/": _kind(
         _conversion,
         _conversion_view,
-        from_period=Needed(_period),
-        to_period=Needed(_rules.text),
+        from_period=Required(_period),
+        to_period=Required(_rules.text),
         date_type=_date_type,
         segmentation=_rules.text,
     ),
@@ -448,5 +448,5 @@ _KINDS = {
         segmentation=_rules.text,
         use_trial=_rules.flag,
     ),
-    f"{_BASE}/exports/placements/": _kind(_placements, _data, filters=Needed(_placement_filters)),
+    f"{_BASE}/exports/placements/": _kind(_placements, _data, filters=Required(_placement_filters)),
 }

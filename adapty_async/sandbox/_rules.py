@@ -112,20 +112,22 @@ def date_time(value: Any) -> str:
     return str(value).upper()
 
 
-class Needed(NamedTuple):
+class Required(NamedTuple):
     """The rule of a field that an object must have."""
 
     rule: Rule
 
 
-def record(fields: Mapping[str, Rule | Needed], *, nullable: bool = False) -> Rule:
+def record(fields: Mapping[str, Rule | Required], *, nullable: bool = False) -> Rule:
     """
     Return a rule for objects that checks known fields and drops unknown ones.
 
-    With `nullable`, every field that is not needed may be null, which clears it.
+    With `nullable`, every field that is not required may be null, which clears it.
     """
-    required = [name for name, rule in fields.items() if isinstance(rule, Needed)]
-    rules = {name: rule.rule if isinstance(rule, Needed) else rule for name, rule in fields.items()}
+    required = [name for name, rule in fields.items() if isinstance(rule, Required)]
+    rules = {
+        name: rule.rule if isinstance(rule, Required) else rule for name, rule in fields.items()
+    }
 
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -282,9 +284,9 @@ country = matching(r"[A-Z]{2}", "Input should be a two-letter upper-case country
 
 mail_profile = record(
     {
-        "external_profile_id": Needed(identifier),
-        "external_created_at": Needed(date_time),
-        "email": Needed(email),
+        "external_profile_id": Required(identifier),
+        "external_created_at": Required(date_time),
+        "email": Required(email),
         "customer_user_id": text,
         "first_name": text,
         "last_name": text,
@@ -295,7 +297,7 @@ mail_profile = record(
         "custom_attributes": _mail_attributes,
         "device_info": record(
             {
-                "platform": Needed(text),
+                "platform": Required(text),
                 "device": text,
                 "os": text,
                 "locale": text,
@@ -312,7 +314,7 @@ mail_identifiers = record(
 
 mail_event = record(
     {
-        "event_type": Needed(
+        "event_type": Required(
             one_of(
                 "subscription_started",
                 "subscription_renewed",
@@ -326,23 +328,25 @@ mail_event = record(
                 "non_subscription_purchase_refunded",
             )
         ),
-        "event_id": Needed(identifier),
-        "event_datetime": Needed(date_time),
-        "external_profile_id": Needed(identifier),
+        "event_id": Required(identifier),
+        "event_datetime": Required(date_time),
+        "external_profile_id": Required(identifier),
         "customer_user_id": text,
         "email": email,
-        "store": Needed(text),
-        "store_product_id": Needed(text),
-        "store_transaction_id": Needed(text),
-        "store_original_transaction_id": Needed(text),
-        "purchased_at": Needed(date_time),
-        "originally_purchased_at": Needed(date_time),
+        "store": Required(text),
+        "store_product_id": Required(text),
+        "store_transaction_id": Required(text),
+        "store_original_transaction_id": Required(text),
+        "purchased_at": Required(date_time),
+        "originally_purchased_at": Required(date_time),
         "price_usd": matching(r"-?[0-9]+(\.[0-9]+)?", "Input should be a decimal string"),
         "expires_at": date_time,
         "offer": record(
             {
-                "category": Needed(one_of("introductory", "promotional", "offer_code", "win_back")),
-                "offer_type": Needed(one_of("free_trial", "pay_as_you_go", "pay_up_front")),
+                "category": Required(
+                    one_of("introductory", "promotional", "offer_code", "win_back")
+                ),
+                "offer_type": Required(one_of("free_trial", "pay_as_you_go", "pay_up_front")),
                 "offer_id": text,
             }
         ),

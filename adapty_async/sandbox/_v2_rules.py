@@ -10,8 +10,8 @@ from typing import Any
 
 from ._rules import (
     Invalid,
-    Needed,
     Problem,
+    Required,
     Rule,
     birthday,
     country,
@@ -117,7 +117,7 @@ profile = record(
         # The OpenAPI document requires it; the prose does not, since an example has no body.
         "installation_meta": record(
             {
-                "device_id": Needed(uuid),
+                "device_id": Required(uuid),
                 "platform": one_of("iOS", "macOS", "iPadOS", "Android", "visionOS", "web"),
                 **dict.fromkeys(_TEXTS, text),
             },
@@ -128,10 +128,12 @@ profile = record(
 )
 
 grant = record(
-    {"access_level_id": Needed(identifier), "starts_at": date_time, "expires_at": date_time},
+    {"access_level_id": Required(identifier), "starts_at": date_time, "expires_at": date_time},
     nullable=True,
 )
-revocation = record({"access_level_id": Needed(identifier), "revoke_at": date_time}, nullable=True)
+revocation = record(
+    {"access_level_id": Required(identifier), "revoke_at": date_time}, nullable=True
+)
 refund_saver = record(
     {
         "custom_preference": one_of("grant", "grant_prorated", "no_preference", "decline"),
@@ -158,19 +160,19 @@ IDENTIFIERS = (
     "tenjin_analytics_installation_id",
 )
 identifiers = record(dict.fromkeys(IDENTIFIERS, text), nullable=True)
-paddle = record({"customer_user_id": Needed(identifier), "paddle_token": Needed(identifier)})
+paddle = record({"customer_user_id": Required(identifier), "paddle_token": Required(identifier)})
 _stripe_purchase = record(
-    {"customer_user_id": Needed(identifier), "stripe_token": Needed(identifier)}
+    {"customer_user_id": Required(identifier), "stripe_token": Required(identifier)}
 )
 _stripe_data = record(
     {
-        "type": Needed(one_of("stripe_receipt_validation_result")),
-        "attributes": Needed(_stripe_purchase),
+        "type": Required(one_of("stripe_receipt_validation_result")),
+        "attributes": Required(_stripe_purchase),
     }
 )
-stripe = record({"data": Needed(_stripe_data)})
+stripe = record({"data": Required(_stripe_data)})
 paywall = record(
-    {"remote_configs": list_of(record({"locale": Needed(text), "data": Needed(text)}))}
+    {"remote_configs": list_of(record({"locale": Required(text), "data": Required(text)}))}
 )
 
 
@@ -185,27 +187,29 @@ def _transaction_id(value: Any) -> str:
 
 _price = record(
     {
-        "country": Needed(country),
-        "currency": Needed(matching("[A-Z]{3}", "Not a currency")),
-        "value": Needed(_number),
+        "country": Required(country),
+        "currency": Required(matching("[A-Z]{3}", "Not a currency")),
+        "value": Required(_number),
     }
 )
-_PURCHASE: Mapping[str, Rule | Needed] = {
-    "purchase_type": Needed(one_of("one_time_purchase", "subscription")),
-    "store": Needed(text),
+_PURCHASE: Mapping[str, Rule | Required] = {
+    "purchase_type": Required(one_of("one_time_purchase", "subscription")),
+    "store": Required(text),
     "environment": one_of("Production", "Sandbox"),
-    "store_product_id": Needed(identifier),
-    "store_transaction_id": Needed(_transaction_id),
-    "store_original_transaction_id": Needed(identifier),
+    "store_product_id": Required(identifier),
+    "store_transaction_id": Required(_transaction_id),
+    "store_original_transaction_id": Required(identifier),
     "is_family_shared": flag,
-    "price": Needed(_price),
-    "purchased_at": Needed(date_time),
+    "price": Required(_price),
+    "purchased_at": Required(date_time),
     "variation_id": nullable(text),
     "offer": nullable(
         record(
             {
-                "category": Needed(one_of("introductory", "promotional", "offer_code", "win_back")),
-                "type": Needed(one_of("free_trial", "pay_as_you_go", "pay_up_front")),
+                "category": Required(
+                    one_of("introductory", "promotional", "offer_code", "win_back")
+                ),
+                "type": Required(one_of("free_trial", "pay_as_you_go", "pay_up_front")),
                 "id": nullable(text),
             }
         )
@@ -230,9 +234,9 @@ _one_time = record(_PURCHASE)
 _subscription = record(
     {
         **_PURCHASE,
-        "originally_purchased_at": Needed(date_time),
-        "expires_at": Needed(date_time),
-        "renew_status": Needed(flag),
+        "originally_purchased_at": Required(date_time),
+        "expires_at": Required(date_time),
+        "renew_status": Required(flag),
         "renew_status_changed_at": nullable(date_time),
         "billing_issue_detected_at": nullable(date_time),
         "grace_period_expires_at": nullable(date_time),
@@ -346,14 +350,14 @@ def _metadata(value: Any) -> dict[str, str]:
 
 def _items(value: Any) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = list_of(
-        record({"currency_code": Needed(identifier), "amount": Needed(integer)})
+        record({"currency_code": Required(identifier), "amount": Required(integer)})
     )(value)
     if len(items) > _ITEMS_MAX:
         raise wrong(f"List should have at most {_ITEMS_MAX} items")
     return items
 
 
-_currency_transaction = record({"items": Needed(_items), "metadata": _metadata}, nullable=True)
+_currency_transaction = record({"items": Required(_items), "metadata": _metadata}, nullable=True)
 
 
 def currency_transaction(value: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from ._rules import Invalid, Needed, Problem, Rule, identifier, record, text, wrong
+from ._rules import Invalid, Problem, Required, Rule, identifier, record, text, wrong
 from ._service import Call, Refusal, Response, Service, identity_in_body, json_response, read
 from ._shop import Shop
 from ._store import Store, StoredProfile
@@ -37,14 +37,19 @@ def _status(value: Any) -> str:
     return str(value)
 
 
-_WHO: Mapping[str, Rule | Needed] = dict.fromkeys(_IDS, identifier)
+_WHO: Mapping[str, Rule | Required] = dict.fromkeys(_IDS, identifier)
 paywall_rule = record(
-    {**_WHO, "store": Needed(identifier), "placement_id": Needed(identifier), "locale": text}
+    {**_WHO, "store": Required(identifier), "placement_id": Required(identifier), "locale": text}
 )
 visit_rule = record(
-    {**_WHO, "store": Needed(identifier), "variation_id": Needed(uuid), "visited_at": _date_time}
+    {
+        **_WHO,
+        "store": Required(identifier),
+        "variation_id": Required(uuid),
+        "visited_at": _date_time,
+    }
 )
-attribution_rule = record({**_WHO, "status": Needed(_status), **dict.fromkeys(_FIELDS, text)})
+attribution_rule = record({**_WHO, "status": Required(_status), **dict.fromkeys(_FIELDS, text)})
 
 
 class _WebService(Service):
