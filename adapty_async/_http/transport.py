@@ -168,12 +168,12 @@ class Transport:
                 await resources.retire(pool)
         try:
             failure.operation = request.operation
-            await self._renew_if_dead(resources, pool, state, failure, responses)
+            await self._record_failure(resources, pool, state, failure, responses)
             raise failure
         finally:
             del failure  # otherwise the error and this frame would form a cycle
 
-    async def _renew_if_dead(
+    async def _record_failure(
         self,
         resources: _LoopResources,
         pool: _Pool,
@@ -181,6 +181,7 @@ class Transport:
         failure: AdaptyError,
         responses: int,
     ) -> None:
+        """Record a failed attempt, and renew a pool whose kept connections seem dead."""
         is_dead = pool.record_failure(state, failure, responses)
         # a session of the caller's is not among these, nor one that was closed with the client
         if is_dead and pool is resources.pool and pool.session in resources.sessions:
