@@ -17,9 +17,9 @@ import msgspec
 
 from . import _rules, _v2_app, _v2_rules, _web
 from ._rules import Invalid
+from ._server_side import BASE as _V2
+from ._server_side import HEADERS as _IDS
 from ._service import decoded
-from ._v2_routes import BASE as _V2
-from ._v2_routes import HEADERS as _IDS
 
 #: The headers of a request that code has.
 SENT_HEADERS = (

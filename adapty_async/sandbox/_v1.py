@@ -7,9 +7,9 @@ from typing import Any
 from uuid import uuid4
 
 from ._rules import updated, v1_profile
+from ._server_side import ServerSide, header_ids, missing_profile, require_profile
 from ._service import Call, Response, decoded, json_response
 from ._store import Store, StoredProfile
-from ._v2_routes import ServerSide, header_ids, missing_profile, require_profile
 
 PATH = "/api/v1/server-side-api/profiles/"
 

@@ -9,11 +9,11 @@ from uuid import uuid4
 
 from . import _v2_rules as rules
 from ._rules import Invalid, Problem
+from ._server_side import BASE, ServerSide, require_profile, whole_number
 from ._service import Call, Refusal, Response, Service, json_response, read
 from ._shop import Shop
 from ._store import Store, StoredProfile
 from ._v2_profiles import ProfilesV2
-from ._v2_routes import BASE, ServerSide, require_profile, whole_number
 
 PAYWALLS = f"{BASE}/paywalls/"
 _STRIPE = "/api/v1/sdk/purchase/stripe/token/validate/"

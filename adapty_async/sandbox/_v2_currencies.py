@@ -14,10 +14,10 @@ import msgspec
 
 from . import _v2_rules as rules
 from ._rules import Invalid, Problem
+from ._server_side import BASE, ServerSide, require_profile, whole_number
 from ._service import Call, Refusal, Response, Service, json_response, read
 from ._shop import IdempotencyRecord, Shop
 from ._store import Store, StoredProfile
-from ._v2_routes import BASE, ServerSide, require_profile, whole_number
 
 _KEY_SECONDS = 3600.0
 _LIMIT, _LIMIT_MAX = 50, 100

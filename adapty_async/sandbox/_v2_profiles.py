@@ -13,10 +13,10 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 from . import _v2_rules as rules
 from . import _webhook_events as events
 from ._rules import Invalid, Problem, updated
+from ._server_side import BASE, ServerSide, header_ids, missing_profile, require_profile
 from ._service import Call, Refusal, Response, Service, decoded, json_response, read
 from ._shop import Shop
 from ._store import Store, StoredProfile
-from ._v2_routes import BASE, ServerSide, header_ids, missing_profile, require_profile
 
 _APP_ID = str(uuid5(NAMESPACE_URL, "sandbox"))
 _GRACE = "grace_period_expires_at"

@@ -8,10 +8,10 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from ._rules import Invalid, Problem, Required, Rule, identifier, record, text, wrong
+from ._server_side import missing_profile
 from ._service import Call, Refusal, Response, Service, identity_in_body, json_response, read
 from ._shop import Shop
 from ._store import Store, StoredProfile
-from ._v2_routes import missing_profile
 from ._v2_rules import uuid
 
 _BASE = "/api/v2/web-api"

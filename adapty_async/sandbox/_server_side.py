@@ -1,4 +1,4 @@
-"""Shared parts of the server-side API: the service, identity headers, queries."""
+"""The parts that both versions of the server-side API share: service, identity headers, queries."""
 
 from __future__ import annotations
 
