@@ -289,6 +289,7 @@ async def test_an_unknown_id_encoding_is_rejected() -> None:
         AdaptyClient(KEY, id_encoding=encoding)
 
 
+@pytest.mark.usefixtures("no_garbage")
 def test_an_unclosed_client_warns_once_and_in_our_words() -> None:
     """A client that was used and dropped warns; aiohttp has nothing to add."""
     with in_thread(RawServer()) as server:

@@ -1269,6 +1269,7 @@ async def test_what_nobody_waits_for_is_written_soon(path: Path) -> None:
     assert len(lines(path)) == 3
 
 
+@pytest.mark.usefixtures("no_garbage")
 def test_a_loop_that_is_gone_is_not_waited_for(path: Path) -> None:
     """A run whose loop was closed closes its file, and raises nothing when it is collected."""
     loop = asyncio.new_event_loop()

@@ -299,6 +299,7 @@ async def by_await(run: BulkRun[str, None]) -> BulkReport[str, None]:
 RUNNERS = [by_create_task, by_ensure_future, by_gather, by_wait_for, by_task_group, by_await]
 
 
+@pytest.mark.usefixtures("no_garbage")
 @pytest.mark.parametrize("way", RUNNERS, ids=lambda way: way.__name__)
 async def test_a_run_is_accepted_wherever_a_coroutine_is(
     way: Callable[[BulkRun[str, None]], Awaitable[BulkReport[str, None]]],
@@ -394,6 +395,7 @@ async def test_an_exception_can_be_thrown_into_a_run() -> None:
     assert run.report.total == 4
 
 
+@pytest.mark.usefixtures("no_garbage")
 @pytest.mark.parametrize("use", [lambda _: None, BulkRun.__await__], ids=["dropped", "no turn"])
 async def test_a_run_that_is_never_used_warns_once(
     use: Callable[[BulkRun[str, None]], object],
@@ -1031,6 +1033,7 @@ def test_a_run_is_what_a_program_runs() -> None:
     assert asyncio.run(erase(answer, ids(3))).done == 3
 
 
+@pytest.mark.usefixtures("no_garbage")
 def test_a_loop_that_is_gone_is_not_waited_for() -> None:
     """A run that was never ended before its loop was closed does not raise when it is collected."""
     loop = asyncio.new_event_loop()

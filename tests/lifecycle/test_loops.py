@@ -273,6 +273,7 @@ async def get(client: AdaptyClient) -> None:
     await client.v1.profiles.get(customer_user_id="u1")
 
 
+@pytest.mark.usefixtures("no_garbage")
 def test_a_loop_that_is_idle_when_its_client_is_closed_ends_quietly(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
