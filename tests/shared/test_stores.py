@@ -473,6 +473,19 @@ async def test_a_swap_in_a_database_that_isolates_transactions_loses_like_any_ot
         for version in range(1, 40):
             won = await asyncio.gather(*(swap(one, "key", version, b"new") for one in stores))
             assert sum(won) == 1
+        with psycopg.connect(url) as holder, psycopg.connect(url, autocommit=True) as observer:
+            holder.execute("update adapty_shared_rate set version = version + 1")
+            swapping = asyncio.create_task(swap(stores[0], "key", 40, b"late"))
+            waiting = (
+                "select count(*) from pg_stat_activity"
+                " where datname = current_database() and wait_event_type = 'Lock'"
+            )
+            number = 0
+            while not number:
+                await asyncio.sleep(0)
+                [(number,)] = observer.execute(waiting).fetchall()
+            holder.commit()
+            assert not await swapping
         for store in stores:
             await store.aclose()
 
