@@ -233,7 +233,9 @@ def _cause(error: Exception) -> str:
     # the text of asyncio is that of the call, not of the reason
     if (number := _errno_of(error)) is not None:
         return os.strerror(number)
-    return getattr(inner, "strerror", None) or type(inner).__name__
+    # other texts are aiohttp's: they may contain the URL, and its path the id of a user
+    reason = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorDNSError) else None
+    return reason or type(inner).__name__
 
 
 def _errno_of(error: Exception) -> int | None:

@@ -50,8 +50,9 @@ from adapty_async._api.call import CallState
 from adapty_async._http.attempt import SendOnce
 from adapty_async._http.direct_sender import Stamp, fastest_sender
 from adapty_async._http.session_sender import SESSION_OPTIONS
+from adapty_async.endpoints import json_decoder
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
-from tests._support import a_request, patch_as_a_tracer
+from tests._support import LOOPS, a_request, patch_as_a_tracer
 from tests.raw_server import (
     ABSENT,
     CLOSE,
@@ -292,6 +293,22 @@ async def test_a_reset_before_the_request_is_read(method: str) -> None:
 
         assert server.requests == []
         assert server.connections == caught.value.attempts == (1 if method == "POST" else 2)
+
+
+@pytest.mark.parametrize("anyio_backend", LOOPS)
+@pytest.mark.parametrize("steps", [(UNREAD, RESET), (UNREAD, CLOSE)], ids=["reset", "close"])
+@pytest.mark.parametrize("size", [10, 5_000_000])
+async def test_a_body_that_cannot_be_written_names_no_url(steps: Steps, size: int) -> None:
+    """The text of aiohttp has the whole URL, in which a path may contain the id of a user."""
+    path, decode = "/segments/{segment_id}/", json_decoder(dict)
+    add = Endpoint(name="segments.add", method="POST", path=path, decode=decode)
+    call = add({"text": "x" * size}, parameters={"segment_id": "CANARY"})
+    async with RawServer(steps) as server, client_of(server, retry=ONCE) as client:
+        with pytest.raises(ConnectionLostError, match=BROKEN) as caught:
+            await client.execute(call)
+
+    assert "CANARY" not in str(caught.value)
+    assert "127.0.0.1" not in str(caught.value)
 
 
 @every_method
