@@ -17,10 +17,11 @@ import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from adapty_async._flow.circuit_breaker import CircuitBreaker, Sign, is_out_of_files, sign_of
+from adapty_async._flow.circuit_breaker import CircuitBreaker, Sign, sign_of
 from adapty_async._flow.endpoint_monitor import EndpointMonitor
 from adapty_async._flow.queues import ConnectionSemaphore, PrioritySemaphore, RunOrder
 from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter, RateSource
+from adapty_async._runtime.files import is_out_of_files
 from adapty_async._runtime.loop import LoopLocal, Timing
 from adapty_async.errors import (
     AdaptyError,

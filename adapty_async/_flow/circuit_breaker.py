@@ -10,7 +10,6 @@ import enum
 import math
 from collections.abc import Callable
 
-from adapty_async._runtime.files import OUT_OF_FILES
 from adapty_async.errors import (
     AdaptyError,
     ApiError,
@@ -87,11 +86,6 @@ def cannot_be_the_api(error: BaseException) -> bool:
     if isinstance(error, ApiError):
         return error.status < 500 and not error.recognised and not is_transient(error)
     return isinstance(error, DecodeError) and not error._may_be_the_api  # noqa: SLF001  not for users
-
-
-def is_out_of_files(error: AdaptyError) -> bool:
-    """Return whether a connection failed for lack of a file descriptor."""
-    return isinstance(error, ConnectError) and error.errno in OUT_OF_FILES
 
 
 class RetryBudget:

@@ -26,13 +26,12 @@ from adapty_async._http.attempt import Kept, ReadBody, SendOnce, TimeoutSchedule
 from adapty_async._http.direct_sender import Stamp, fastest_sender, why_standard
 from adapty_async._http.session_sender import SESSION_OPTIONS, given_session_sender, session_sender
 from adapty_async._http.streaming import STREAMED, Sink, read_into
-from adapty_async._runtime.files import OUT_OF_FILES
+from adapty_async._runtime.files import is_out_of_files
 from adapty_async._runtime.fork import SocketFactory, register_fork_handler
 from adapty_async._runtime.loop import LoopLocal
 from adapty_async.errors import (
     AdaptyError,
     ConfigError,
-    ConnectError,
     ConnectionLostError,
     DeadlineError,
     RequestTimeoutError,
@@ -338,7 +337,7 @@ class _Pool(msgspec.Struct):
         3. It was closed: so are the others, unless one has had a response since the attempt began.
            A server that closes some of them now and then costs no others.
         """
-        if isinstance(error, ConnectError) and error.errno in OUT_OF_FILES:
+        if is_out_of_files(error):
             self.surplus = max(self.surplus, math.ceil(_SURPLUS * self.in_flight))
         if not state.reused:
             return False

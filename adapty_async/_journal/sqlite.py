@@ -51,11 +51,11 @@ from adapty_async._journal.schema import (
 )
 from adapty_async._runtime.database import DatabaseThread, code_of, explain, set_durable
 from adapty_async._runtime.files import (
-    OUT_OF_FILES,
     PRIVATE,
     fault_of_name,
     flush_folder,
     is_at,
+    is_out_of_files,
     status_of,
 )
 from adapty_async._runtime.loop import result_of
@@ -289,7 +289,7 @@ def _allocate(path: Path, size: int) -> None:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in OUT_OF_FILES:
+        if is_out_of_files(error):
             return
         raise
     try:

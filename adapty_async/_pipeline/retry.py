@@ -21,11 +21,11 @@ from adapty_async._flow.circuit_breaker import (
     IN_FLIGHT,
     RetryBudget,
     cannot_be_the_api,
-    is_out_of_files,
     is_transient,
 )
 from adapty_async._flow.limits import RunLimits
 from adapty_async._pipeline.observe import Emitter
+from adapty_async._runtime.files import is_out_of_files
 from adapty_async._runtime.loop import Timing
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import (

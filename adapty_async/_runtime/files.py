@@ -6,13 +6,16 @@ import errno
 import os
 from pathlib import Path
 
-#: The numbers of the system's errors if the process or the system has no file descriptor left.
-OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 #: The permissions of files that hold ids, digests or keys of a run: only their owner reads them.
 PRIVATE = 0o600
 # The mounts that this process sees, on Linux, and what replaces a character in their names.
 _MOUNTS = Path("/proc/self/mountinfo")
 _ESCAPES = {each: f"\\{each:03o}" for each in b" \t\n\\"}
+
+
+def is_out_of_files(failure: object) -> bool:
+    """Return whether an error, or its event, is that no file descriptor is left for a new one."""
+    return getattr(failure, "errno", None) in {errno.EMFILE, errno.ENFILE}
 
 
 def status_of(path: Path) -> os.stat_result | None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from adapty_async._http.session_sender import PROXY_SCHEMES
-from adapty_async._runtime.files import OUT_OF_FILES
+from adapty_async._runtime.files import is_out_of_files
 from adapty_async.cli._options import Connection
 from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient, AdaptyExportClient, AdaptyMailClient
@@ -105,9 +105,8 @@ def _hint_once(hint: str, *, out_of_files: bool = False) -> Callable[[object], N
     hints = [hint]
 
     def on_event(event: object) -> None:
-        if not (hints and isinstance(event, RetryScheduled) and event.error == "ConnectError"):
-            return
-        if (event.errno in OUT_OF_FILES) is out_of_files:
+        is_meant = isinstance(event, RetryScheduled) and event.error == "ConnectError"
+        if hints and is_meant and is_out_of_files(event) is out_of_files:
             write_error(hints.pop())
 
     return on_event
